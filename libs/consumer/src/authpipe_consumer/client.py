@@ -1,0 +1,280 @@
+"""Asking a store: records come with their sealed keys and are opened here; writes are prepared, sealed here, and put."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from authpipe.types.v1 import records_pb2 as pb
+from authpipe_envelope import (
+    HEADER_SIZE,
+    Context,
+    Header,
+    IntegrityError,
+    RecordClass,
+    RecordKey,
+    open_record,
+    seal_record,
+)
+from authpipe_grants import ConsumerKey, GrantError, Kind, ReleasedKey, SealedBundle, TrustAnchor
+from authpipe_rpc import Peer, PeerRefused
+from authpipe_sensitive import DomainError, Secret, Status
+
+SealedRecord = pb.SealedRecord
+
+
+class StoreStub(Protocol):
+    """The generated stub of vault or clientsecrets."""
+
+    @property
+    def PrepareWrites(self) -> Callable[..., Awaitable[pb.PrepareWritesResponse]]: ...  # noqa: D102, N802
+    @property
+    def PutRecords(self) -> Callable[..., Awaitable[pb.PutRecordsResponse]]: ...  # noqa: D102, N802
+    @property
+    def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...  # noqa: D102, N802
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A record to open.
+
+    Args:
+        workspace: The tenant.
+        connection: The connection or provider configuration.
+        record_class: The class; None: the one record that may be served.
+        grant: The grant.
+        request_id: The request.
+    """
+
+    workspace: str
+    connection: str
+    record_class: RecordClass | None
+    grant: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened record.
+
+    Args:
+        plaintext: The secret.
+        record_class: Its class.
+        version: Its version.
+        provider: The Provider that it is bound to.
+        hosts: The digest of the hosts that it is bound to.
+        expires_at: When the credential ends; None: it does not say.
+    """
+
+    plaintext: Secret
+    record_class: RecordClass
+    version: int
+    provider: str
+    hosts: bytes
+    expires_at: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteKey:
+    """The key of the next version of a record. It seals once."""
+
+    workspace: str
+    connection: str
+    record_class: RecordClass
+    version: int
+    key: RecordKey
+    grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """What a new record is bound to and what may be known of it."""
+
+    provider: str
+    hosts: bytes
+    masked: str = "…"
+    expires_at: dt.datetime | None = None
+    fence: int = 0
+
+
+class RecordClient:
+    """A consumer of one store.
+
+    Args:
+        peer: The connection to the store.
+        key: This consumer's HPKE key.
+        anchor: Our CA.
+        deployment: The installation, as bound in contexts.
+        region: The region, as bound in contexts.
+        key_domain: The store's key domain; its keyservice is ``keyservice/<key domain>``.
+        clock: Gives the time, with zone.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        peer: Peer[StoreStub],
+        key: ConsumerKey,
+        anchor: TrustAnchor,
+        deployment: str,
+        region: str,
+        key_domain: str,
+        clock: Callable[[], dt.datetime],
+    ) -> None:
+        self._peer = peer
+        self._key = key
+        self._anchor = anchor
+        self._deployment = deployment
+        self._region = region
+        self._key_domain = key_domain
+        self._clock = clock
+
+    async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
+        """Opens records: one rpc for the batch; an item that is refused does not touch the others.
+
+        Raises:
+            PeerUnavailable: The store or what is behind it is away.
+            GrantError: What came was not sealed by keyservice as the answer to this very call.
+        """
+        grants = list(dict.fromkeys(want.grant for want in wants))
+        position = {grant: index for index, grant in enumerate(grants)}
+        challenge = self._key.new_challenge()
+        request = pb.GetRecordsRequest(
+            consumer_public_key=self._key.public,
+            challenge=challenge,
+            grants=grants,
+            items=[
+                pb.RecordWanted(
+                    ref=_ref(want.workspace, want.connection, want.record_class or 0),
+                    grant_index=position[want.grant],
+                    request_id=want.request_id,
+                )
+                for want in wants
+            ],
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.GetRecords, request)
+        if len(response.items) != len(wants):
+            raise GrantError
+        keys = self._open_keys(response.keys, challenge, Kind.RECORD_KEYS)
+        by_salt = {key.salt: key for key in keys.values()}
+        return [self._open_one(want, item, by_salt) for want, item in zip(wants, response.items, strict=True)]
+
+    def _open_one(
+        self, want: Want, item: pb.FoundRecord, keys: Mapping[bytes, ReleasedKey]
+    ) -> Opened | DomainError:
+        if item.HasField("refusal"):
+            return PeerRefused(item.refusal.reason, Status(item.refusal.code))
+        record = item.record
+        try:
+            record_class = RecordClass(int(record.ref.record_class))
+            header = Header.parse(record.record[:HEADER_SIZE])
+            released = keys.get(header.salt)
+            if released is None or (want.record_class is not None and record_class is not want.record_class):
+                return IntegrityError()
+            # The context is what we asked for and what keyservice released the key for; not what the store says.
+            context = Context(
+                deployment=self._deployment,
+                region=self._region,
+                key_domain=self._key_domain,
+                workspace=want.workspace,
+                connection=want.connection,
+                record_class=int(record_class),
+                version=released.version,
+                provider=record.provider,
+                hosts=record.hosts_digest,
+            )
+            key = RecordKey(released.material, released.key_version, released.salt)
+            plaintext = open_record(key, context, record.record)
+        except ValueError:
+            return IntegrityError()
+        except DomainError as error:
+            return error
+        expires = record.expire_time.ToDatetime(dt.UTC) if record.HasField("expire_time") else None
+        return Opened(plaintext, record_class, released.version, record.provider, record.hosts_digest, expires)
+
+    async def prepare(
+        self, workspace: str, connection: str, classes: Sequence[RecordClass], grant: str, request_id: str
+    ) -> dict[RecordClass, WriteKey]:
+        """Has write keys of the next versions released.
+
+        Raises:
+            DomainError: One of them was refused: none is usable.
+        """
+        challenge = self._key.new_challenge()
+        request = pb.PrepareWritesRequest(
+            consumer_public_key=self._key.public,
+            challenge=challenge,
+            grants=[grant],
+            items=[pb.WriteIntent(ref=_ref(workspace, connection, each), grant_index=0) for each in classes],
+            request_id=request_id,
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.PrepareWrites, request)
+        keys = self._open_keys(response.keys, challenge, Kind.WRITE_KEYS)
+        prepared = {}
+        for index, (record_class, item) in enumerate(zip(classes, response.items, strict=True)):
+            if item.HasField("refusal"):
+                raise PeerRefused(item.refusal.reason, Status(item.refusal.code))
+            released = keys.get(index)
+            if released is None:
+                raise GrantError
+            key = RecordKey(released.material, released.key_version, released.salt)
+            prepared[record_class] = WriteKey(workspace, connection, record_class, released.version, key, grant)
+        return prepared
+
+    def seal(self, write: WriteKey, sealing: Sealing, plaintext: bytes | bytearray) -> pb.SealedRecord:
+        """Seals a plaintext as the next version of a record. The write key is used up."""
+        context = Context(
+            deployment=self._deployment,
+            region=self._region,
+            key_domain=self._key_domain,
+            workspace=write.workspace,
+            connection=write.connection,
+            record_class=int(write.record_class),
+            version=write.version,
+            provider=sealing.provider,
+            hosts=sealing.hosts,
+        )
+        sealed = pb.SealedRecord(
+            ref=_ref(write.workspace, write.connection, write.record_class),
+            version=write.version,
+            record=seal_record(write.key, context, plaintext),
+            provider=sealing.provider,
+            hosts_digest=sealing.hosts,
+            masked=sealing.masked,
+            fence=sealing.fence,
+        )
+        if sealing.expires_at is not None:
+            sealed.expire_time.FromDatetime(sealing.expires_at)
+        return sealed
+
+    async def put(
+        self, records: Sequence[pb.SealedRecord], consumed: Sequence[tuple[str, str, RecordClass]], grant: str, request_id: str
+    ) -> None:
+        """Stores sealed records, all or none. The same bytes may be put again after an answer was lost.
+
+        Raises:
+            DomainError: Nothing was stored.
+        """
+        request = pb.PutRecordsRequest(
+            grants=[grant],
+            items=records,
+            consumed=[_ref(workspace, connection, each) for workspace, connection, each in consumed],
+            request_id=request_id,
+        )
+        await self._peer.call_idempotent(lambda stub: stub.PutRecords, request)
+
+    def _open_keys(self, keys: pb.SealedKeys, challenge: bytes, kind: Kind) -> Mapping[int, ReleasedKey]:
+        if not keys.sealed:
+            return {}
+        bundle = SealedBundle(keys.sealed, keys.signature, tuple(keys.chain))
+        keyservice = f"keyservice/{self._key_domain}"
+        return self._key.open_keys(bundle, challenge, kind, self._anchor, keyservice, self._clock())
+
+
+def _ref(workspace: str, connection: str, record_class: int) -> pb.RecordRef:
+    return pb.RecordRef(
+        workspace_id=workspace,
+        connection_id=connection,
+        record_class=record_class,  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+    )

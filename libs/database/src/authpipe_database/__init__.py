@@ -1,0 +1,21 @@
+"""PostgreSQL over mutual TLS 1.3, and the audit outbox: no state change without its event.
+
+A process's own database and no other: the role is the CN of its certificate, and enters only its own (promise P24).
+"""
+
+from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError
+
+from authpipe_database.migrations import upgrade
+from authpipe_database.outbox import OUTBOX_SQL, EventSink, Outbox, Relay, outbox_grants
+
+__all__ = [
+    "OUTBOX_SQL",
+    "Database",
+    "DatabaseConfig",
+    "DatabaseUnavailableError",
+    "EventSink",
+    "Outbox",
+    "Relay",
+    "outbox_grants",
+    "upgrade",
+]

@@ -1,0 +1,23 @@
+"""Record classes: the kinds of secret, by the numbers of authpipe.types.v1.RecordClass (a test keeps them equal)."""
+
+from __future__ import annotations
+
+import enum
+
+
+class RecordClass(enum.IntEnum):
+    """The kind of secret in a record. A grant names classes, so that serving never opens a refresh token."""
+
+    ACCESS = 1
+    REFRESH = 2
+    API_KEY = 3
+    BASIC = 4
+    WEBHOOK_SECRET = 5
+    CLIENT_SECRET = 6
+    CODE_VERIFIER = 7
+    ANSWER = 8
+
+
+SERVABLE = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.WEBHOOK_SECRET})
+# Records that are deleted when they have been used once; their versions go on rising.
+TRANSIENT = frozenset({RecordClass.CODE_VERIFIER, RecordClass.ANSWER})

@@ -1,0 +1,28 @@
+"""Grants: transaction tokens by which record keys are released, and keys sealed to their consumer.
+
+A grant is for one purpose, one workspace, named connections and classes, one consumer key, seconds (ARCHITECTURE §4).
+No file and no socket in here: certificates, keys and the time are handed in.
+"""
+
+from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError
+from authpipe_grants.consumer import ConsumerKey, Kind, ReleasedKey, SealedBundle, seal_to_consumer, thumbprint
+from authpipe_grants.issuing import GrantCache, Issuer
+from authpipe_grants.trust import TrustAnchor, spiffe_path
+from authpipe_grants.verifying import Verifier
+
+__all__ = [
+    "LONGEST_LIFE_SECONDS",
+    "ConsumerKey",
+    "Grant",
+    "GrantCache",
+    "GrantError",
+    "Issuer",
+    "Kind",
+    "ReleasedKey",
+    "SealedBundle",
+    "TrustAnchor",
+    "Verifier",
+    "seal_to_consumer",
+    "spiffe_path",
+    "thumbprint",
+]

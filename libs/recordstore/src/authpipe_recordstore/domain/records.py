@@ -1,0 +1,303 @@
+"""Records: read with sealed keys, written as version n + 1 over version n under the newest fence, deleted key first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from authpipe_envelope import HEADER_SIZE, SERVABLE, TRANSIENT, Header
+from authpipe_grants import Grant, GrantError
+from authpipe_recordstore.errors import MalformedError, NotFoundError, WithheldError
+from authpipe_sensitive import AuditEntry, DomainError
+
+# Earlier than this before its end, a token is not due for refresh (ARCHITECTURE §7).
+REFRESH_MARGIN_SECONDS = 15 * 60
+_WRITING = {"store", "exchange", "refresh", "configure"}
+EDGE = "gateway/edge"
+ANY_SERVABLE = 0
+SERVABLE_NUMBERS = tuple(sorted(int(each) for each in SERVABLE))
+TRANSIENT_NUMBERS = tuple(sorted(int(each) for each in TRANSIENT))
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The name of a record: workspace, connection (or provider configuration), number of the class."""
+
+    workspace: str
+    connection: str
+    record_class: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as stored: ciphertext and what may be known of it.
+
+    Args:
+        ref: Its name.
+        version: Its version, from 1 on.
+        data: The AP1 record.
+        provider: As bound in the context.
+        hosts: The digest of the hosts, as bound in the context.
+        masked: The masked prefix.
+        expires_at: When the credential ends; None: it does not say.
+        fence: The fence under which it was written; 0: none.
+        withheld: Whether its connection is being disconnected.
+    """
+
+    ref: Ref
+    version: int
+    data: bytes
+    provider: str
+    hosts: bytes
+    masked: str
+    expires_at: datetime | None
+    fence: int
+    withheld: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Keys sealed by keyservice, relayed as they are: opaque here."""
+
+    answers: tuple[int | DomainError, ...]
+    bundle: object
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks: the consumer's public key, its challenge, its grants; relayed as they are."""
+
+    public_key: bytes
+    challenge: bytes
+    grants: Sequence[str]
+
+
+class Keys(Protocol):
+    """keyservice, in a store's own words."""
+
+    async def release(
+        self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]
+    ) -> Sealed:
+        """Has keys of stored records sealed: name, version, header, grant index, request id."""
+
+    async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int]], request_id: str) -> Sealed:
+        """Has write keys sealed: name, version stored now, grant index."""
+
+    async def acknowledge(self, items: Sequence[tuple[Ref, int, int]], request_id: str) -> None:
+        """Raises floors: name, version, refresh not before (ms)."""
+
+    async def restrict(self, workspace: str, connection: str, request_id: str) -> None:
+        """Restricts the connection key to revocation."""
+
+    async def destroy(self, workspace: str, connection: str, request_id: str) -> None:
+        """Destroys the connection key."""
+
+
+class Store(Protocol):
+    """The store's own tables."""
+
+    async def find(self, refs: Sequence[Ref]) -> list[Record | None]:
+        """Gives records, or None where there is none."""
+
+    async def put(
+        self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]
+    ) -> None:
+        """Stores all records over the version before and deletes what is consumed, in one transaction with the events.
+
+        Raises:
+            VersionConflictError: A version before is not the one stored.
+            FenceError: A newer fence is known.
+            WithheldError: The connection is being disconnected, or gone.
+        """
+
+    async def withhold(self, workspace: str, connection: str, entry: AuditEntry) -> None:
+        """Marks a connection as not to be served or written."""
+
+    async def delete(self, workspace: str, connection: str, entry: AuditEntry) -> int:
+        """Deletes a connection's records and leaves a mark that it is gone; gives how many there were."""
+
+
+class Records:
+    """The rules over one store.
+
+    Args:
+        store: Its tables.
+        keys: Its keyservice.
+        verify: Verifies a grant's signature, chain and time.
+    """
+
+    def __init__(self, store: Store, keys: Keys, verify: Callable[[str], Grant]) -> None:
+        self._store = store
+        self._keys = keys
+        self._verify = verify
+
+    async def get(
+        self, caller: str, asking: Asking, items: Sequence[tuple[Ref, int, str]]
+    ) -> tuple[list[Record | DomainError], object]:
+        """Gives records with the keys that open them, sealed to the consumer.
+
+        Args:
+            caller: The process that asks.
+            asking: Its key, challenge and grants.
+            items: Name, grant index, request id.
+
+        Returns:
+            One record or refusal per item, and the sealed keys; a key belongs to the record that has its salt.
+        """
+        found = await self._store.find([ref for ref, _, _ in items])
+        answers: list[Record | DomainError] = []
+        asked: list[int] = []
+        wanted: list[tuple[Ref, int, bytes, int, str]] = []
+        for index, ((_, grant_index, request_id), record) in enumerate(zip(items, found, strict=True)):
+            if record is None:
+                answers.append(NotFoundError())
+            elif record.withheld and caller == EDGE:
+                answers.append(WithheldError())
+            else:
+                answers.append(record)
+                asked.append(index)
+                wanted.append((record.ref, record.version, record.data[:HEADER_SIZE], grant_index, request_id))
+        if not wanted:
+            return answers, None
+        sealed = await self._keys.release(asking, wanted)
+        for index, answer in zip(asked, sealed.answers, strict=True):
+            if isinstance(answer, DomainError):
+                answers[index] = answer
+        return answers, sealed.bundle
+
+    async def masked(self, caller: str, token: str, refs: Sequence[Ref]) -> list[Record | None]:
+        """Gives what may be shown of records of the grant's workspace; no key is involved.
+
+        Raises:
+            GrantError: The grant is not to act for the workspace of all of them.
+        """
+        grant = self._verify(token)
+        foreign = any(ref.workspace != grant.workspace for ref in refs)
+        if not grant.purpose.startswith("manage.") or grant.consumer != caller or foreign:
+            raise GrantError
+        return await self._store.find(refs)
+
+    async def prepare(
+        self, asking: Asking, items: Sequence[tuple[Ref, int]], request_id: str
+    ) -> tuple[tuple[int | DomainError, ...], object]:
+        """Has the write keys of the next versions sealed to the consumer."""
+        found = await self._store.find([ref for ref, _ in items])
+        wanted = [
+            (ref, record.version if record else 0, grant_index)
+            for (ref, grant_index), record in zip(items, found, strict=True)
+        ]
+        sealed = await self._keys.prepare(asking, wanted, request_id)
+        return sealed.answers, sealed.bundle
+
+    async def put(
+        self,
+        caller: str,
+        records: Sequence[tuple[Record, str]],
+        consumed: Sequence[tuple[Ref, str]],
+        request_id: str,
+        now_ms: int,
+    ) -> None:
+        """Stores records that their consumer sealed. All or none.
+
+        Args:
+            caller: The process that writes.
+            records: Each with its grant.
+            consumed: Records that end with this write, each with its grant.
+            request_id: The request.
+            now_ms: Milliseconds since the epoch.
+
+        Raises:
+            GrantError: A grant does not allow this writer to write this record.
+            MalformedError: What it wrote is no AP1 record.
+        """
+        if not records and not consumed:
+            raise MalformedError
+        # Step 1: each record under a grant that allows this writer to write it. A caller that was taken over
+        # cannot overwrite what its jobs do not name.
+        entries = []
+        for record, token in records:
+            grant = self._verify(token)
+            if not _allows(grant, caller, record.ref):
+                raise GrantError
+            _require_record(record)
+            entries.append(_written(record.ref, record.version, grant, request_id))
+        for ref, token in consumed:
+            grant = self._verify(token)
+            if not _allows(grant, caller, ref) or ref.record_class not in TRANSIENT_NUMBERS:
+                raise GrantError
+            if not records:
+                entries.append(_written(ref, 0, grant, request_id))
+        # Step 2: one transaction with its events.
+        await self._store.put([record for record, _ in records], [ref for ref, _ in consumed], entries)
+        if not records:
+            return
+        # Step 3: the floors. Should this not arrive, keyservice raises them at the first release.
+        acknowledged = [(record.ref, record.version, _not_before_ms(record, now_ms)) for record, _ in records]
+        await self._keys.acknowledge(acknowledged, request_id)
+
+    async def withhold(self, caller: str, workspace: str, connection: str, request_id: str) -> None:
+        """Stops serving and writing: here first, which nothing can block, then at keyservice."""
+        await self._store.withhold(
+            workspace, connection, _entry("RECORDS_WITHHELD", caller, workspace, connection, request_id)
+        )
+        await self._keys.restrict(workspace, connection, request_id)
+
+    async def delete(self, caller: str, workspace: str, connection: str, request_id: str) -> int:
+        """Erases: the key first, so that from then on no copy opens, then the records."""
+        await self._keys.destroy(workspace, connection, request_id)
+        return await self._store.delete(
+            workspace, connection, _entry("RECORDS_DELETED", caller, workspace, connection, request_id)
+        )
+
+
+def _allows(grant: Grant, caller: str, ref: Ref) -> bool:
+    return (
+        grant.purpose in _WRITING
+        and grant.consumer == caller
+        and grant.workspace == ref.workspace
+        and ref.connection in grant.connections
+        and ref.record_class in grant.classes
+    )
+
+
+def _require_record(record: Record) -> None:
+    try:
+        Header.parse(record.data[:HEADER_SIZE])
+    except DomainError:
+        raise MalformedError from None
+    if record.version < 1 or len(record.hosts) != 32 or not record.provider or len(record.masked) > 8:
+        raise MalformedError
+
+
+def _not_before_ms(record: Record, now_ms: int) -> int:
+    if record.expires_at is None:
+        return 0
+    return max(now_ms, int(record.expires_at.timestamp() * 1000) - REFRESH_MARGIN_SECONDS * 1000)
+
+
+def _written(ref: Ref, version: int, grant: Grant, request_id: str) -> AuditEntry:
+    return AuditEntry(
+        name="RECORDS_WRITTEN",
+        outcome="SUCCEEDED",
+        actor=grant.actor,
+        request_id=request_id,
+        workspace_id=ref.workspace,
+        target=ref.connection,
+        purpose=grant.purpose,
+        record_class=ref.record_class,
+        record_version=version,
+        grant_id=grant.grant_id,
+    )
+
+
+def _entry(name: str, caller: str, workspace: str, connection: str, request_id: str) -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="SUCCEEDED",
+        actor=f"service:{caller}",
+        request_id=request_id,
+        workspace_id=workspace,
+        target=connection,
+    )

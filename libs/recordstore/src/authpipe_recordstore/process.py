@@ -1,0 +1,59 @@
+"""Puts a store together: the same for both, from what each states about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.keyservice.v1 import keyservice_pb2_grpc
+from authpipe_database import Database, Outbox, Relay
+from authpipe_grants import TrustAnchor, Verifier
+from authpipe_recordstore.config import StoreConfig
+from authpipe_recordstore.domain.records import Records
+from authpipe_recordstore.peers import AuditPeer, KeyservicePeer
+from authpipe_recordstore.servicer import RecordServicer
+from authpipe_recordstore.store import Store
+from authpipe_rpc import Health, Peer, RpcServer
+from authpipe_sensitive import Label
+from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+
+async def serve_store(
+    name: Label,
+    service: ServiceDescriptor,
+    register: Callable[[Any, grpc.aio.Server], None],
+    config: StoreConfig,
+    stop: asyncio.Event,
+) -> None:
+    """Serves a store until told to stop.
+
+    Args:
+        name: The SPIFFE path of the store.
+        service: Its service in the protos.
+        register: The generated function that adds a servicer.
+        config: Its settings.
+        stop: Set when it is to stop.
+    """
+    configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    database = Database(config.database)
+    await database.open()
+    keys: Peer[Any] = Peer(config.keyservice, config.files, keyservice_pb2_grpc.KeyServiceStub)
+    audit: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
+    verifier = Verifier(TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain), time.time)
+    records = Records(Store(database, Outbox()), KeyservicePeer(keys), verifier.verify)
+    health = Health()
+    server = RpcServer(name, config.server, config.files, health)
+    server.add(service, register, RecordServicer(records))
+    await server.start()
+    relay = asyncio.create_task(Relay(database, AuditPeer(audit)).run(stop), name="audit relay")
+    await health.serve()
+    await stop.wait()
+    await server.stop()
+    await relay
+    await database.close()

@@ -1,0 +1,123 @@
+"""The wire side of a store: protobuf to rules and back. vault and clientsecrets serve the same messages."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from typing import cast
+
+from authpipe.types.v1 import records_pb2 as pb
+from authpipe_grants import GrantError
+from authpipe_recordstore.domain.records import Asking, Record, Records, Ref
+from authpipe_recordstore.peers import wire_ref
+from authpipe_rpc import current_caller
+from authpipe_sensitive import DomainError
+
+
+class RecordServicer:
+    """Serves records.
+
+    Args:
+        records: The rules.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+
+    async def PrepareWrites(self, request: pb.PrepareWritesRequest, _: object) -> pb.PrepareWritesResponse:  # noqa: N802
+        """Relays sealed write keys."""
+        asking = Asking(request.consumer_public_key, request.challenge, request.grants)
+        items = [(_ref(item.ref), item.grant_index) for item in request.items]
+        answers, keys = await self._records.prepare(asking, items, request.request_id)
+        return pb.PrepareWritesResponse(
+            items=[
+                pb.PreparedWrite(refusal=_refusal(answer))
+                if isinstance(answer, DomainError)
+                else pb.PreparedWrite(version=answer)
+                for answer in answers
+            ],
+            keys=cast("pb.SealedKeys | None", keys),
+        )
+
+    async def PutRecords(self, request: pb.PutRecordsRequest, _: object) -> pb.PutRecordsResponse:  # noqa: N802
+        """Stores sealed records."""
+        records = []
+        for item in request.items:
+            if item.grant_index >= len(request.grants):
+                raise GrantError
+            records.append((_record(item), request.grants[item.grant_index]))
+        if request.consumed and not request.grants:
+            raise GrantError
+        consumed = [(_ref(ref), request.grants[0]) for ref in request.consumed]
+        now_ms = int(time.time() * 1000)
+        await self._records.put(current_caller(), records, consumed, request.request_id, now_ms)
+        return pb.PutRecordsResponse()
+
+    async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:  # noqa: N802
+        """Gives records with sealed keys."""
+        asking = Asking(request.consumer_public_key, request.challenge, request.grants)
+        items = [(_ref(item.ref), item.grant_index, item.request_id) for item in request.items]
+        answers, keys = await self._records.get(current_caller(), asking, items)
+        return pb.GetRecordsResponse(
+            items=[
+                pb.FoundRecord(refusal=_refusal(answer))
+                if isinstance(answer, DomainError)
+                else pb.FoundRecord(record=_wire(answer))
+                for answer in answers
+            ],
+            keys=cast("pb.SealedKeys | None", keys),
+        )
+
+    async def GetMasked(self, request: pb.GetMaskedRequest, _: object) -> pb.GetMaskedResponse:  # noqa: N802
+        """Gives masked prefixes."""
+        found = await self._records.masked(current_caller(), request.grant, [_ref(item) for item in request.items])
+        return pb.GetMaskedResponse(
+            items=[
+                pb.MaskedRecord(masked=record.masked, version=record.version) if record else pb.MaskedRecord()
+                for record in found
+            ]
+        )
+
+    async def WithholdRecords(self, request: pb.WithholdRecordsRequest, _: object) -> pb.WithholdRecordsResponse:  # noqa: N802
+        """Stops serving a connection."""
+        await self._records.withhold(
+            current_caller(), request.workspace_id, request.connection_id, request.request_id
+        )
+        return pb.WithholdRecordsResponse()
+
+    async def DeleteRecords(self, request: pb.DeleteRecordsRequest, _: object) -> pb.DeleteRecordsResponse:  # noqa: N802
+        """Erases a connection."""
+        count = await self._records.delete(
+            current_caller(), request.workspace_id, request.connection_id, request.request_id
+        )
+        return pb.DeleteRecordsResponse(deleted_count=count)
+
+
+def _ref(ref: pb.RecordRef) -> Ref:
+    return Ref(ref.workspace_id, ref.connection_id, int(ref.record_class))
+
+
+def _record(item: pb.SealedRecord) -> Record:
+    expires = item.expire_time.ToDatetime(dt.UTC) if item.HasField("expire_time") else None
+    return Record(
+        _ref(item.ref), item.version, item.record, item.provider, item.hosts_digest, item.masked, expires, item.fence
+    )
+
+
+def _wire(record: Record) -> pb.SealedRecord:
+    wire = pb.SealedRecord(
+        ref=wire_ref(record.ref),
+        version=record.version,
+        record=record.data,
+        provider=record.provider,
+        hosts_digest=record.hosts,
+        masked=record.masked,
+        fence=record.fence,
+    )
+    if record.expires_at is not None:
+        wire.expire_time.FromDatetime(record.expires_at)
+    return wire
+
+
+def _refusal(error: DomainError) -> pb.Refusal:
+    return pb.Refusal(reason=error.reason, code=int(error.status))

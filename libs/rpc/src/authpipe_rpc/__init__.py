@@ -1,0 +1,38 @@
+"""The only thing between our processes: gRPC over mutual TLS 1.3.
+
+Chain of every call, outermost first: telemetry → identity → access → deadline → duty → errors → handler. Import this
+before anything that imports grpc: it sets the cipher list that grpc reads once (see `tls`).
+"""
+
+from authpipe_rpc import tls  # first: grpc reads its cipher list when it is imported
+from authpipe_rpc.access import AccessError, MethodPolicy, policies_of
+from authpipe_rpc.batching import Coalescer
+from authpipe_rpc.channel import Peer
+from authpipe_rpc.config import Files, PeerConfig, ServerConfig
+from authpipe_rpc.errors import IncidentError, PeerRefused, PeerUnavailable, status_of
+from authpipe_rpc.health import Health
+from authpipe_rpc.identity import current_caller, current_request_deadline, dns_name
+from authpipe_rpc.process import run_process
+from authpipe_rpc.server import RpcServer
+
+__all__ = [
+    "AccessError",
+    "Coalescer",
+    "Files",
+    "Health",
+    "IncidentError",
+    "MethodPolicy",
+    "Peer",
+    "PeerConfig",
+    "PeerRefused",
+    "PeerUnavailable",
+    "RpcServer",
+    "ServerConfig",
+    "current_caller",
+    "current_request_deadline",
+    "dns_name",
+    "policies_of",
+    "run_process",
+    "status_of",
+    "tls",
+]

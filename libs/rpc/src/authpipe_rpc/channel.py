@@ -1,0 +1,121 @@
+"""Calling a peer: mutual TLS, its name checked, a deadline on every call, rebuilt when certificates change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
+
+import grpc
+import stamina
+
+from authpipe_rpc.config import Files, PeerConfig
+from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
+from authpipe_rpc.identity import dns_name, remaining
+
+StubT_co = TypeVar("StubT_co", covariant=True)
+RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", covariant=True)
+
+_LONGEST_MESSAGE = 16 * 1024 * 1024
+
+
+class Method(Protocol[RequestT_contra, ResponseT_co]):
+    """A unary rpc on a stub."""
+
+    def __call__(self, request: RequestT_contra, /, *, timeout: float) -> Awaitable[ResponseT_co]:
+        """Calls it."""
+
+
+class Peer(Generic[StubT_co]):
+    """A service behind this one.
+
+    Args:
+        config: Its name and address.
+        files: Our certificate, key and CA.
+        stub: The generated stub class.
+        timeout_seconds: How long a call may take when our own caller has not set less.
+    """
+
+    def __init__(
+        self,
+        config: PeerConfig,
+        files: Files,
+        stub: Callable[[grpc.aio.Channel], StubT_co],
+        timeout_seconds: float = 10.0,
+    ) -> None:
+        self.name = config.name
+        self._config = config
+        self._files = files
+        self._make_stub = stub
+        self._timeout = timeout_seconds
+        self._seen = 0.0
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: StubT_co | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def call(
+        self, choose: Callable[[StubT_co], Method[RequestT_contra, ResponseT_co]], request: RequestT_contra
+    ) -> ResponseT_co:
+        """Calls an rpc once.
+
+        Raises:
+            PeerUnavailable: It cannot be reached or did not answer in time.
+            PeerRefused: It refused, with its reason.
+        """
+        try:
+            return await choose(self._current())(request, timeout=remaining(self._timeout))
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+
+    async def call_idempotent(
+        self, choose: Callable[[StubT_co], Method[RequestT_contra, ResponseT_co]], request: RequestT_contra
+    ) -> ResponseT_co:
+        """Calls an rpc that may run twice, and again, three times in all, when the peer was not there.
+
+        Raises:
+            PeerUnavailable: It cannot be reached or did not answer in time.
+            PeerRefused: It refused, with its reason.
+        """
+        async for attempt in stamina.retry_context(on=PeerUnavailable, attempts=3, wait_initial=0.05, wait_max=0.5):
+            with attempt:
+                return await self.call(choose, request)
+        raise PeerUnavailable  # pragma: no cover  # stamina raises the last error itself
+
+    def _current(self) -> StubT_co:
+        changed = max(self._files.certificate.stat().st_mtime, self._files.key.stat().st_mtime)
+        if self._stub is None or changed != self._seen:
+            self._rebuild(changed)
+        assert self._stub is not None  # noqa: S101  # set by _rebuild
+        return self._stub
+
+    def _rebuild(self, changed: float) -> None:
+        old = self._channel
+        credentials = grpc.ssl_channel_credentials(
+            self._files.ca.read_bytes(), self._files.key.read_bytes(), self._files.certificate.read_bytes()
+        )
+        self._channel = grpc.aio.secure_channel(
+            self._config.address,
+            credentials,
+            options=[
+                ("grpc.ssl_target_name_override", dns_name(self._config.name)),
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.keepalive_time_ms", 10_000),
+                ("grpc.keepalive_timeout_ms", 1_000),
+                ("grpc.http2.ping_timeout_ms", 1_000),
+                ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1_000),
+            ],
+        )
+        self._stub = self._make_stub(self._channel)
+        self._seen = changed
+        if old is not None:
+            task = asyncio.get_running_loop().create_task(old.close(grace=5), name="close old channel")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._channel is not None:
+            await self._channel.close(grace=1)

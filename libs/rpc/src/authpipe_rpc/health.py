@@ -1,0 +1,30 @@
+"""Health as gRPC defines it (grpc.health.v1): SERVING, or NOT_SERVING with the reason in the log."""
+
+from __future__ import annotations
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio
+
+from authpipe_sensitive import Label, get_log
+
+
+class Health:
+    """What this process says of itself."""
+
+    def __init__(self) -> None:
+        self.servicer = aio.HealthServicer()
+        self.serving = False
+
+    async def serve(self) -> None:
+        """Says that requests are welcome."""
+        if not self.serving:
+            self.serving = True
+            get_log().info("serving")
+        await self.servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+
+    async def refuse(self, reason: Label) -> None:
+        """Says that requests cannot be carried out, and why."""
+        if self.serving:
+            get_log().error("not serving", reason=reason)
+        self.serving = False
+        await self.servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)

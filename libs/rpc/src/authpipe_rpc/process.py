@@ -1,0 +1,57 @@
+"""How every process of ours starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import uvloop
+from pydantic import BaseModel, ValidationError
+
+from authpipe_sensitive import Label, configure_logs, get_log, harden_process
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def run_process(
+    name: str,
+    config_class: type[ConfigT],
+    serve: Callable[[ConfigT, asyncio.Event], Awaitable[None]],
+    arguments: list[str] | None = None,
+) -> None:
+    """Reads the configuration file named on the command line, hardens the process, and serves until told to stop.
+
+    Args:
+        name: What the process is called in logs.
+        config_class: Its frozen settings.
+        serve: Starts everything, waits for the event, stops everything.
+        arguments: The command line; the process's own by default.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        sys.exit(f"Usage: {name} CONFIG.json — one file with all settings; secrets in it are paths.")
+    harden_process()
+    try:
+        config = config_class.model_validate_json(Path(given[0]).read_bytes())
+    except OSError:
+        sys.exit("The configuration file cannot be read.")
+    except ValidationError as error:
+        wrong = "; ".join(".".join(map(str, each["loc"])) + ": " + each["type"] for each in error.errors())
+        sys.exit(f"The configuration file is wrong: {wrong}")
+    level = getattr(config, "log_level", "info")
+    configure_logs(Label(name), level)
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        get_log().info("starting")
+        await serve(config, stop)
+        get_log().info("stopped")
+
+    uvloop.run(main())

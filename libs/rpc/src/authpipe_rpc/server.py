@@ -1,0 +1,189 @@
+"""A server between our processes: mutual TLS 1.3, default deny, a deadline and a duty on every call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2_grpc
+
+from authpipe.types.v1 import events_pb2
+from authpipe_rpc import tls
+from authpipe_rpc.access import AccessError, MethodPolicy, policies_of
+from authpipe_rpc.config import Files, ServerConfig
+from authpipe_rpc.errors import IncidentError, abort
+from authpipe_rpc.health import Health
+from authpipe_rpc.identity import CALLER, DEADLINE, dns_name, identify
+from authpipe_sensitive import DomainError, Label, Status, get_log
+from authpipe_sensitive.duties import NOTHING_DONE, watch_duties
+from authpipe_telemetry import counter, histogram, span
+
+_HEALTH = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
+_LONGEST_CALL_SECONDS = 60.0
+_LONGEST_MESSAGE = 16 * 1024 * 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Context], Awaitable[Any]]
+
+
+class DeadlineRequiredError(DomainError):
+    """A call between services has a deadline of at most a minute. Set a timeout on the call."""
+
+    reason = "DEADLINE_REQUIRED"
+    status = Status.INVALID_ARGUMENT
+
+
+class DutyNeglectedError(DomainError):
+    """The call was carried out without the audit event that its proto declares. This is a defect; report it."""
+
+    reason = "AUDIT_DUTY_NEGLECTED"
+    status = Status.INTERNAL
+
+
+class RpcServer:
+    """Serves gRPC to the processes that the protos allow, and to nobody else.
+
+    Args:
+        name: The SPIFFE path of this process.
+        config: Where to listen.
+        files: Certificate, key and CA; re-read on every handshake.
+        health: What this process says of itself.
+    """
+
+    def __init__(self, name: Label, config: ServerConfig, files: Files, health: Health) -> None:
+        self._name = name
+        self._config = config
+        self._files = files
+        self._policies: dict[str, MethodPolicy] = dict.fromkeys(
+            _HEALTH, MethodPolicy(None, events_pb2.EVENT_NAME_NOTHING)
+        )
+        self._server = grpc.aio.server(
+            interceptors=[_Boundary(self._policies, files.trust_domain)],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(config.grace_seconds * 1000)),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+            ],
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(health.servicer, self._server)
+
+    def add(
+        self, service: ServiceDescriptor, register: Callable[[Any, grpc.aio.Server], None], servicer: object
+    ) -> None:
+        """Adds a service.
+
+        Raises:
+            UndeclaredError: An rpc lacks `allowed_callers` or `emits`.
+        """
+        self._policies.update(policies_of([service], self._name))
+        register(servicer, self._server)
+
+    async def start(self) -> None:
+        """Listens, and proves that TLS 1.2 is refused.
+
+        Raises:
+            TlsError: It is not.
+        """
+        files = self._files
+
+        def read() -> grpc.ServerCertificateConfiguration:
+            return grpc.ssl_server_certificate_configuration(
+                [(files.key.read_bytes(), files.certificate.read_bytes())], files.ca.read_bytes()
+            )
+
+        credentials = grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=True)
+        self._server.add_secure_port(f"{self._config.host}:{self._config.port}", credentials)
+        await self._server.start()
+        await tls.require_tls_1_3_only(
+            self._config.host, self._config.port, files.ca, files.certificate, files.key, dns_name(self._name)
+        )
+
+    async def stop(self) -> None:
+        """Takes no new calls, lets the running ones finish within the grace."""
+        await self._server.stop(self._config.grace_seconds)
+
+
+class _Boundary(grpc.aio.ServerInterceptor):
+    """The chain around every handler. `intercept_service` sees only the method, so it wraps what it returns."""
+
+    def __init__(self, policies: Mapping[str, MethodPolicy], trust_domain: str) -> None:
+        self._policies = policies
+        self._trust_domain = trust_domain
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._calls = counter("authpipe.rpc.calls")
+        self._duration = histogram("authpipe.rpc.duration", "s")
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        method = str(handler_call_details.method)
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            policy = self._policies.get(method)
+            handler = await continuation(handler_call_details)
+            if policy is None or handler is None or handler.unary_unary is None:
+                return grpc.unary_unary_rpc_method_handler(_refuse)  # type: ignore[arg-type]  # aio takes coroutines
+            wrapped = grpc.unary_unary_rpc_method_handler(
+                self._wrap(Label(method), policy, handler.unary_unary),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
+            self._wrapped[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: Label, policy: MethodPolicy, handler: Handler) -> Any:
+        async def serve(request: Any, context: Context) -> Any:
+            started = time.perf_counter()
+            outcome = "OK"
+            try:
+                with span("rpc", method=method):
+                    return await self._checked(policy, handler, request, context)
+            except DomainError as error:
+                outcome = error.reason
+                if error.status in {Status.INTERNAL, Status.PERMISSION_DENIED, Status.UNAUTHENTICATED}:
+                    get_log().warning("call refused", method=method, error=error)
+                await abort(context, error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  # becomes INTERNAL with an incident id, never its text
+                incident = IncidentError()
+                outcome = incident.reason
+                get_log().error("incident", method=method, error=error, **incident.metadata)
+                await abort(context, incident)
+            finally:
+                self._calls.add(1, method=method, outcome=Label(outcome))
+                self._duration.record(time.perf_counter() - started, method=method)
+
+        return serve
+
+    async def _checked(self, policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
+        # identity, access
+        caller = identify(context, self._trust_domain)
+        if policy.callers is not None and caller not in policy.callers:
+            raise AccessError(caller=caller)
+        # deadline
+        left = context.time_remaining()
+        if left is None or left > _LONGEST_CALL_SECONDS:
+            raise DeadlineRequiredError
+        CALLER.set(caller)
+        DEADLINE.set(time.monotonic() + left)
+        # duty
+        if policy.emits == events_pb2.EVENT_NAME_NOTHING:
+            return await handler(request, context)
+        with watch_duties() as emitted:
+            response = await handler(request, context)
+        if policy.emits not in emitted and NOTHING_DONE not in emitted:
+            raise DutyNeglectedError
+        return response
+
+
+async def _refuse(_: object, context: Context) -> None:
+    await abort(context, AccessError())

@@ -1,0 +1,39 @@
+"""`AuditEntry`: an audit event in a rule's own words. Ids, numbers and words of closed lists; it cannot hold a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["SUCCEEDED", "FAILED", "REFUSED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One act, as it will stand in the log.
+
+    Args:
+        name: The EventName without its prefix, such as "TOKEN_REFRESHED".
+        outcome: Whether it was carried out.
+        actor: On whose behalf: "api_key:…", "end_user:…", "service:…", "operator:…".
+        request_id: The request it belongs to.
+        workspace_id: The tenant; empty for acts on the installation.
+        target: The id of what it was done to.
+        purpose: For the use of a credential, the purpose, lower case.
+        record_class: The number of the record class; 0: none.
+        record_version: The record's version; 0: none.
+        reason: When it was not carried out: a stable reason.
+        grant_id: The grant that was used.
+    """
+
+    name: str
+    outcome: Outcome
+    actor: str
+    request_id: str
+    workspace_id: str = ""
+    target: str = ""
+    purpose: str = ""
+    record_class: int = 0
+    record_version: int = 0
+    reason: str = ""
+    grant_id: str = ""

@@ -1,0 +1,1 @@
+"""Migrations of audit's database, run as its owner role."""

@@ -1,0 +1,82 @@
+"""Puts authority together; the only place that knows all of its rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
+from authpipe_database import Database, Outbox, Relay
+from authpipe_gateway_authority.config import Config
+from authpipe_gateway_authority.domain.sessions import Sessions
+from authpipe_gateway_authority.peers import AuditPeer
+from authpipe_gateway_authority.servicer import AuthorityServicer
+from authpipe_gateway_authority.store import Store
+from authpipe_grants.leaf import Leaf
+from authpipe_sensitive import Label
+from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+_KEY_SIZE = 32
+
+
+class _Budget:
+    """Ten events about refusals a second and workspace."""
+
+    def __init__(self) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._item = RateLimitItemPerSecond(10)
+
+    def take(self, name: str) -> bool:
+        """Takes one."""
+        return self._limiter.hit(self._item, name)
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Serves authority until told to stop."""
+    name = Label("gateway/authority")
+    configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    keys = config.mac_key_file.read_bytes()
+    if len(keys) != 2 * _KEY_SIZE:
+        raise SystemExit("The MAC key file has to have 64 random bytes.")
+    mac_key, hash_key = keys[:_KEY_SIZE], keys[_KEY_SIZE:]
+    database = Database(config.database)
+    await database.open()
+    store = Store(database, Outbox(), mac_key)
+    leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
+    sessions = Sessions(
+        store=store,
+        mac_key=mac_key,
+        hash_key=hash_key,
+        issuer=lambda: leaf.issuer,
+        region=config.region,
+        refusals=_Budget(),
+        clock=time.time,
+        keep_seconds=config.reuse_ms / 1000,
+    )
+    health = Health()
+    server = RpcServer(name, config.server, config.files, health)
+    server.add(
+        authority_pb2.DESCRIPTOR.services_by_name["Authority"],
+        authority_pb2_grpc.add_AuthorityServicer_to_server,
+        AuthorityServicer(sessions, store, hash_key, config.key_kind, config.reuse_ms, os.urandom),
+    )
+    await server.start()
+    peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
+    relay = asyncio.create_task(Relay(database, AuditPeer(peer)).run(stop), name="audit relay")
+    await health.serve()
+    await stop.wait()
+    await server.stop()
+    await relay
+    await database.close()
+
+
+if __name__ == "__main__":
+    run_process("authority", Config, serve)

@@ -1,0 +1,1 @@
+"""The rules of authority. No grpc, SQL or clock in here: they are handed in."""

@@ -1,0 +1,48 @@
+"""What a customer may ask to do: the scope it needs, and the grants that it yields.
+
+A manage grant names its act, so that an edge that is taken over cannot turn a read into a disconnect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# The numbers of authpipe.types.v1.RecordClass that may be served: access, api_key, basic, webhook_secret.
+SERVABLE = (1, 3, 4, 5)
+IMPORTABLE = (1, 2, 3, 4, 5)
+CLIENT_SECRET = 6
+
+
+@dataclass(frozen=True, slots=True)
+class ActRule:
+    """One act.
+
+    Args:
+        name: Its name; the manage grant has the purpose ``manage.<name>``.
+        scope: The scope that it needs.
+        purpose: The purpose of its record grant; empty: it needs no key.
+        key_domain: The key domain of the record grant.
+        classes: The classes that the record grant may name.
+    """
+
+    name: str
+    scope: str
+    purpose: str = ""
+    key_domain: str = ""
+    classes: tuple[int, ...] = ()
+
+
+ACTS: dict[int, ActRule] = {
+    1: ActRule("serve", "tokens:read", "serve", "user-credentials", SERVABLE),
+    2: ActRule("refresh", "tokens:refresh"),
+    3: ActRule("read_connections", "connections:read"),
+    4: ActRule("import_connection", "connections:write", "store", "user-credentials", IMPORTABLE),
+    5: ActRule("disconnect", "connections:write"),
+    6: ActRule("create_connect_session", "connect_sessions:write"),
+    7: ActRule("read_provider_configs", "provider_configs:read"),
+    8: ActRule("configure_provider", "provider_configs:write", "configure", "client-secrets", (CLIENT_SECRET,)),
+    9: ActRule("read_audit", "audit:read"),
+    # Reserving an id comes before the grant that names it.
+    10: ActRule("draft_connection", "connections:write"),
+    11: ActRule("draft_provider_config", "provider_configs:write"),
+}

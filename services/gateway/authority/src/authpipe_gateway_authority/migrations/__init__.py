@@ -1,0 +1,1 @@
+"""Migrations of authority's database, run as its owner role."""

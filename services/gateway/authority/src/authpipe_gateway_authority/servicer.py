@@ -1,0 +1,117 @@
+"""The wire side of authority: protobuf to rules and back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from authpipe.authority.v1 import authority_pb2 as pb
+from authpipe.types.v1 import records_pb2
+from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow, hash_api_key, new_api_key
+from authpipe_gateway_authority.domain.sessions import ActAsked, Sessions, Verdict
+from authpipe_gateway_authority.errors import MalformedError
+from authpipe_gateway_authority.store import Store
+from authpipe_grants import thumbprint
+from authpipe_rpc import current_caller
+from authpipe_sensitive import AuditEntry, DomainError
+
+_LONGEST_NAME = 100
+
+
+class AuthorityServicer:
+    """Serves Authority.
+
+    Args:
+        sessions: The rules.
+        store: authority's own tables.
+        hash_key: The key of the API keys' hash.
+        key_kind: The middle of new API keys.
+        reuse_ms: For how long a verdict may be reused.
+        randomness: Gives random bytes.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        sessions: Sessions,
+        store: Store,
+        hash_key: bytes,
+        key_kind: str,
+        reuse_ms: int,
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        self._sessions = sessions
+        self._store = store
+        self._hash_key = hash_key
+        self._key_kind = key_kind
+        self._reuse_ms = reuse_ms
+        self._randomness = randomness
+
+    async def Authorize(self, request: pb.AuthorizeRequest, _: object) -> pb.AuthorizeResponse:  # noqa: N802
+        """Judges a batch of acts."""
+        asked = [
+            ActAsked(
+                item.api_key, int(item.act), item.target, tuple(int(each) for each in item.record_classes), item.request_id
+            )
+            for item in request.items
+        ]
+        verdicts = await self._sessions.authorize(thumbprint(request.consumer_public_key), asked)
+        return pb.AuthorizeResponse(items=[self._wire(verdict) for verdict in verdicts])
+
+    async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:  # noqa: N802
+        """Creates a workspace."""
+        workspace = f"ws_{secrets.token_hex(12)}"
+        row = WorkspaceRow(workspace, _name(request.display_name), 1)
+        await self._store.create_workspace(row, _entry("WORKSPACE_CREATED", workspace, workspace, request.request_id))
+        return pb.CreateWorkspaceResponse(workspace_id=workspace)
+
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:  # noqa: N802
+        """Creates an API key."""
+        scopes = tuple(sorted(set(request.scopes)))
+        if not scopes or not set(scopes) <= set(SCOPES):
+            raise MalformedError
+        api_key_id = f"key_{secrets.token_hex(8)}"
+        name = _name(request.display_name)
+        with new_api_key(self._key_kind, self._randomness) as api_key:
+            key_hash = hash_api_key(self._hash_key, bytes(api_key.expose()))
+
+            def make(epoch: int) -> ApiKeyRow:
+                return ApiKeyRow(request.workspace_id, api_key_id, name, key_hash, scopes, "active", epoch)
+
+            entry = _entry("API_KEY_CREATED", request.workspace_id, api_key_id, request.request_id)
+            await self._store.create_api_key(make, request.workspace_id, entry)
+            return pb.CreateApiKeyResponse(api_key_id=api_key_id, api_key=bytes(api_key.expose()))
+
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, _: object) -> pb.RevokeApiKeyResponse:  # noqa: N802
+        """Revokes an API key."""
+        entry = _entry("API_KEY_REVOKED", request.workspace_id, request.api_key_id, request.request_id)
+        await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)
+        self._sessions.forget()
+        return pb.RevokeApiKeyResponse()
+
+    def _wire(self, verdict: Verdict | DomainError) -> pb.Verdict:
+        if isinstance(verdict, DomainError):
+            return pb.Verdict(refusal=records_pb2.Refusal(reason=verdict.reason, code=int(verdict.status)))
+        return pb.Verdict(
+            workspace_id=verdict.workspace,
+            api_key_id=verdict.api_key_id,
+            record_grant=verdict.record_grant,
+            manage_grant=verdict.manage_grant,
+            reuse_ms=self._reuse_ms,
+        )
+
+
+def _name(display_name: str) -> str:
+    if not 1 <= len(display_name) <= _LONGEST_NAME or not display_name.isprintable():
+        raise MalformedError
+    return display_name
+
+
+def _entry(name: str, workspace: str, target: str, request_id: str) -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="SUCCEEDED",
+        actor=f"operator:{current_caller()}",
+        request_id=request_id,
+        workspace_id=workspace,
+        target=target,
+    )

@@ -1,0 +1,115 @@
+"""Puts edge together; the only place that knows all of its rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+import grpc
+from granian.server.embed import Server
+from granian.constants import Interfaces, HTTPModes
+
+from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.authority.v1 import authority_pb2_grpc
+from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
+from authpipe.gateway.v1 import gateway_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2_grpc
+from authpipe.vault.v1 import vault_pb2_grpc
+from authpipe_consumer import RecordClient
+from authpipe_gateway_edge.config import Config
+from authpipe_gateway_edge.domain.importing import Importing
+from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.peers import AuditPeer, AuthorityPeer, CoordinatorPeer, MaskedPeer, ServedRecordsPeer
+from authpipe_gateway_edge.rest.app import EdgeApp
+from authpipe_gateway_edge.rest.resources import Api
+from authpipe_gateway_edge.servicer import GatewayServicer
+from authpipe_grants import ConsumerKey, TrustAnchor
+from authpipe_sensitive import Label
+from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+_CLIENT_SECRET = 6
+_LONGEST_MESSAGE = 64 * 1024
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Serves customers until told to stop."""
+    name = Label("gateway/edge")
+    files = config.files
+    configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    key = ConsumerKey()
+    anchor = TrustAnchor(files.ca.read_bytes(), files.trust_domain)
+    vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
+    secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
+    authority_peer: Peer[Any] = Peer(config.authority, files, authority_pb2_grpc.AuthorityStub)
+    coordinator_peer: Peer[Any] = Peer(
+        config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub, timeout_seconds=55
+    )
+    audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub)
+    where = (config.deployment, config.region)
+    vault_client = RecordClient(vault, key, anchor, *where, "user-credentials", _now)
+    secrets_client = RecordClient(secrets, key, anchor, *where, "client-secrets", _now)
+    authority = AuthorityPeer(authority_peer, key.public)
+    coordinator = CoordinatorPeer(coordinator_peer)
+    audit = AuditPeer(audit_peer)
+    serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
+    managing = Managing(
+        authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit
+    )
+    importing = Importing(authority, coordinator, vault_client, secrets_client)
+    app = EdgeApp(
+        Api(managing, importing, config.public_url), serving, coordinator, audit.is_ready, config.security_contact
+    )
+    health = Health()
+    internal = RpcServer(name, config.server, files, health)
+    await internal.start()
+    public = _public_grpc(config, GatewayServicer(serving, managing, importing, config.public_url))
+    await public.start()
+    rest = Server(
+        app,
+        address=config.rest.host,
+        port=config.rest.port,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.auto,
+        websockets=False,
+        log_enabled=False,
+        ssl_cert=config.public_certificate,
+        ssl_key=config.public_key,
+    )
+    serving_rest = asyncio.create_task(rest.serve(), name="rest")
+    await health.serve()
+    await stop.wait()
+    rest.stop()
+    await public.stop(config.grpc.grace_seconds)
+    await internal.stop()
+    await asyncio.wait([serving_rest], timeout=5)
+
+
+def _public_grpc(config: Config, servicer: GatewayServicer) -> grpc.aio.Server:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+            ("grpc.max_connection_age_ms", int(config.grpc.connection_age_seconds * 1000)),
+        ]
+    )
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration(
+            [(config.public_key.read_bytes(), config.public_certificate.read_bytes())]
+        )
+
+    gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
+    credentials = grpc.dynamic_ssl_server_credentials(read(), lambda: read(), require_client_authentication=False)
+    server.add_secure_port(f"{config.grpc.host}:{config.grpc.port}", credentials)
+    return server
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+if __name__ == "__main__":
+    run_process("edge", Config, serve)

@@ -1,0 +1,98 @@
+"""Everything that is not a value: provider configurations, connections, sessions, the log. Names and masked prefixes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from authpipe_gateway_edge.domain.ports import Act, AuditLog, Authority, Coordinator, Masked
+from authpipe_gateway_edge.domain.words import Caller, Connection, ProviderConfig, require_id
+
+
+class Managing:
+    """Acts for a workspace.
+
+    Args:
+        authority: May I?
+        coordinator: Owns configurations and connections.
+        vault: Masked prefixes of credentials.
+        secrets: Masked prefixes of client secrets.
+        audit: The log.
+    """
+
+    def __init__(
+        self, authority: Authority, coordinator: Coordinator, vault: Masked, secrets: Masked, audit: AuditLog
+    ) -> None:
+        self._authority = authority
+        self._coordinator = coordinator
+        self._vault = vault
+        self._secrets = secrets
+        self._audit = audit
+
+    async def get_config(self, caller: Caller, config_id: str) -> ProviderConfig:
+        """Gives a provider configuration."""
+        verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
+        config = await self._coordinator.get_config(verdict, require_id(config_id))
+        masked = await self._secrets.masked(verdict, [config.id])
+        return dataclasses.replace(config, masked=masked.get(config.id, ""))
+
+    async def list_configs(self, caller: Caller, size: int, token: str) -> tuple[list[ProviderConfig], str]:
+        """Lists provider configurations."""
+        verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
+        configs, following = await self._coordinator.list_configs(verdict, size, token)
+        masked = await self._secrets.masked(verdict, [config.id for config in configs])
+        return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in configs], following
+
+    async def update_config(
+        self, caller: Caller, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str
+    ) -> ProviderConfig:
+        """Changes a provider configuration."""
+        verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, require_id(config_id))
+        return await self._coordinator.update_config(verdict, config_id, scopes, uris, name, caller.request_id)
+
+    async def delete_config(self, caller: Caller, config_id: str) -> None:
+        """Deletes a provider configuration."""
+        verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, require_id(config_id))
+        await self._coordinator.delete_config(verdict, config_id, caller.request_id)
+
+    async def create_session(
+        self, caller: Caller, end_user_id: str, config_ids: Sequence[str]
+    ) -> tuple[str, datetime]:
+        """Makes a connect session."""
+        verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
+        return await self._coordinator.create_session(verdict, end_user_id, config_ids, caller.request_id)
+
+    async def get_connection(self, caller: Caller, connection_id: str) -> Connection:
+        """Gives a connection."""
+        verdict = await self._authority.authorize(caller, Act.READ_CONNECTIONS, "")
+        connection = await self._coordinator.get_connection(verdict, require_id(connection_id))
+        masked = await self._vault.masked(verdict, [connection.id])
+        return dataclasses.replace(connection, masked=masked.get(connection.id, ""))
+
+    async def list_connections(
+        self, caller: Caller, end_user_id: str, size: int, token: str
+    ) -> tuple[list[Connection], str]:
+        """Lists connections."""
+        verdict = await self._authority.authorize(caller, Act.READ_CONNECTIONS, "")
+        connections, following = await self._coordinator.list_connections(verdict, end_user_id, size, token)
+        masked = await self._vault.masked(verdict, [each.id for each in connections])
+        return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in connections], following
+
+    async def refresh(self, caller: Caller, connection_id: str) -> Connection:
+        """Has a token refreshed now."""
+        verdict = await self._authority.authorize(caller, Act.REFRESH, require_id(connection_id))
+        return await self._coordinator.ensure_fresh(
+            verdict, connection_id, 0, force=True, request_id=caller.request_id
+        )
+
+    async def disconnect(self, caller: Caller, connection_id: str) -> Connection:
+        """Disconnects."""
+        verdict = await self._authority.authorize(caller, Act.DISCONNECT, require_id(connection_id))
+        return await self._coordinator.disconnect(verdict, connection_id, caller.request_id)
+
+    async def list_events(self, caller: Caller, filters: dict[str, Any]) -> tuple[list[Any], str]:
+        """Lists the workspace's audit events."""
+        verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
+        return await self._audit.list_events(verdict, filters)

@@ -1,0 +1,98 @@
+"""What edge needs from behind it, as Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import IntEnum
+from typing import Any, Protocol
+
+from authpipe_consumer import Opened, Want
+from authpipe_gateway_edge.domain.words import Caller, Choice, Connection, NewConnection, NewProviderConfig, ProviderConfig, Verdict
+
+
+class Act(IntEnum):
+    """What a customer asks to do, by the numbers of authpipe.authority.v1.Act."""
+
+    SERVE = 1
+    REFRESH = 2
+    READ_CONNECTIONS = 3
+    IMPORT_CONNECTION = 4
+    DISCONNECT = 5
+    CREATE_CONNECT_SESSION = 6
+    READ_PROVIDER_CONFIGS = 7
+    CONFIGURE_PROVIDER = 8
+    READ_AUDIT = 9
+    DRAFT_CONNECTION = 10
+    DRAFT_PROVIDER_CONFIG = 11
+
+
+class Authority(Protocol):
+    """authority: may I?"""
+
+    async def authorize(self, caller: Caller, act: Act, target: str, classes: Sequence[int] = ()) -> Verdict:
+        """Gives the verdict on an act.
+
+        Raises:
+            DomainError: It was refused.
+        """
+
+
+class ServedRecords(Protocol):
+    """vault, for what is served: all requests of the moment share one rpc."""
+
+    async def open(self, want: Want) -> Opened:
+        """Opens a record.
+
+        Raises:
+            DomainError: It was refused.
+        """
+
+
+class Masked(Protocol):
+    """A store's masked prefixes."""
+
+    async def masked(self, verdict: Verdict, ids: Sequence[str]) -> dict[str, str]:
+        """Gives the masked prefix of each that has a record."""
+
+
+class Coordinator(Protocol):
+    """coordinator, in our own words."""
+
+    async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig: ...  # noqa: D102
+    async def activate_config(self, verdict: Verdict, config_id: str, request_id: str) -> ProviderConfig: ...  # noqa: D102
+    async def get_config(self, verdict: Verdict, config_id: str) -> ProviderConfig: ...  # noqa: D102
+    async def list_configs(self, verdict: Verdict, size: int, token: str) -> tuple[list[ProviderConfig], str]: ...  # noqa: D102
+    async def update_config(  # noqa: D102
+        self, verdict: Verdict, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str, request_id: str
+    ) -> ProviderConfig: ...
+    async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None: ...  # noqa: D102
+    async def create_session(  # noqa: D102
+        self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], request_id: str
+    ) -> tuple[str, datetime]: ...
+    async def choices(self, session: str) -> list[Choice]: ...  # noqa: D102
+    async def begin(self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str: ...  # noqa: D102
+    async def complete(  # noqa: D102
+        self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str
+    ) -> str: ...
+    async def draft_connection(  # noqa: D102
+        self, verdict: Verdict, new: NewConnection, request_id: str
+    ) -> tuple[str, str, bytes]: ...
+    async def activate_connection(  # noqa: D102
+        self, verdict: Verdict, connection_id: str, new: NewConnection, request_id: str
+    ) -> Connection: ...
+    async def get_connection(self, verdict: Verdict, connection_id: str) -> Connection: ...  # noqa: D102
+    async def list_connections(  # noqa: D102
+        self, verdict: Verdict, end_user_id: str, size: int, token: str
+    ) -> tuple[list[Connection], str]: ...
+    async def ensure_fresh(  # noqa: D102
+        self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
+    ) -> Connection: ...
+    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...  # noqa: D102
+
+
+class AuditLog(Protocol):
+    """audit, in our own words."""
+
+    async def list_events(self, verdict: Verdict, filters: dict[str, Any]) -> tuple[list[Any], str]:
+        """Gives a page of events, newest first."""

@@ -1,0 +1,85 @@
+"""Serving: from an API key and a connection to the live credential. The main job, and the shortest way of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from authpipe_consumer import Opened, Want
+from authpipe_envelope import RecordClass
+from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator, ServedRecords
+from authpipe_gateway_edge.domain.words import Caller, Verdict, require_id
+from authpipe_sensitive import Secret
+
+_KINDS = {
+    RecordClass.ACCESS: "oauth2",
+    RecordClass.API_KEY: "api_key",
+    RecordClass.BASIC: "basic",
+    RecordClass.WEBHOOK_SECRET: "webhook_secret",
+}
+# A token that ends while it travels is of no use.
+_TRAVEL = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The live credential.
+
+    Args:
+        connection: The connection.
+        kind: oauth2, api_key, basic or webhook_secret.
+        payload: For oauth2 and basic the JSON object to serve, else the bare value.
+        expires_at: When it ends; None: it does not say.
+    """
+
+    connection: str
+    kind: str
+    payload: Secret
+    expires_at: datetime | None
+
+
+class Serving:
+    """Serves credentials.
+
+    Args:
+        authority: May I?
+        records: Opens records.
+        coordinator: Has tokens refreshed.
+        clock: Gives the time, with zone.
+    """
+
+    def __init__(
+        self,
+        authority: Authority,
+        records: ServedRecords,
+        coordinator: Coordinator,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._authority = authority
+        self._records = records
+        self._coordinator = coordinator
+        self._clock = clock
+
+    async def serve(self, caller: Caller, connection: str, min_ttl_seconds: int) -> Served:
+        """Gives the live credential of a connection; refreshed first when it ended or would end too soon.
+
+        A token that still lives is served whatever happens to its refresh.
+
+        Raises:
+            DomainError: Refused; the reason says why.
+        """
+        verdict = await self._authority.authorize(caller, Act.SERVE, require_id(connection))
+        opened = await self._open(verdict, connection, caller)
+        wanted = max(_TRAVEL, timedelta(seconds=min_ttl_seconds))
+        if opened.expires_at is not None and opened.expires_at - self._clock() <= wanted:
+            opened.plaintext.destroy()
+            await self._coordinator.ensure_fresh(
+                verdict, connection, int(wanted.total_seconds()), force=False, request_id=caller.request_id
+            )
+            opened = await self._open(verdict, connection, caller)
+        return Served(connection, _KINDS[opened.record_class], opened.plaintext, opened.expires_at)
+
+    async def _open(self, verdict: Verdict, connection: str, caller: Caller) -> Opened:
+        want = Want(verdict.workspace, connection, None, verdict.record_grant, caller.request_id)
+        return await self._records.open(want)

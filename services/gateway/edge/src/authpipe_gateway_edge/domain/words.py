@@ -1,0 +1,133 @@
+"""What a customer sees: provider configurations, connections, events; never a value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from authpipe_gateway_edge.errors import NotFoundError
+
+_ID = re.compile(r"[a-z]{2,4}_[0-9A-Za-z]{10,40}")
+
+
+def require_id(text: str) -> str:
+    """Gives an id; what cannot be one does not exist.
+
+    Raises:
+        NotFoundError: It has not the form of an id.
+    """
+    if _ID.fullmatch(text) is None:
+        raise NotFoundError
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Args:
+        api_key: As it was sent; checked by authority.
+        request_id: The request.
+    """
+
+    api_key: bytes
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What authority said.
+
+    Args:
+        workspace: The workspace of the API key.
+        record_grant: To have record keys released.
+        manage_grant: To act for the workspace.
+    """
+
+    workspace: str
+    record_grant: str
+    manage_grant: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """A provider configuration; its secret is elsewhere."""
+
+    id: str
+    provider: str
+    display_name: str
+    client_id: str
+    scopes: tuple[str, ...]
+    redirect_uris: tuple[str, ...]
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    revocation_endpoint: str
+    auth_method: str
+    created_at: datetime
+    hosts: bytes
+    masked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewProviderConfig:
+    """What a customer says about an OAuth client."""
+
+    provider: str
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    revocation_endpoint: str
+    auth_method: str
+    client_id: str
+    client_secret: bytes
+    scopes: tuple[str, ...]
+    redirect_uris: tuple[str, ...]
+    display_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection; never a value."""
+
+    id: str
+    state: str
+    state_reason: str
+    kind: str
+    provider: str
+    provider_config_id: str
+    end_user_id: str
+    scopes: tuple[str, ...]
+    expires_at: datetime | None
+    refreshable: bool
+    created_at: datetime
+    masked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NewConnection:
+    """A credential to import; which secrets are set depends on the kind."""
+
+    kind: str
+    end_user_id: str
+    provider: str
+    provider_config_id: str
+    allowed_hosts: tuple[str, ...]
+    api_key: bytes = b""
+    username: bytes = b""
+    password: bytes = b""
+    webhook_secret: bytes = b""
+    access_token: bytes = b""
+    refresh_token: bytes = b""
+    scopes: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One line of the hosted page."""
+
+    provider_config_id: str
+    display_name: str
+    origin: str

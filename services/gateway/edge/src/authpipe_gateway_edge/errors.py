@@ -1,0 +1,161 @@
+"""Every reason that a customer may see: its HTTP status and the sentence that helps. REST and gRPC read this one table.
+
+What is not in it is shown as INTERNAL with the request id, never with its text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from authpipe_sensitive import DomainError, Status
+
+
+class MalformedRequestError(DomainError):
+    """A field of the request is missing, too long or of another form."""
+
+    reason = "REQUEST_MALFORMED"
+    status = Status.INVALID_ARGUMENT
+
+
+class NotFoundError(DomainError):
+    """There is no such object in your workspace."""
+
+    reason = "NOT_FOUND"
+    status = Status.NOT_FOUND
+
+
+class ApiKeyMissingError(DomainError):
+    """There is no API key in the request."""
+
+    reason = "API_KEY_MISSING"
+    status = Status.UNAUTHENTICATED
+
+
+class TooLargeError(DomainError):
+    """The body is larger than 64 KiB."""
+
+    reason = "BODY_TOO_LARGE"
+    status = Status.INVALID_ARGUMENT
+
+
+class CrossOriginError(DomainError):
+    """The form was not sent from our own page."""
+
+    reason = "CROSS_ORIGIN_REFUSED"
+    status = Status.PERMISSION_DENIED
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How a reason is shown.
+
+    Args:
+        http: The HTTP status.
+        title: What kind of problem.
+        detail: What is wrong and what helps.
+    """
+
+    http: int
+    title: str
+    detail: str
+
+
+PROBLEMS: dict[str, Problem] = {
+    "API_KEY_MISSING": Problem(401, "No API key", "Send your API key as `Authorization: Bearer ap_…`."),
+    "API_KEY_INVALID": Problem(
+        401, "API key not valid", "The API key is malformed, unknown or revoked. Use a current one."
+    ),
+    "SCOPE_MISSING": Problem(
+        403, "Scope missing", "The API key is not allowed to do this. Use a key that has the scope, or create one."
+    ),
+    "NOT_FOUND": Problem(404, "Not found", "There is no such object in your workspace. Check the id."),
+    "REQUEST_MALFORMED": Problem(
+        400, "Request malformed", "A field is missing, too long or of another form; `field` names it where we know it."
+    ),
+    "BODY_TOO_LARGE": Problem(413, "Body too large", "A request body may have up to 64 KiB."),
+    "METHOD_NOT_ALLOWED": Problem(405, "Method not allowed", "See /docs for the methods of this address."),
+    "CROSS_ORIGIN_REFUSED": Problem(
+        403, "Cross-origin request refused", "Open the page again and use the button on it."
+    ),
+    "PROVIDER_UNKNOWN": Problem(
+        400, "Provider unknown", "The catalog has no such Provider. Give `issuer` or explicit endpoints instead."
+    ),
+    "ENDPOINT_NOT_ALLOWED": Problem(
+        400, "Endpoint not allowed", "A Provider's endpoint is an https URL with a host, without user or fragment."
+    ),
+    "ISSUER_METADATA_UNUSABLE": Problem(
+        400, "Issuer metadata unusable", "The issuer's metadata cannot be used; `cause` says why. Give endpoints instead."
+    ),
+    "PROVIDER_UNREACHABLE": Problem(
+        502, "Provider not reached", "The Provider was not reached, or answered in a way we do not take; see `cause`."
+    ),
+    "REDIRECT_URI_NOT_ALLOWED": Problem(
+        400,
+        "Redirect URI not allowed",
+        "A redirect URI is an https URL (or a loopback one) without wildcard, and must be in the allowlist to the letter.",
+    ),
+    "PROVIDER_CONFIG_IN_USE": Problem(
+        409, "Provider configuration in use", "Connections still use it. Disconnect them first."
+    ),
+    "CONNECT_SESSION_INVALID": Problem(
+        404, "Connect session not valid", "It is unknown or over; it lives ten minutes. Make a new one."
+    ),
+    "FLOW_STATE_INVALID": Problem(
+        403,
+        "This answer fits no open flow",
+        "Its state is unknown, used or over, or the flow began in another browser. Start again.",
+    ),
+    "FLOW_ISSUER_MISMATCH": Problem(
+        403, "Answer from another issuer", "The answer does not come from the Provider the flow began with. Start again."
+    ),
+    "PROVIDER_DENIED": Problem(403, "Access not granted", "The Provider did not grant access. Start again to retry."),
+    "CODE_EXCHANGE_FAILED": Problem(
+        502, "Code not exchanged", "The Provider did not exchange the code; check client id and secret; see `provider_reason`."
+    ),
+    "CONNECTION_DISCONNECTED": Problem(
+        409, "Connection disconnected", "Nothing of it is served any more. Connect the account again."
+    ),
+    "CONNECTION_KEY_ERASED": Problem(404, "Not found", "There is no such object in your workspace. Check the id."),
+    "RECORD_NOT_FOUND": Problem(404, "Not found", "There is no such object in your workspace. Check the id."),
+    "CONNECTION_NEEDS_REAUTH": Problem(
+        409, "Connection needs re-authorisation", "The token ended and cannot be refreshed. Connect the account again."
+    ),
+    "CONNECTION_NOT_REFRESHABLE": Problem(
+        409, "Connection not refreshable", "It has no refresh token: there is nothing to refresh."
+    ),
+    "REFRESH_FAILED": Problem(
+        503, "Token not refreshed", "The token ended and the Provider did not refresh it just now; see `cause`. Try again."
+    ),
+    "REFRESH_TOO_SOON": Problem(429, "Refreshed just now", "The token was refreshed within the last ten seconds."),
+    "REFRESH_NOT_DUE": Problem(429, "Refreshed just now", "The token is not due for refresh yet. Try again shortly."),
+    "RECORD_INTEGRITY_VIOLATION": Problem(
+        500,
+        "Stored credential damaged",
+        "The stored record was changed, moved or rolled back and was not used. An alarm was raised. Connect again.",
+    ),
+    "RECORD_ROLLED_BACK": Problem(
+        500,
+        "Stored credential damaged",
+        "The stored record is older than the one in force and was not used. An alarm was raised. Connect again.",
+    ),
+    "WRAPPED_KEY_TAMPERED": Problem(
+        500, "Stored key damaged", "A stored key was changed or moved and was not used. An alarm was raised."
+    ),
+    "RELEASE_BUDGET_EXCEEDED": Problem(
+        429, "Too many credentials asked for", "More were asked for in a minute than is allowed. Wait and try again."
+    ),
+    "HSM_UNAVAILABLE": Problem(503, "Keys not available", "The HSM does not answer. Try again shortly."),
+    "DATABASE_UNAVAILABLE": Problem(503, "Database not available", "A database does not answer. Try again shortly."),
+    "AUDIT_UNAVAILABLE": Problem(
+        503, "Audit log not available", "Nothing that enlarges access is begun without it. Try again shortly."
+    ),
+    "DEPENDENCY_UNAVAILABLE": Problem(503, "Service not available", "A service behind this one is away. Try again shortly."),
+    "PAGE_TOKEN_INVALID": Problem(400, "Page token not valid", "Begin again without `page_token`."),
+    "INTERNAL": Problem(500, "Internal error", "Something failed that we did not foresee. Tell us the request id."),
+}
+
+
+def problem_of(error: DomainError) -> tuple[str, Problem]:
+    """Gives the reason that is shown and how it is shown."""
+    problem = PROBLEMS.get(error.reason)
+    return (error.reason, problem) if problem is not None else ("INTERNAL", PROBLEMS["INTERNAL"])

@@ -1,0 +1,402 @@
+"""Other services, in edge's own words. What is asked in one event-loop turn travels in one rpc."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2 as pb
+from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2
+from authpipe.types.v1 import events_pb2, records_pb2
+from authpipe_consumer import Opened, RecordClient, Want
+from authpipe_gateway_edge.domain.ports import Act
+from authpipe_gateway_edge.domain.words import (
+    Caller,
+    Choice,
+    Connection,
+    NewConnection,
+    NewProviderConfig,
+    ProviderConfig,
+    Verdict,
+)
+from authpipe_rpc import Coalescer, Peer, PeerRefused
+from authpipe_sensitive import DomainError, Status
+
+_CACHED_VERDICTS = 20_000
+_STATES = {
+    types_pb2.CONNECTION_STATE_ACTIVE: "active",
+    types_pb2.CONNECTION_STATE_NEEDS_REAUTH: "needs_reauth",
+    types_pb2.CONNECTION_STATE_DISCONNECTING: "disconnecting",
+    types_pb2.CONNECTION_STATE_DISCONNECTED: "disconnected",
+}
+_KINDS = {
+    types_pb2.CONNECTION_KIND_OAUTH2: "oauth2",
+    types_pb2.CONNECTION_KIND_API_KEY: "api_key",
+    types_pb2.CONNECTION_KIND_BASIC: "basic",
+    types_pb2.CONNECTION_KIND_WEBHOOK_SECRET: "webhook_secret",
+}
+_KIND_NUMBERS = {name: number for number, name in _KINDS.items()}
+
+
+class AuthorityPeer:
+    """authority, batched, its verdicts reused for as long as it says.
+
+    Args:
+        peer: The connection to it.
+        public_key: The HPKE key to which grants are bound.
+    """
+
+    def __init__(self, peer: Peer[authority_pb2_grpc.AuthorityAsyncStub], public_key: bytes) -> None:
+        self._peer = peer
+        self._public_key = public_key
+        self._cache: OrderedDict[tuple[object, ...], tuple[float, Verdict]] = OrderedDict()
+        self._coalescer: Coalescer[authority_pb2.ActRequest, authority_pb2.Verdict] = Coalescer(self._send)
+
+    async def authorize(self, caller: Caller, act: Act, target: str, classes: Sequence[int] = ()) -> Verdict:
+        """Gives the verdict on an act.
+
+        Raises:
+            PeerRefused: It was refused.
+            PeerUnavailable: authority is away.
+        """
+        # The hash, not the API key, is what stays in memory.
+        key = (hashlib.sha256(caller.api_key).digest(), act, target, tuple(classes))
+        kept = self._cache.get(key)
+        if kept is not None and time.monotonic() < kept[0]:
+            return kept[1]
+        request = authority_pb2.ActRequest(
+            api_key=caller.api_key,
+            act=int(act),  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+            target=target,
+            record_classes=classes,  # type: ignore[arg-type]
+            request_id=caller.request_id,
+        )
+        answer = await self._coalescer.submit(request)
+        if answer.HasField("refusal"):
+            raise PeerRefused(answer.refusal.reason, Status(answer.refusal.code))
+        verdict = Verdict(answer.workspace_id, answer.record_grant, answer.manage_grant)
+        self._cache[key] = (time.monotonic() + answer.reuse_ms / 1000, verdict)
+        while len(self._cache) > _CACHED_VERDICTS:
+            self._cache.popitem(last=False)
+        return verdict
+
+    async def _send(self, items: Sequence[authority_pb2.ActRequest]) -> Sequence[authority_pb2.Verdict | Exception]:
+        request = authority_pb2.AuthorizeRequest(consumer_public_key=self._public_key, items=items)
+        return (await self._peer.call_idempotent(lambda stub: stub.Authorize, request)).items
+
+
+class ServedRecordsPeer:
+    """vault, for what is served: all requests of the moment share one rpc, one select, one event, one HPKE seal.
+
+    Args:
+        client: The consumer of user credentials.
+    """
+
+    def __init__(self, client: RecordClient) -> None:
+        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open)  # type: ignore[arg-type]  # DomainError is an Exception
+
+    async def open(self, want: Want) -> Opened:
+        """Opens a record."""
+        return await self._coalescer.submit(want)
+
+
+class MaskedPeer:
+    """The masked prefixes of a store.
+
+    Args:
+        peer: The connection to it.
+        record_class: The class to ask for; 0: what may be served.
+    """
+
+    def __init__(self, peer: Peer[Any], record_class: int) -> None:
+        self._peer = peer
+        self._record_class = record_class
+
+    async def masked(self, verdict: Verdict, ids: Sequence[str]) -> dict[str, str]:
+        """Gives the masked prefix of each that has a record."""
+        if not ids:
+            return {}
+        refs = [
+            records_pb2.RecordRef(
+                workspace_id=verdict.workspace,
+                connection_id=each,
+                record_class=self._record_class,  # type: ignore[arg-type]
+            )
+            for each in ids
+        ]
+        request = records_pb2.GetMaskedRequest(items=refs, grant=verdict.manage_grant)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetMasked, request)
+        return {each: item.masked for each, item in zip(ids, response.items, strict=True) if item.masked}
+
+
+class CoordinatorPeer:
+    """coordinator.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[coordinator_pb2_grpc.CoordinatorAsyncStub]) -> None:
+        self._peer = peer
+
+    async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig:
+        """Pins a Provider's endpoints under a new id."""
+        request = pb.DraftProviderConfigRequest(
+            grant=verdict.manage_grant,
+            provider=new.provider,
+            issuer=new.issuer,
+            client_id=new.client_id,
+            scopes=new.scopes,
+            redirect_uris=new.redirect_uris,
+            display_name=new.display_name,
+            request_id=request_id,
+        )
+        if new.authorization_endpoint or new.token_endpoint:
+            request.endpoints.CopyFrom(
+                types_pb2.ProviderEndpoints(
+                    authorization_endpoint=new.authorization_endpoint,
+                    token_endpoint=new.token_endpoint,
+                    revocation_endpoint=new.revocation_endpoint,
+                    token_endpoint_auth_method=new.auth_method,
+                )
+            )
+        return _config((await self._peer.call(lambda stub: stub.DraftProviderConfig, request)).provider_config)
+
+    async def activate_config(self, verdict: Verdict, config_id: str, request_id: str) -> ProviderConfig:
+        """Makes a draft usable."""
+        request = pb.ActivateProviderConfigRequest(grant=verdict.manage_grant, id=config_id, request_id=request_id)
+        response = await self._peer.call_idempotent(lambda stub: stub.ActivateProviderConfig, request)
+        return _config(response.provider_config)
+
+    async def get_config(self, verdict: Verdict, config_id: str) -> ProviderConfig:
+        """Gives one."""
+        request = pb.GetProviderConfigRequest(grant=verdict.manage_grant, id=config_id)
+        return _config((await self._peer.call_idempotent(lambda stub: stub.GetProviderConfig, request)).provider_config)
+
+    async def list_configs(self, verdict: Verdict, size: int, token: str) -> tuple[list[ProviderConfig], str]:
+        """Lists them."""
+        request = pb.ListProviderConfigsRequest(grant=verdict.manage_grant, page_size=size, page_token=token)
+        response = await self._peer.call_idempotent(lambda stub: stub.ListProviderConfigs, request)
+        return [_config(each) for each in response.provider_configs], response.next_page_token
+
+    async def update_config(  # noqa: PLR0913  # one per field that may change
+        self, verdict: Verdict, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str, request_id: str
+    ) -> ProviderConfig:
+        """Changes one."""
+        request = pb.UpdateProviderConfigRequest(
+            grant=verdict.manage_grant,
+            id=config_id,
+            scopes=scopes,
+            redirect_uris=uris,
+            display_name=name,
+            request_id=request_id,
+        )
+        return _config((await self._peer.call(lambda stub: stub.UpdateProviderConfig, request)).provider_config)
+
+    async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None:
+        """Deletes one."""
+        request = pb.DeleteProviderConfigRequest(grant=verdict.manage_grant, id=config_id, request_id=request_id)
+        await self._peer.call(lambda stub: stub.DeleteProviderConfig, request)
+
+    async def create_session(
+        self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], request_id: str
+    ) -> tuple[str, dt.datetime]:
+        """Makes a connect session."""
+        request = pb.CreateConnectSessionRequest(
+            grant=verdict.manage_grant,
+            end_user_id=end_user_id,
+            provider_config_ids=config_ids,
+            request_id=request_id,
+        )
+        response = await self._peer.call(lambda stub: stub.CreateConnectSession, request)
+        return response.session_token, response.expire_time.ToDatetime(dt.UTC)
+
+    async def choices(self, session: str) -> list[Choice]:
+        """Gives what the hosted page shows."""
+        request = pb.GetConnectSessionRequest(session_token=session)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetConnectSession, request)
+        return [
+            Choice(each.provider_config_id, each.display_name, each.authorization_origin) for each in response.choices
+        ]
+
+    async def begin(
+        self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str
+    ) -> str:
+        """Begins a flow; gives the authorization URL."""
+        request = pb.BeginFlowRequest(
+            session_token=session,
+            provider_config_id=config_id,
+            browser_binding=binding,
+            redirect_uri=redirect_uri,
+            request_id=request_id,
+        )
+        return (await self._peer.call(lambda stub: stub.BeginFlow, request)).authorization_url
+
+    async def complete(
+        self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str
+    ) -> str:
+        """Ends a flow; gives the connection."""
+        request = pb.CompleteFlowRequest(
+            state=state,
+            browser_binding=binding,
+            code=code,
+            iss=iss,
+            provider_refused=denied,
+            request_id=request_id,
+        )
+        return (await self._peer.call(lambda stub: stub.CompleteFlow, request)).connection_id
+
+    async def draft_connection(
+        self, verdict: Verdict, new: NewConnection, request_id: str
+    ) -> tuple[str, str, bytes]:
+        """Reserves an id; gives it with provider and hosts digest."""
+        request = pb.DraftConnectionRequest(
+            grant=verdict.manage_grant,
+            kind=_KIND_NUMBERS[new.kind],
+            end_user_id=new.end_user_id,
+            provider=new.provider,
+            provider_config_id=new.provider_config_id,
+            allowed_hosts=new.allowed_hosts,
+            request_id=request_id,
+        )
+        response = await self._peer.call(lambda stub: stub.DraftConnection, request)
+        return response.connection_id, response.provider, response.hosts_digest
+
+    async def activate_connection(
+        self, verdict: Verdict, connection_id: str, new: NewConnection, request_id: str
+    ) -> Connection:
+        """Makes an imported connection usable."""
+        request = pb.ActivateConnectionRequest(
+            grant=verdict.manage_grant,
+            connection_id=connection_id,
+            scopes=new.scopes,
+            expire_time=_wire_time(new.expires_at),
+            refreshable=bool(new.refresh_token),
+            request_id=request_id,
+        )
+        return _connection((await self._peer.call(lambda stub: stub.ActivateConnection, request)).connection)
+
+    async def get_connection(self, verdict: Verdict, connection_id: str) -> Connection:
+        """Gives a connection."""
+        request = pb.GetConnectionRequest(grant=verdict.manage_grant, id=connection_id)
+        return _connection((await self._peer.call_idempotent(lambda stub: stub.GetConnection, request)).connection)
+
+    async def list_connections(
+        self, verdict: Verdict, end_user_id: str, size: int, token: str
+    ) -> tuple[list[Connection], str]:
+        """Lists connections."""
+        request = pb.ListConnectionsRequest(
+            grant=verdict.manage_grant, end_user_id=end_user_id, page_size=size, page_token=token
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.ListConnections, request)
+        return [_connection(each) for each in response.connections], response.next_page_token
+
+    async def ensure_fresh(
+        self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
+    ) -> Connection:
+        """Has a token refreshed unless it lives long enough."""
+        request = pb.EnsureFreshRequest(
+            grant=verdict.manage_grant,
+            connection_id=connection_id,
+            min_ttl_seconds=min_ttl_seconds,
+            force=force,
+            request_id=request_id,
+        )
+        return _connection((await self._peer.call(lambda stub: stub.EnsureFresh, request)).connection)
+
+    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
+        """Disconnects."""
+        request = pb.DisconnectRequest(
+            grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id
+        )
+        return _connection((await self._peer.call_idempotent(lambda stub: stub.Disconnect, request)).connection)
+
+
+class AuditPeer:
+    """The audit log.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
+        self._peer = peer
+
+    async def list_events(
+        self, verdict: Verdict, filters: dict[str, Any]
+    ) -> tuple[list[audit_pb2.LoggedEvent], str]:
+        """Gives a page of events, newest first."""
+        name = filters.get("event") or ""
+        number = events_pb2.EventName.DESCRIPTOR.values_by_name.get(f"EVENT_NAME_{name}")
+        if name and number is None:
+            return [], ""
+        request = audit_pb2.ListRequest(
+            grant=verdict.manage_grant,
+            name=number.number if number else 0,  # type: ignore[arg-type]
+            target=filters.get("target") or "",
+            since=_wire_time(filters.get("since")),
+            until=_wire_time(filters.get("until")),
+            page_size=filters.get("page_size") or 0,
+            page_token=filters.get("page_token") or "",
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.List, request)
+        return list(response.events), response.next_page_token
+
+    async def is_ready(self) -> bool:
+        """Says whether the log answers."""
+        try:
+            await self._peer.call(lambda stub: stub.GetCheckpoint, audit_pb2.GetCheckpointRequest())
+        except DomainError as error:
+            return error.reason == "NO_CHECKPOINT_YET"
+        return True
+
+
+def _wire_time(moment: dt.datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    wire = Timestamp()
+    wire.FromDatetime(moment)
+    return wire
+
+
+def _config(wire: types_pb2.ProviderConfig) -> ProviderConfig:
+    endpoints = wire.endpoints
+    return ProviderConfig(
+        id=wire.id,
+        provider=wire.provider,
+        display_name=wire.display_name,
+        client_id=wire.client_id,
+        scopes=tuple(wire.scopes),
+        redirect_uris=tuple(wire.redirect_uris),
+        issuer=endpoints.issuer,
+        authorization_endpoint=endpoints.authorization_endpoint,
+        token_endpoint=endpoints.token_endpoint,
+        revocation_endpoint=endpoints.revocation_endpoint,
+        auth_method=endpoints.token_endpoint_auth_method,
+        created_at=wire.create_time.ToDatetime(dt.UTC),
+        hosts=wire.hosts_digest,
+    )
+
+
+def _connection(wire: types_pb2.Connection) -> Connection:
+    return Connection(
+        id=wire.id,
+        state=_STATES[wire.state],
+        state_reason=wire.state_reason,
+        kind=_KINDS[wire.kind],
+        provider=wire.provider,
+        provider_config_id=wire.provider_config_id,
+        end_user_id=wire.end_user_id,
+        scopes=tuple(wire.scopes),
+        expires_at=wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None,
+        refreshable=wire.refreshable,
+        created_at=wire.create_time.ToDatetime(dt.UTC),
+    )

@@ -1,0 +1,243 @@
+"""The JSON of the public API; from it comes /openapi.json. Unknown fields are refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from authpipe_gateway_edge.domain import words
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class ProviderConfigIn(_Strict):
+    """An OAuth client at a Provider: by catalog name, by issuer, or by endpoints."""
+
+    provider: str = Field("", max_length=100, description="A name of the catalog, such as `github`; or")
+    issuer: str = Field("", max_length=2000, description="an issuer URL, whose metadata is fetched; or")
+    authorization_endpoint: str = Field("", max_length=2000, description="explicit endpoints: this one,")
+    token_endpoint: str = Field("", max_length=2000, description="this one,")
+    revocation_endpoint: str = Field("", max_length=2000, description="and, where there is one, this one.")
+    token_endpoint_auth_method: Literal["", "client_secret_basic", "client_secret_post", "none"] = ""
+    client_id: str = Field(max_length=500)
+    client_secret: SecretStr = Field(SecretStr(""), max_length=16384, description="Write only.")
+    scopes: list[str] = Field(default=[], max_length=200)
+    redirect_uris: list[str] = Field(
+        default=[], max_length=20, description="The allowlist, compared exactly. Empty: our own callback."
+    )
+    display_name: str = Field("", max_length=200)
+
+    def to_words(self, callback: str) -> words.NewProviderConfig:
+        """Gives it in the domain's words."""
+        return words.NewProviderConfig(
+            provider=self.provider,
+            issuer=self.issuer,
+            authorization_endpoint=self.authorization_endpoint,
+            token_endpoint=self.token_endpoint,
+            revocation_endpoint=self.revocation_endpoint,
+            auth_method=self.token_endpoint_auth_method,
+            client_id=self.client_id,
+            client_secret=self.client_secret.get_secret_value().encode(),
+            scopes=tuple(self.scopes),
+            redirect_uris=tuple(self.redirect_uris) or (callback,),
+            display_name=self.display_name,
+        )
+
+
+class ProviderConfigPatch(_Strict):
+    """What changes; what is absent stays. Endpoints never change: credentials are bound to them."""
+
+    scopes: list[str] = Field(default=[], max_length=200)
+    redirect_uris: list[str] = Field(default=[], max_length=20)
+    display_name: str = Field("", max_length=200)
+
+
+class ProviderConfigOut(BaseModel):
+    """A provider configuration; its secret is not shown again."""
+
+    id: str
+    provider: str
+    display_name: str
+    client_id: str
+    client_secret_masked: str
+    scopes: list[str]
+    redirect_uris: list[str]
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    revocation_endpoint: str
+    token_endpoint_auth_method: str
+    create_time: datetime
+
+    @classmethod
+    def of(cls, config: words.ProviderConfig) -> ProviderConfigOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            id=config.id,
+            provider=config.provider,
+            display_name=config.display_name,
+            client_id=config.client_id,
+            client_secret_masked=config.masked,
+            scopes=list(config.scopes),
+            redirect_uris=list(config.redirect_uris),
+            issuer=config.issuer,
+            authorization_endpoint=config.authorization_endpoint,
+            token_endpoint=config.token_endpoint,
+            revocation_endpoint=config.revocation_endpoint,
+            token_endpoint_auth_method=config.auth_method,
+            create_time=config.created_at,
+        )
+
+
+class ProviderConfigPage(BaseModel):
+    """A page of provider configurations."""
+
+    provider_configs: list[ProviderConfigOut]
+    next_page_token: str
+
+
+class ConnectSessionIn(_Strict):
+    """Who may connect what."""
+
+    end_user_id: str = Field(min_length=1, max_length=200, description="Your id of the end user.")
+    provider_config_ids: list[str] = Field(default=[], max_length=100, description="Empty: everything configured.")
+
+
+class ConnectSessionOut(BaseModel):
+    """For one browser, for ten minutes."""
+
+    url: str
+    expire_time: datetime
+
+
+class ConnectionIn(_Strict):
+    """A credential that you have already."""
+
+    kind: Literal["oauth2", "api_key", "basic", "webhook_secret"]
+    end_user_id: str = Field(min_length=1, max_length=200)
+    provider: str = Field("", max_length=100, description="A name for the Provider; for oauth2 it is the configuration's.")
+    provider_config_id: str = Field("", max_length=80, description="For oauth2: the OAuth client.")
+    allowed_hosts: list[str] = Field(default=[], max_length=20, description="For keys: where they may be sent.")
+    api_key: SecretStr = Field(SecretStr(""), max_length=16384)
+    username: SecretStr = Field(SecretStr(""), max_length=16384)
+    password: SecretStr = Field(SecretStr(""), max_length=16384)
+    webhook_secret: SecretStr = Field(SecretStr(""), max_length=16384)
+    access_token: SecretStr = Field(SecretStr(""), max_length=16384)
+    refresh_token: SecretStr = Field(SecretStr(""), max_length=16384)
+    scopes: list[str] = Field(default=[], max_length=200)
+    expire_time: datetime | None = None
+
+    def to_words(self) -> words.NewConnection:
+        """Gives it in the domain's words."""
+        return words.NewConnection(
+            kind=self.kind,
+            end_user_id=self.end_user_id,
+            provider=self.provider,
+            provider_config_id=self.provider_config_id,
+            allowed_hosts=tuple(self.allowed_hosts),
+            api_key=self.api_key.get_secret_value().encode(),
+            username=self.username.get_secret_value().encode(),
+            password=self.password.get_secret_value().encode(),
+            webhook_secret=self.webhook_secret.get_secret_value().encode(),
+            access_token=self.access_token.get_secret_value().encode(),
+            refresh_token=self.refresh_token.get_secret_value().encode(),
+            scopes=tuple(self.scopes),
+            expires_at=self.expire_time,
+        )
+
+
+class ConnectionOut(BaseModel):
+    """A connection; never a value."""
+
+    id: str
+    state: str
+    state_reason: str
+    kind: str
+    provider: str
+    provider_config_id: str
+    end_user_id: str
+    scopes: list[str]
+    expire_time: datetime | None
+    refreshable: bool
+    masked: str
+    create_time: datetime
+
+    @classmethod
+    def of(cls, connection: words.Connection) -> ConnectionOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            id=connection.id,
+            state=connection.state,
+            state_reason=connection.state_reason,
+            kind=connection.kind,
+            provider=connection.provider,
+            provider_config_id=connection.provider_config_id,
+            end_user_id=connection.end_user_id,
+            scopes=list(connection.scopes),
+            expire_time=connection.expires_at,
+            refreshable=connection.refreshable,
+            masked=connection.masked,
+            create_time=connection.created_at,
+        )
+
+
+class ConnectionPage(BaseModel):
+    """A page of connections, newest first."""
+
+    connections: list[ConnectionOut]
+    next_page_token: str
+
+
+class TokenOut(BaseModel):
+    """The live credential; which fields are there depends on its kind."""
+
+    connection_id: str
+    kind: str
+    access_token: str | None = None
+    token_type: str | None = None
+    expire_time: datetime | None = None
+    scopes: list[str] | None = None
+    api_key: str | None = None
+    username: str | None = None
+    password: str | None = None
+    webhook_secret: str | None = None
+
+
+class EventOut(BaseModel):
+    """An audit event with its place in the tree."""
+
+    event_id: str
+    event: str
+    time: datetime
+    emitter: str
+    actor: str
+    target: str
+    purpose: str
+    record_class: str
+    record_version: int
+    outcome: str
+    reason: str
+    request_id: str
+    leaf_index: int
+
+
+class EventPage(BaseModel):
+    """A page of audit events, newest first."""
+
+    events: list[EventOut]
+    next_page_token: str
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457. `reason` is stable; `detail` says what helps."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+    request_id: str

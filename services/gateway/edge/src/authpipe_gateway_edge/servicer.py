@@ -1,0 +1,280 @@
+"""The public gRPC door: the same operations and errors as REST, by the same domain."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authpipe.gateway.v1 import gateway_pb2 as pb
+from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain.importing import Importing
+from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.domain.words import Caller
+from authpipe_gateway_edge.errors import MalformedRequestError, problem_of
+from authpipe_gateway_edge.rest.problems import new_request_id
+from authpipe_gateway_edge.rest.tokens import bearer
+from authpipe_rpc import IncidentError, PeerRefused
+from authpipe_rpc.errors import abort
+from authpipe_sensitive import DomainError, Label, Status, get_log
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GatewayServicer:
+    """Serves authpipe.gateway.v1.Gateway.
+
+    Args:
+        serving: The rules over values.
+        managing: The rules over names.
+        importing: The rules over what is brought.
+        public_url: How browsers reach us.
+    """
+
+    def __init__(self, serving: Serving, managing: Managing, importing: Importing, public_url: str) -> None:
+        self._serving = serving
+        self._managing = managing
+        self._importing = importing
+        self._public_url = public_url
+
+    async def CreateProviderConfig(self, request: pb.CreateProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+        """Creates a provider configuration."""
+        new = words.NewProviderConfig(
+            provider=request.provider,
+            issuer=request.issuer,
+            authorization_endpoint=request.authorization_endpoint,
+            token_endpoint=request.token_endpoint,
+            revocation_endpoint=request.revocation_endpoint,
+            auth_method=request.token_endpoint_auth_method,
+            client_id=request.client_id,
+            client_secret=request.client_secret.encode(),
+            scopes=tuple(request.scopes),
+            redirect_uris=tuple(request.redirect_uris) or (f"{self._public_url}/oauth/callback",),
+            display_name=request.display_name,
+        )
+        return await self._run(context, lambda caller: _after(self._importing.configure(caller, new), _config))
+
+    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+        """Gives a provider configuration."""
+        return await self._run(context, lambda caller: _after(self._managing.get_config(caller, request.id), _config))
+
+    async def ListProviderConfigs(  # noqa: N802
+        self, request: pb.ListProviderConfigsRequest, context: Context
+    ) -> pb.ListProviderConfigsResponse:
+        """Lists provider configurations."""
+
+        async def work(caller: Caller) -> pb.ListProviderConfigsResponse:
+            found, token = await self._managing.list_configs(caller, _size(request.page_size), request.page_token)
+            return pb.ListProviderConfigsResponse(provider_configs=map(_config, found), next_page_token=token)
+
+        return await self._run(context, work)
+
+    async def UpdateProviderConfig(self, request: pb.UpdateProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+        """Changes a provider configuration."""
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.update_config(
+                    caller, request.id, request.scopes, request.redirect_uris, request.display_name
+                ),
+                _config,
+            ),
+        )
+
+    async def DeleteProviderConfig(  # noqa: N802
+        self, request: pb.DeleteProviderConfigRequest, context: Context
+    ) -> pb.DeleteProviderConfigResponse:
+        """Deletes a provider configuration."""
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.delete_config(caller, request.id), lambda _: pb.DeleteProviderConfigResponse()
+            ),
+        )
+
+    async def CreateConnectSession(self, request: pb.CreateConnectSessionRequest, context: Context) -> pb.ConnectSession:  # noqa: N802
+        """Makes a connect session."""
+
+        async def work(caller: Caller) -> pb.ConnectSession:
+            token, expires = await self._managing.create_session(
+                caller, request.end_user_id, request.provider_config_ids
+            )
+            return pb.ConnectSession(url=f"{self._public_url}/connect/{token}", expire_time=_time(expires))
+
+        return await self._run(context, work)
+
+    async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+        """Imports a credential."""
+        new = words.NewConnection(
+            kind=request.kind,
+            end_user_id=request.end_user_id,
+            provider=request.provider,
+            provider_config_id=request.provider_config_id,
+            allowed_hosts=tuple(request.allowed_hosts),
+            api_key=request.api_key.encode(),
+            username=request.username.encode(),
+            password=request.password.encode(),
+            webhook_secret=request.webhook_secret.encode(),
+            access_token=request.access_token.encode(),
+            refresh_token=request.refresh_token.encode(),
+            scopes=tuple(request.scopes),
+            expires_at=request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None,
+        )
+        return await self._run(
+            context, lambda caller: _after(self._importing.import_connection(caller, new), _connection)
+        )
+
+    async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+        """Gives a connection."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.get_connection(caller, request.id), _connection)
+        )
+
+    async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:  # noqa: N802
+        """Lists connections."""
+
+        async def work(caller: Caller) -> pb.ListConnectionsResponse:
+            found, token = await self._managing.list_connections(
+                caller, request.end_user_id, _size(request.page_size), request.page_token
+            )
+            return pb.ListConnectionsResponse(connections=map(_connection, found), next_page_token=token)
+
+        return await self._run(context, work)
+
+    async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.Token:  # noqa: N802
+        """Gives the live credential."""
+        if not 0 <= request.min_ttl_seconds <= 86_400:
+            await _abort(context, MalformedRequestError(field=Label("min_ttl_seconds")), new_request_id())
+
+        async def work(caller: Caller) -> pb.Token:
+            served = await self._serving.serve(caller, request.connection_id, request.min_ttl_seconds)
+            with served.payload:
+                value = bytes(served.payload.expose()).decode()
+            token = pb.Token(connection_id=served.connection, kind=served.kind, expire_time=_time(served.expires_at))
+            match served.kind:
+                case "oauth2":
+                    data = json.loads(value)
+                    token.access_token, token.token_type = data["access_token"], data["token_type"]
+                    token.scopes.extend(data["scopes"])
+                case "basic":
+                    data = json.loads(value)
+                    token.username, token.password = data["username"], data["password"]
+                case "api_key":
+                    token.api_key = value
+                case "webhook_secret":
+                    token.webhook_secret = value
+            return token
+
+        return await self._run(context, work)
+
+    async def RefreshConnection(self, request: pb.RefreshConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+        """Refreshes a token now."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.refresh(caller, request.connection_id), _connection)
+        )
+
+    async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+        """Disconnects."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.disconnect(caller, request.connection_id), _connection)
+        )
+
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:  # noqa: N802
+        """Lists audit events."""
+        filters = {
+            "event": request.event,
+            "target": request.target,
+            "since": request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+            "until": request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+            "page_size": _size(request.page_size),
+            "page_token": request.page_token,
+        }
+
+        async def work(caller: Caller) -> pb.ListAuditEventsResponse:
+            found, token = await self._managing.list_events(caller, filters)
+            events = [pb.LoggedEvent(event=each.event, leaf_index=each.leaf_index) for each in found]
+            return pb.ListAuditEventsResponse(events=events, next_page_token=token)
+
+        return await self._run(context, work)
+
+    async def _run(self, context: Context, work: Callable[[Caller], Awaitable[Any]]) -> Any:
+        request_id = new_request_id()
+        await context.send_initial_metadata((("x-request-id", request_id),))
+        try:
+            headers = [(name.encode(), _bytes(value)) for name, value in context.invocation_metadata() or ()]
+            return await work(Caller(bearer(headers), request_id))
+        except DomainError as error:
+            await _abort(context, error, request_id)
+        except Exception as error:  # noqa: BLE001  # becomes INTERNAL with an incident id, never its text
+            get_log().error("incident", error=error)
+            await _abort(context, IncidentError(), request_id)
+
+
+async def _abort(context: Context, error: DomainError, request_id: str) -> None:
+    reason, problem = problem_of(error)
+    status = error.status if reason == error.reason else Status.INTERNAL
+    if problem.http == 404:
+        # The same for what is another's and what does not exist, down to the reason.
+        reason, status = "NOT_FOUND", Status.NOT_FOUND
+    shown = PeerRefused(reason, status, request_id=Label(request_id))
+    shown.sentence = lambda: problem.detail  # type: ignore[method-assign,misc]
+    await abort(context, shown)
+
+
+async def _after(work: Awaitable[Any], show: Callable[[Any], Any]) -> Any:
+    return show(await work)
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def _size(size: int) -> int:
+    return size if 1 <= size <= 200 else 50
+
+
+def _time(moment: dt.datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    wire = Timestamp()
+    wire.FromDatetime(moment)
+    return wire
+
+
+def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
+    return pb.ProviderConfig(
+        id=config.id,
+        provider=config.provider,
+        display_name=config.display_name,
+        client_id=config.client_id,
+        scopes=config.scopes,
+        redirect_uris=config.redirect_uris,
+        issuer=config.issuer,
+        authorization_endpoint=config.authorization_endpoint,
+        token_endpoint=config.token_endpoint,
+        revocation_endpoint=config.revocation_endpoint,
+        client_secret_masked=config.masked,
+        create_time=_time(config.created_at),
+    )
+
+
+def _connection(connection: words.Connection) -> pb.Connection:
+    return pb.Connection(
+        id=connection.id,
+        state=connection.state,
+        state_reason=connection.state_reason,
+        kind=connection.kind,
+        provider=connection.provider,
+        provider_config_id=connection.provider_config_id,
+        end_user_id=connection.end_user_id,
+        scopes=connection.scopes,
+        expire_time=_time(connection.expires_at),
+        refreshable=connection.refreshable,
+        masked=connection.masked,
+        create_time=_time(connection.created_at),
+    )

@@ -1,0 +1,36 @@
+"""How many record keys may leave in a minute: per workspace and per signer. Crossing it refuses and raises the alarm."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Budget(Protocol):
+    """Counts within fixed windows."""
+
+    def take(self, name: str) -> bool:
+        """Takes one from the budget of this name; False: it is used up."""
+
+
+class Budgets:
+    """The budgets of releases, and of events about refused attempts.
+
+    Args:
+        per_workspace: Releases a minute of one workspace.
+        per_signer: Releases a minute under grants of one signer.
+        refusals: Events about refused attempts; beyond it they are counted, not written, so that a flood of refusals
+            does not become a flood of writes.
+    """
+
+    def __init__(self, per_workspace: Budget, per_signer: Budget, refusals: Budget) -> None:
+        self._per_workspace = per_workspace
+        self._per_signer = per_signer
+        self._refusals = refusals
+
+    def allow_release(self, workspace: str, signer: str) -> bool:
+        """Says whether one more key may be released."""
+        return self._per_workspace.take(workspace) and self._per_signer.take(signer)
+
+    def note_refusal(self, workspace: str) -> bool:
+        """Says whether this refusal is written as an event of its own."""
+        return self._refusals.take(workspace)

@@ -1,0 +1,319 @@
+"""Releasing: from grants and headers to record keys. The story of keyservice, told once for reads and once for writes.
+
+No audit, no key: the events of the whole batch are durable before the first key is handed out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
+from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
+from authpipe_keyservice.domain.budgets import Budgets
+from authpipe_keyservice.domain.keys import (
+    KEY_SIZE,
+    KeyCache,
+    Wrapper,
+    ck_aad,
+    dek_aad,
+    kek_label,
+    unwrap_ck,
+    wrap_ck,
+)
+from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
+from authpipe_keyservice.errors import BudgetError, KeyTamperedError
+from authpipe_sensitive import AuditEntry, DomainError, Secret
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A connection key as stored.
+
+    Args:
+        facts: What is known of it and of the record.
+        version: The CK's version.
+        dek_version: The DEK that wraps it.
+        wrapped: The wrapped CK.
+    """
+
+    facts: KeyFacts
+    version: int
+    dek_version: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DekRow:
+    """A DEK as stored."""
+
+    version: int
+    kek_version: int
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One item of a batch.
+
+    Args:
+        wanted: Which key.
+        token: Its grant; None: the item points to no grant.
+        request_id: The request it belongs to.
+        header: The AP1 header, to read.
+    """
+
+    wanted: Wanted
+    token: str | None
+    request_id: str
+    header: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a release changes in what keyservice knows: the floor, the fence, the last forced refresh or check."""
+
+    wanted: Wanted
+    fence: int
+    forced: bool
+    check: bool
+
+
+class Store(Protocol):
+    """keyservice's own tables."""
+
+    async def look_up(self, wanted: Sequence[Wanted]) -> list[KeyRow | None]:
+        """Gives what is known of each; None: there is no such connection key."""
+
+    async def get_dek(self, workspace: str, version: int) -> DekRow | None:
+        """Gives one DEK of a workspace; version 0: the newest."""
+
+    async def put_dek(self, workspace: str, row: DekRow) -> DekRow:
+        """Stores a first DEK, or gives the one that another process stored meanwhile."""
+
+    async def put_key(self, workspace: str, connection: str, row: KeyRow) -> None:
+        """Stores a first connection key, unless another process did meanwhile."""
+
+    async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
+        """Makes events durable, with what the releases change, in one transaction."""
+
+
+Answer = int | DomainError
+
+
+@dataclass(slots=True)
+class Batch:
+    """The verdict on each item, and the keys of those that were granted, by index."""
+
+    answers: list[Answer]
+    keys: list[tuple[int, ReleasedKey]]
+
+
+class Releasing:
+    """Releases record keys and write keys of one key domain.
+
+    Args:
+        key_domain: The key domain.
+        region: The region that grants must name.
+        kek_version: The KEK that wraps new DEKs.
+        store: keyservice's own tables.
+        wrapper: The HSM.
+        verifier: Verifies grants.
+        budgets: The budgets.
+        cache: Unwrapped keys.
+        clock: Seconds since the epoch.
+        randomness: Gives random bytes.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        *,
+        key_domain: str,
+        region: str,
+        kek_version: int,
+        store: Store,
+        wrapper: Wrapper,
+        verifier: Verifier,
+        budgets: Budgets,
+        cache: KeyCache,
+        clock: Callable[[], float],
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        self._key_domain = key_domain
+        self._audience = f"{key_domain}/{region}"
+        self._kek_version = kek_version
+        self._store = store
+        self._wrapper = wrapper
+        self._verifier = verifier
+        self._budgets = budgets
+        self._cache = cache
+        self._clock = clock
+        self._randomness = randomness
+
+    async def release(self, public_key: bytes, asks: Sequence[Ask]) -> Batch:
+        """Judges a batch and gives the keys of what was granted. Items are refused one by one.
+
+        Raises:
+            DomainError: The batch as a whole could not be carried out; nothing was released.
+        """
+        now_ms = int(self._clock() * 1000)
+        consumer = thumbprint(public_key)
+        # Step 1: every grant of the batch, once.
+        grants = {token: self._verify(token) for token in {ask.token for ask in asks}}
+        # Step 2: what we know ourselves; the store is not believed.
+        rows = await self._store.look_up([ask.wanted for ask in asks])
+        # Step 3: judge, count, derive; each item on its own.
+        batch = Batch([], [])
+        entries: list[AuditEntry] = []
+        steps: list[Step] = []
+        for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
+            ask = _after_floor(asked, row)
+            grant = grants[ask.token]
+            try:
+                if isinstance(grant, DomainError):
+                    raise grant
+                judge(grant, ask.wanted, row.facts if row else None, consumer, self._audience, now_ms)
+                if not self._budgets.allow_release(grant.workspace, grant.issuer):
+                    raise BudgetError
+                key = await self._key_for(ask, row)
+            except DomainError as error:
+                batch.answers.append(error)
+                if self._budgets.note_refusal(ask.wanted.workspace):
+                    entries.append(_refusal(ask, grant, error))
+                continue
+            batch.answers.append(ask.wanted.version)
+            batch.keys.append((index, key))
+            entries.append(_released(ask, grant))
+            if step := _step(ask, grant, row):
+                steps.append(step)
+        # Step 4: no audit, no key.
+        await self._store.commit(entries, steps, now_ms)
+        return batch
+
+    def forget(self, workspace: str, connection: str) -> None:
+        """Overwrites the cached keys of a connection that was erased."""
+        self._cache.forget(workspace, connection)
+
+    def _verify(self, token: str | None) -> Grant | DomainError:
+        try:
+            return self._verifier.verify(token or "")
+        except DomainError as error:
+            return error
+
+    async def _key_for(self, ask: Ask, row: KeyRow | None) -> ReleasedKey:
+        wanted = ask.wanted
+        if row is None:
+            row = await self._first_key(wanted)
+        connection_key = await self._cache.get_or_unwrap(
+            (wanted.workspace, wanted.connection, row.wrapped), lambda: self._unwrap(wanted, row)
+        )
+        if wanted.direction is Direction.WRITE:
+            salt = self._randomness(32)
+            key = derive_record_key(connection_key, row.version, salt, int(wanted.record_class))
+            return ReleasedKey(wanted.version, row.version, salt, key.material)
+        header = Header.parse(ask.header)
+        if header.key_version != row.version:
+            raise IntegrityError
+        key = derive_record_key(connection_key, row.version, header.salt, int(wanted.record_class))
+        if not hmac.compare_digest(header.commitment, key.material.expose()[44:76]):
+            raise IntegrityError
+        return ReleasedKey(wanted.version, row.version, header.salt, key.material)
+
+    async def _unwrap(self, wanted: Wanted, row: KeyRow) -> Secret:
+        dek = await self._dek(wanted.workspace, row.dek_version)
+        return unwrap_ck(
+            dek, row.wrapped, ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version)
+        )
+
+    async def _dek(self, workspace: str, version: int) -> Secret:
+        row = await self._store.get_dek(workspace, version)
+        if row is None:
+            raise KeyTamperedError
+        return await self._cache.get_or_unwrap((workspace, row.wrapped), lambda: self._unwrap_dek(workspace, row))
+
+    async def _unwrap_dek(self, workspace: str, row: DekRow) -> Secret:
+        label = kek_label(self._key_domain, row.kek_version)
+        return Secret(
+            await self._wrapper.unwrap(label, row.wrapped, dek_aad(self._key_domain, workspace, row.version))
+        )
+
+    async def _first_key(self, wanted: Wanted) -> KeyRow:
+        workspace, connection = wanted.workspace, wanted.connection
+        dek_row = await self._store.get_dek(workspace, 0)
+        if dek_row is None:
+            label = kek_label(self._key_domain, self._kek_version)
+            wrapped = await self._wrapper.wrap(
+                label, self._randomness(KEY_SIZE), dek_aad(self._key_domain, workspace, 1)
+            )
+            dek_row = await self._store.put_dek(workspace, DekRow(1, self._kek_version, wrapped))
+        dek = await self._dek(workspace, dek_row.version)
+        wrapped = wrap_ck(
+            dek, self._randomness(KEY_SIZE), ck_aad(self._key_domain, workspace, connection, 1), self._randomness
+        )
+        new = KeyRow(_NEW_FACTS, 1, dek_row.version, wrapped)
+        await self._store.put_key(workspace, connection, new)
+        # Two processes may have made one at once: what is stored is what counts.
+        stored = (await self._store.look_up([wanted]))[0]
+        if stored is None:
+            raise KeyTamperedError
+        return stored
+
+
+_NEW_FACTS = KeyFacts(KeyState.ACTIVE, floor=0, fence=0, refresh_not_before_ms=0, last_forced_ms=0, last_check_ms=0)
+
+
+def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
+    """Gives a write of a transient record the version after its floor: the store has deleted the one before."""
+    wanted = ask.wanted
+    if row is None or wanted.direction is Direction.READ or wanted.record_class not in TRANSIENT:
+        return ask
+    version = max(wanted.version, row.facts.floor + 1)
+    return dataclasses.replace(ask, wanted=dataclasses.replace(wanted, version=version))
+
+
+def _step(ask: Ask, grant: Grant, row: KeyRow | None) -> Step | None:
+    reads = ask.wanted.direction is Direction.READ
+    forced = reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH
+    check = grant.purpose in {"health_check", "rotation_check"}
+    fence = grant.fence if row is None or grant.fence > row.facts.fence else 0
+    raises = reads and row is not None and ask.wanted.version > row.facts.floor
+    return Step(ask.wanted, fence, forced, check) if raises or fence or forced or check or not reads else None
+
+
+def _released(ask: Ask, grant: Grant) -> AuditEntry:
+    reads = ask.wanted.direction is Direction.READ
+    return AuditEntry(
+        name="RECORD_KEY_RELEASED" if reads else "WRITE_KEY_RELEASED",
+        outcome="SUCCEEDED",
+        actor=grant.actor,
+        request_id=ask.request_id,
+        workspace_id=ask.wanted.workspace,
+        target=ask.wanted.connection,
+        purpose=grant.purpose,
+        record_class=int(ask.wanted.record_class),
+        record_version=ask.wanted.version,
+        grant_id=grant.grant_id,
+    )
+
+
+def _refusal(ask: Ask, grant: Grant | DomainError, error: DomainError) -> AuditEntry:
+    names = {"RECORD_INTEGRITY_VIOLATION", "WRAPPED_KEY_TAMPERED", "RECORD_ROLLED_BACK"}
+    name = "INTEGRITY_VIOLATION" if error.reason in names else "RELEASE_REFUSED"
+    if isinstance(error, BudgetError):
+        name = "RELEASE_BUDGET_EXCEEDED"
+    return AuditEntry(
+        name=name,
+        outcome="REFUSED",
+        actor=grant.actor if isinstance(grant, Grant) else "service:unknown",
+        request_id=ask.request_id,
+        workspace_id=ask.wanted.workspace,
+        target=ask.wanted.connection,
+        purpose=grant.purpose if isinstance(grant, Grant) else "",
+        record_class=int(ask.wanted.record_class),
+        record_version=ask.wanted.version,
+        reason=error.reason,
+        grant_id=grant.grant_id if isinstance(grant, Grant) else "",
+    )

@@ -1,0 +1,1 @@
+"""Migrations of keyservice's database, run as its owner role."""

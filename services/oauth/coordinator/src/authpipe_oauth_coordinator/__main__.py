@@ -1,0 +1,95 @@
+"""Puts coordinator together; the only place that knows all of its rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+import socket
+import time
+from typing import Any
+
+from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+
+from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2, coordinator_pb2_grpc, worker_pb2_grpc
+from authpipe.vault.v1 import vault_pb2_grpc
+from authpipe_database import Database, Outbox, Relay
+from authpipe_grants import TrustAnchor, Verifier
+from authpipe_grants.leaf import Leaf
+from authpipe_oauth_coordinator.catalog import load_catalog
+from authpipe_oauth_coordinator.config import Config
+from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.flows import Flows
+from authpipe_oauth_coordinator.domain.grants import Grants
+from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
+from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
+from authpipe_oauth_coordinator.servicer import CoordinatorServicer
+from authpipe_oauth_coordinator.store import Store
+from authpipe_sensitive import DomainError, Label, get_log
+from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Serves coordinator until told to stop."""
+    name = Label("oauth/coordinator")
+    files = config.files
+    configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    database = Database(config.database)
+    await database.open()
+    store = Store(database, Outbox())
+    leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
+    # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
+    worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50)
+    worker = WorkerPeer(worker_peer, Grants(lambda: leaf.issuer, config.region))
+    vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
+    client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
+    audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
+    audit = AuditPeer(audit_peer)
+    holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    connections = Connections(
+        store, worker, StorePeer(vault), audit, _now, _new_id, holder, config.lease_seconds
+    )
+    flows = Flows(store, worker, audit, _now, _new_id, lambda: secrets.token_urlsafe(32))
+    configs = ProviderConfigs(store, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
+    verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
+    health = Health()
+    server = RpcServer(name, config.server, files, health)
+    server.add(
+        coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"],
+        coordinator_pb2_grpc.add_CoordinatorServicer_to_server,
+        CoordinatorServicer(configs, flows, connections, store, verifier.verify, f"oauth/{config.region}"),
+    )
+    await server.start()
+    relay = asyncio.create_task(Relay(database, audit).run(stop), name="audit relay")
+    sweep = asyncio.create_task(_sweep(connections, config.sweep_seconds, stop), name="sweep")
+    await health.serve()
+    await stop.wait()
+    await server.stop()
+    await asyncio.gather(relay, sweep)
+    await database.close()
+
+
+async def _sweep(connections: Connections, seconds: float, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            await connections.sweep()
+        except DomainError as error:
+            get_log().warning("sweep not finished", error=error)
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            continue
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+if __name__ == "__main__":
+    run_process("coordinator", Config, serve)

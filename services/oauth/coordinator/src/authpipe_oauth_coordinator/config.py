@@ -1,0 +1,36 @@
+"""Settings of coordinator, parsed once; unknown names are refused; secrets are paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from authpipe_database import DatabaseConfig
+from authpipe_rpc import Files, PeerConfig, ServerConfig
+
+
+class Config(BaseModel):
+    """Settings.
+
+    Args:
+        region: The region that grants name.
+        lease_seconds: How long a lease lives without a heartbeat.
+        sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    region: str
+    files: Files
+    server: ServerConfig
+    database: DatabaseConfig
+    worker: PeerConfig
+    vault: PeerConfig
+    clientsecrets: PeerConfig
+    audit: PeerConfig
+    lease_seconds: float = 10.0
+    sweep_seconds: float = 5.0
+    log_level: str = "info"
+    telemetry_file: Path | None = None
+    trace_ratio: float = 0.01

@@ -1,0 +1,343 @@
+"""Connections after they are made: import, refresh under a lease, disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+from authpipe_envelope import hosts_digest
+from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, Job, Records, Store, Worker
+from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, State, TokenOutcome
+from authpipe_oauth_coordinator.errors import (
+    DisconnectedError,
+    MalformedError,
+    NeedsReauthError,
+    NotFoundError,
+    NotRefreshableError,
+    RefreshFailedError,
+    RefreshTooSoonError,
+)
+from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+
+# keyservice opens a refresh token earlier than this before the end only for a forced refresh.
+DUE = timedelta(minutes=15)
+_FORCED_INTERVAL = timedelta(seconds=10)
+_WAIT_SECONDS = 0.1
+_REVOKE_ATTEMPTS = 3
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+_PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
+# What the end user has to mend (RFC 6749, section 5.2); everything else may pass by itself.
+_NEEDS_REAUTH = {"INVALID_GRANT"}
+
+
+class Connections:
+    """The rules over connections.
+
+    Args:
+        store: coordinator's own tables.
+        worker: The worker.
+        vault: The store of user credentials.
+        audit: The audit log.
+        clock: Gives the time, with zone.
+        new_id: Makes an id with a prefix.
+        holder: The name of this process in leases.
+        lease_seconds: How long a lease lives without a heartbeat.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        store: Store,
+        worker: Worker,
+        vault: Records,
+        audit: AuditLog,
+        clock: Clock,
+        new_id: Callable[[str], str],
+        holder: str,
+        lease_seconds: float,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._vault = vault
+        self._audit = audit
+        self._clock = clock
+        self._new_id = new_id
+        self._holder = holder
+        self._lease_seconds = lease_seconds
+        self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._revoke_attempts: dict[str, int] = {}
+
+    async def draft(  # noqa: PLR0913  # required means argument
+        self,
+        acting: Acting,
+        kind: Kind,
+        end_user_id: str,
+        provider: str,
+        config_id: str,
+        allowed_hosts: tuple[str, ...],
+    ) -> Connection:
+        """Reserves an id for a credential about to be imported.
+
+        Raises:
+            MalformedError: A field is missing or of another form.
+            NotFoundError: The provider configuration does not exist.
+        """
+        if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
+            raise MalformedError(field=Label("end_user_id"))
+        if kind is Kind.OAUTH2:
+            config = await self._store.get_config(acting.workspace, config_id)
+            if config is None:
+                raise NotFoundError
+            provider, hosts = config.provider, config.hosts
+        else:
+            if _PROVIDER.fullmatch(provider) is None:
+                raise MalformedError(field=Label("provider"))
+            if config_id or len(allowed_hosts) > 20 or any(_HOST.fullmatch(host) is None for host in allowed_hosts):
+                raise MalformedError(field=Label("allowed_hosts"))
+            hosts = hosts_digest(allowed_hosts)
+        now = self._clock()
+        connection = Connection(
+            workspace=acting.workspace,
+            id=self._new_id("con"),
+            state=State.DRAFT,
+            state_reason="",
+            state_at=now,
+            kind=kind,
+            provider=provider,
+            provider_config_id=config_id,
+            end_user_id=end_user_id,
+            scopes=(),
+            expires_at=None,
+            refreshable=False,
+            hosts=hosts,
+            refreshed_at=now,
+            created_at=now,
+        )
+        await self._store.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        return connection
+
+    async def activate(self, acting: Acting, connection_id: str, outcome: TokenOutcome) -> Connection:
+        """Makes an imported connection usable."""
+        entry = _entry("CONNECTION_CREATED", acting, connection_id)
+        found = await self._store.activate(acting.workspace, connection_id, outcome, entry)
+        if found is None:
+            raise NotFoundError
+        return found
+
+    async def get(self, acting: Acting, connection_id: str) -> Connection:
+        """Gives a connection; a draft is not there yet."""
+        found = await self._store.get_connection(acting.workspace, connection_id)
+        if found is None or found.state is State.DRAFT:
+            raise NotFoundError
+        return found
+
+    async def ensure_fresh(
+        self, acting: Acting, connection_id: str, min_ttl: timedelta, *, force: bool
+    ) -> tuple[Connection, bool]:
+        """Has a connection's token refreshed unless it lives long enough (promise P36).
+
+        However many callers on however many replicas: they share one task in this process, and one lease row between
+        processes. A token that is still valid is not refused because its refresh failed.
+
+        Returns:
+            The connection, and whether a new token is there since the call began.
+
+        Raises:
+            DisconnectedError: It is disconnected.
+            NotRefreshableError: A refresh was forced and there is no refresh token.
+            NeedsReauthError: The token ended and cannot be refreshed.
+            RefreshFailedError: The token ended and the Provider did not refresh it now.
+            RefreshTooSoonError: A refresh was forced within ten seconds of the last.
+        """
+        connection = await self.get(acting, connection_id)
+        began = connection.refreshed_at
+        if connection.state in {State.DISCONNECTING, State.DISCONNECTED}:
+            raise DisconnectedError
+        if force and not connection.refreshable:
+            raise NotRefreshableError
+        if not force and self._lives(connection, min_ttl):
+            return connection, False
+        if connection.kind is not Kind.OAUTH2:
+            return connection, False
+        if not connection.refreshable or connection.state is State.NEEDS_REAUTH:
+            self._require_living(connection, NeedsReauthError())
+            return connection, False
+        if force and self._clock() - connection.refreshed_at < _FORCED_INTERVAL:
+            raise RefreshTooSoonError
+        failure: DomainError | None = None
+        try:
+            await self._refresh_once(acting, connection, forced=force or min_ttl > DUE)
+        except DomainError as error:
+            failure = error
+        connection = await self.get(acting, connection_id)
+        if connection.refreshed_at > began:
+            return connection, True
+        if connection.state is State.NEEDS_REAUTH:
+            failure = NeedsReauthError()
+        if force and failure is not None:
+            raise failure
+        self._require_living(connection, failure or RefreshFailedError())
+        return connection, False
+
+    async def _refresh_once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
+        key = (connection.workspace, connection.id)
+        task = self._refreshing.get(key)
+        if task is None:
+            work = self._refresh_under_lease(acting, connection, forced=forced)
+            task = asyncio.create_task(work, name="refresh")
+            self._refreshing[key] = task
+            task.add_done_callback(lambda _: self._refreshing.pop(key, None))
+        # Shielded: a caller that gives up must not end a refresh whose token may be spent already.
+        await asyncio.shield(task)
+
+    async def _refresh_under_lease(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
+        workspace, connection_id = connection.workspace, connection.id
+        began = connection.refreshed_at
+        give_up = self._clock() + timedelta(seconds=30)
+        # Step 1: preflight. Anything missing: the Provider is not called (case 24).
+        config = await self._store.get_config(workspace, connection.provider_config_id)
+        if config is None:
+            raise NotFoundError
+        await self._audit.require_reachable()
+        # Step 2: the lease, with its event, in one transaction.
+        entry = _entry("REFRESH_BEGUN", acting, connection_id, purpose="refresh")
+        while True:
+            fence = await self._store.acquire_lease(
+                workspace, connection_id, self._holder, self._lease_seconds, entry
+            )
+            current = await self._store.get_connection(workspace, connection_id)
+            if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
+                if fence is not None:
+                    await self._store.end_lease(workspace, connection_id, fence, None, "", None)
+                return
+            if fence is not None:
+                break
+            if self._clock() > give_up:
+                raise RefreshFailedError(cause=Label("LEASE_HELD_ELSEWHERE"))
+            await asyncio.sleep(_WAIT_SECONDS)
+        # Step 3: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
+        job = Job(
+            acting,
+            connection_id,
+            config,
+            config.endpoints,
+            purpose="refresh",
+            authenticate=config.endpoints.auth_method != "none",
+            fence=fence,
+            forced=forced,
+            scopes=connection.scopes,
+        )
+        heartbeat = asyncio.create_task(self._heartbeat(workspace, connection_id, fence), name="lease heartbeat")
+        try:
+            outcome = await self._worker.refresh(job)
+        except DomainError as error:
+            outcome = TokenOutcome(failure=error.reason)
+        finally:
+            heartbeat.cancel()
+        # Step 4: what came of it, with its event, and the lease back.
+        failure = outcome.failure
+        name = "REFRESH_FAILED" if failure else "TOKEN_REFRESHED"
+        reauth = failure if failure in _NEEDS_REAUTH else ""
+        entry = _entry(name, acting, connection_id, purpose="refresh", reason=failure)
+        stored = None if failure else outcome
+        await self._store.end_lease(workspace, connection_id, fence, stored, reauth, entry)
+        if failure:
+            raise RefreshFailedError(cause=Label(failure))
+
+    async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
+        while True:
+            await asyncio.sleep(self._lease_seconds / 3)
+            try:
+                if not await self._store.extend_lease(workspace, connection_id, fence, self._lease_seconds):
+                    return
+            except DomainError as error:
+                get_log().warning("lease not extended", error=error)
+
+    async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
+        """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""
+        connection = await self.get(acting, connection_id)
+        entry = _entry("CONNECTION_DISCONNECTING", acting, connection_id)
+        await self._store.move(
+            acting.workspace,
+            connection_id,
+            (State.ACTIVE, State.NEEDS_REAUTH),
+            State.DISCONNECTING,
+            "REQUESTED",
+            entry,
+        )
+        if connection.state is State.DISCONNECTED:
+            return connection
+        await self._vault.withhold(acting.workspace, connection_id, acting.request_id)
+        task = asyncio.create_task(self.finish(connection, acting), name="finish disconnect")
+        try:
+            await asyncio.wait_for(asyncio.shield(task), 5.0)
+        except TimeoutError:
+            get_log().info("disconnect goes on in the background")
+        return await self.get(acting, connection_id)
+
+    async def finish(self, connection: Connection, acting: Acting) -> None:
+        """Takes a disconnect to its end. May be run again at any point; what was done already does no harm."""
+        workspace, connection_id = connection.workspace, connection.id
+        try:
+            await self._vault.withhold(workspace, connection_id, acting.request_id)
+            if not await self._revoke(connection, acting):
+                return
+            await self._vault.delete(workspace, connection_id, acting.request_id)
+            entry = _entry("CONNECTION_DISCONNECTED", acting, connection_id)
+            sources = (State.DISCONNECTING, State.DRAFT)
+            await self._store.move(workspace, connection_id, sources, State.DISCONNECTED, "ERASED", entry)
+        except DomainError as error:
+            get_log().warning("disconnect not finished, it is tried again", error=error)
+
+    async def _revoke(self, connection: Connection, acting: Acting) -> bool:
+        """Revokes at the Provider; True: go on and erase."""
+        config = await self._store.get_config(connection.workspace, connection.provider_config_id)
+        if connection.kind is not Kind.OAUTH2 or config is None or connection.state is State.DRAFT:
+            return True
+        attempts = self._revoke_attempts.get(connection.id, 0)
+        job = Job(
+            acting,
+            connection.id,
+            config,
+            config.endpoints,
+            purpose="revoke",
+            authenticate=config.endpoints.auth_method != "none",
+        )
+        outcome = await self._worker.revoke(job)
+        if outcome.revoked:
+            entry = _entry("TOKEN_REVOKED", acting, connection.id, purpose="revoke")
+        else:
+            entry = _entry("REVOCATION_FAILED", acting, connection.id, purpose="revoke", reason=outcome.failure)
+        await self._store.note(entry)
+        if not outcome.revoked and outcome.retryable and attempts + 1 < _REVOKE_ATTEMPTS:
+            self._revoke_attempts[connection.id] = attempts + 1
+            return False
+        self._revoke_attempts.pop(connection.id, None)
+        return True
+
+    async def sweep(self) -> None:
+        """Finishes disconnects that were interrupted, and erases drafts that nobody activated."""
+        for connection in await self._store.unfinished(self._lease_seconds):
+            acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
+            await self.finish(connection, acting)
+
+    def _lives(self, connection: Connection, min_ttl: timedelta) -> bool:
+        return connection.expires_at is None or connection.expires_at - self._clock() > min_ttl
+
+    def _require_living(self, connection: Connection, otherwise: DomainError) -> None:
+        if not self._lives(connection, timedelta(0)):
+            raise otherwise
+
+
+def _entry(name: str, acting: Acting, target: str, *, purpose: str = "", reason: str = "") -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="FAILED" if reason else "SUCCEEDED",
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=acting.workspace,
+        target=target,
+        purpose=purpose,
+        reason=reason,
+    )

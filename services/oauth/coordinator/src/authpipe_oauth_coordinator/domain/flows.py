@@ -1,0 +1,286 @@
+"""Connect flows: from a session to a connection (promises P13, P14, P15; cases 18, 19, 20)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, Job, Store, Worker
+from authpipe_oauth_coordinator.domain.urls import authorization_url, origin, require_listed
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Flow,
+    Kind,
+    ProviderConfig,
+    Session,
+    State,
+)
+from authpipe_oauth_coordinator.errors import (
+    ExchangeError,
+    FlowError,
+    IssuerMismatchError,
+    MalformedError,
+    NotFoundError,
+    ProviderDeniedError,
+    SessionError,
+)
+from authpipe_sensitive import AuditEntry, DomainError, Label
+
+_LIFE = timedelta(minutes=10)
+_BINDING_SIZE = 32
+_LONGEST_CODE = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """What came to the redirect URI.
+
+    Args:
+        state: The state.
+        binding: The browser's cookie, 32 bytes.
+        code: The authorization code; empty with an error.
+        iss: The issuer; empty: absent.
+        denied: Whether the Provider answered with `error=`.
+        request_id: The request.
+    """
+
+    state: str
+    binding: bytes
+    code: str
+    iss: str
+    denied: bool
+    request_id: str
+
+
+class Flows:
+    """The rules over sessions and flows.
+
+    Args:
+        store: coordinator's own tables.
+        worker: The worker.
+        audit: The audit log.
+        clock: Gives the time, with zone.
+        new_id: Makes an id with a prefix.
+        new_token: Makes 256 random bits, base64url.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        store: Store,
+        worker: Worker,
+        audit: AuditLog,
+        clock: Clock,
+        new_id: Callable[[str], str],
+        new_token: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._audit = audit
+        self._clock = clock
+        self._new_id = new_id
+        self._new_token = new_token
+
+    async def create_session(
+        self, acting: Acting, end_user_id: str, config_ids: tuple[str, ...]
+    ) -> tuple[str, Session]:
+        """Makes a connect session.
+
+        Raises:
+            MalformedError: The end user's id is missing or too long.
+            NotFoundError: A provider configuration does not exist.
+        """
+        if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
+            raise MalformedError(field=Label("end_user_id"))
+        for config_id in config_ids:
+            if await self._store.get_config(acting.workspace, config_id) is None:
+                raise NotFoundError
+        token = self._new_token()
+        session = Session(acting.workspace, end_user_id, config_ids, self._clock() + _LIFE)
+        await self._store.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
+        return token, session
+
+    async def choices(self, token: str) -> list[ProviderConfig]:
+        """Gives what a session may connect.
+
+        Raises:
+            SessionError: It is unknown or over.
+        """
+        session = await self._session(token)
+        configs = await self._store.list_configs(session.workspace, 200, "")
+        wanted = session.provider_config_ids
+        return [config for config in configs if not wanted or config.id in wanted]
+
+    async def begin(
+        self, token: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str
+    ) -> str:
+        """Begins a flow and gives the authorization URL. PKCE always, state always: there is no switch.
+
+        Raises:
+            SessionError: The session is unknown, over, or not for this provider configuration.
+            RedirectUriError: The redirect URI is not in the allowlist.
+            MalformedError: The browser has no binding.
+        """
+        session = await self._session(token)
+        if len(binding) != _BINDING_SIZE:
+            raise MalformedError(field=Label("browser_binding"))
+        config = await self._store.get_config(session.workspace, config_id)
+        if config is None or (session.provider_config_ids and config_id not in session.provider_config_ids):
+            raise SessionError
+        require_listed(redirect_uri, config.redirect_uris)
+        acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
+        # Step 1: the worker makes the code verifier and stores it sealed; only the challenge comes back.
+        connection_id = self._new_id("con")
+        job = Job(acting, connection_id, config, config.endpoints, purpose="store", authenticate=False)
+        challenge = await self._worker.prepare_flow(job)
+        # Step 2: the flow, with the endpoints it began with.
+        state = self._new_token()
+        flow = Flow(
+            session.workspace,
+            connection_id,
+            config_id,
+            session.end_user_id,
+            _hash_bytes(binding),
+            redirect_uri,
+            config.endpoints,
+            self._clock() + _LIFE,
+        )
+        await self._store.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
+        parameters = {
+            "response_type": "code",
+            "client_id": config.client_id,
+            "redirect_uri": redirect_uri,
+            "state": state,
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+        }
+        if config.scopes:
+            parameters["scope"] = " ".join(config.scopes)
+            if "offline_access" in config.scopes:
+                # OpenID Connect Core, section 11: a refresh token needs consent.
+                parameters["prompt"] = "consent"
+        return authorization_url(config.endpoints.authorization_endpoint, parameters)
+
+    async def complete(self, callback: Callback) -> Connection:
+        """Ends a flow.
+
+        Raises:
+            FlowError: The state is unknown, used, over or of another browser.
+            IssuerMismatchError: `iss` is wrong, or missing where the Provider promises it.
+            ProviderDeniedError: The Provider answered with an error.
+            ExchangeError: The Provider did not exchange the code.
+        """
+        # Step 1: use the state up, whatever comes: a state seen twice is worth nothing.
+        flow = await self._store.use_flow(_hash(callback.state))
+        if flow is None:
+            raise FlowError
+        acting = Acting(flow.workspace, f"end_user:{_subject(flow.end_user_id)}", callback.request_id)
+        try:
+            self._check(flow, callback)
+        except DomainError as error:
+            entry = _entry("FLOW_REFUSED", acting, flow.connection_id, reason=error.reason)
+            await self._store.note(entry)
+            raise
+        config = await self._store.get_config(flow.workspace, flow.provider_config_id)
+        if config is None:
+            raise FlowError
+        # Step 2: preflight, and a draft of the connection, before the code is spent: should we die, it is swept.
+        await self._audit.require_reachable()
+        connection = self._draft(flow, config)
+        await self._store.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        # Step 3: the worker exchanges the code at the endpoints that the flow began with.
+        job = Job(
+            acting,
+            flow.connection_id,
+            config,
+            flow.endpoints,
+            purpose="exchange",
+            authenticate=flow.endpoints.auth_method != "none",
+            scopes=config.scopes,
+        )
+        outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri)
+        if outcome.failure:
+            entry = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
+            await self._store.move(
+                flow.workspace, connection.id, (State.DRAFT,), State.DISCONNECTING, outcome.failure, entry
+            )
+            raise ExchangeError(provider_reason=Label(outcome.failure))
+        # Step 4: active, with its event.
+        entry = _entry("CONNECTION_CREATED", acting, connection.id)
+        active = await self._store.activate(flow.workspace, connection.id, outcome, entry)
+        if active is None:
+            raise FlowError
+        return active
+
+    def _check(self, flow: Flow, callback: Callback) -> None:
+        if self._clock() >= flow.expires_at:
+            raise FlowError
+        if not hmac.compare_digest(_hash_bytes(callback.binding), flow.binding_hash):
+            raise FlowError
+        # RFC 9207, section 2.4: compared to the letter; missing where it was promised is as bad as wrong.
+        if flow.endpoints.issuer and callback.iss != flow.endpoints.issuer:
+            if callback.iss or flow.endpoints.iss_required:
+                raise IssuerMismatchError
+        if callback.denied:
+            raise ProviderDeniedError
+        if not 1 <= len(callback.code) <= _LONGEST_CODE or not callback.code.isprintable():
+            raise ProviderDeniedError
+
+    def _draft(self, flow: Flow, config: ProviderConfig) -> Connection:
+        now = self._clock()
+        return Connection(
+            workspace=flow.workspace,
+            id=flow.connection_id,
+            state=State.DRAFT,
+            state_reason="",
+            state_at=now,
+            kind=Kind.OAUTH2,
+            provider=config.provider,
+            provider_config_id=config.id,
+            end_user_id=flow.end_user_id,
+            scopes=(),
+            expires_at=None,
+            refreshable=False,
+            hosts=config.hosts,
+            refreshed_at=now,
+            created_at=now,
+        )
+
+    async def _session(self, token: str) -> Session:
+        session = await self._store.get_session(_hash(token))
+        if session is None or self._clock() >= session.expires_at:
+            raise SessionError
+        return session
+
+
+def authorization_origin(config: ProviderConfig) -> str:
+    """Gives the origin that a browser will be sent to, to be shown."""
+    return origin(config.endpoints.authorization_endpoint)
+
+
+def _hash(token: str) -> bytes:
+    return _hash_bytes(token.encode())
+
+
+def _hash_bytes(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+def _subject(end_user_id: str) -> str:
+    # The customer's own id may be an e-mail address: the log gets a stable pseudonym of it.
+    return hashlib.sha256(end_user_id.encode()).hexdigest()[:24]
+
+
+def _entry(name: str, acting: Acting, target: str, reason: str = "") -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="REFUSED" if name == "FLOW_REFUSED" else "FAILED" if reason else "SUCCEEDED",
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=acting.workspace,
+        target=target,
+        reason=reason,
+    )

@@ -1,0 +1,168 @@
+"""What the rules need from outside, as Protocols: the tables, the worker, the stores, the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Endpoints,
+    Flow,
+    ProviderConfig,
+    RevokeOutcome,
+    Session,
+    State,
+    TokenOutcome,
+)
+from authpipe_sensitive import AuditEntry
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every job says. The grants are signed for the key of the worker that gets it.
+
+    Args:
+        acting: On whose behalf.
+        connection_id: The connection.
+        config: The OAuth client.
+        endpoints: As pinned when the flow began.
+        purpose: What the credential grant is for.
+        authenticate: Whether the job needs the client secret.
+        fence: The fence of the lease; 0: none.
+        forced: Whether it may come before it is due.
+        scopes: The scopes asked for or granted before.
+    """
+
+    acting: Acting
+    connection_id: str
+    config: ProviderConfig
+    endpoints: Endpoints
+    purpose: str
+    authenticate: bool
+    fence: int = 0
+    forced: bool = False
+    scopes: tuple[str, ...] = ()
+
+
+class Worker(Protocol):
+    """The worker, in our own words."""
+
+    async def discover(self, issuer: str, request_id: str) -> Endpoints:
+        """Fetches a Provider's metadata."""
+
+    async def prepare_flow(self, job: Job) -> str:
+        """Has a code verifier made and stored sealed; gives the challenge."""
+
+    async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:
+        """Has a code exchanged and the answer stored."""
+
+    async def refresh(self, job: Job) -> TokenOutcome:
+        """Has a token refreshed and the answer stored."""
+
+    async def revoke(self, job: Job) -> RevokeOutcome:
+        """Has a connection's tokens revoked."""
+
+
+class Records(Protocol):
+    """A store, in our own words."""
+
+    async def withhold(self, workspace: str, connection: str, request_id: str) -> None:
+        """Stops serving."""
+
+    async def delete(self, workspace: str, connection: str, request_id: str) -> None:
+        """Erases."""
+
+
+class AuditLog(Protocol):
+    """The audit log."""
+
+    async def require_reachable(self) -> None:
+        """Returns when the log takes events now.
+
+        Raises:
+            AuditUnavailableError: It does not.
+        """
+
+
+class Store(Protocol):
+    """coordinator's own tables. Every change is one transaction with its event."""
+
+    async def add_draft_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
+        """Stores a draft."""
+
+    async def activate_config(self, workspace: str, config_id: str, entry: AuditEntry) -> ProviderConfig | None:
+        """Makes a draft usable."""
+
+    async def get_config(self, workspace: str, config_id: str) -> ProviderConfig | None:
+        """Gives a usable provider configuration."""
+
+    async def list_configs(self, workspace: str, limit: int, after: str) -> list[ProviderConfig]:
+        """Gives usable provider configurations, by id."""
+
+    async def update_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
+        """Stores name, scopes and redirect URIs."""
+
+    async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
+        """Deletes a provider configuration without connections; False: it has some."""
+
+    async def add_session(self, session_hash: bytes, session: Session, entry: AuditEntry) -> None:
+        """Stores a connect session."""
+
+    async def get_session(self, session_hash: bytes) -> Session | None:
+        """Gives a connect session."""
+
+    async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
+        """Stores a flow."""
+
+    async def use_flow(self, state_hash: bytes) -> Flow | None:
+        """Uses a state up, atomically, and gives its flow; None: unknown or used."""
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Makes an event durable on its own: a refusal."""
+
+    async def add_connection(self, connection: Connection, entry: AuditEntry) -> None:
+        """Stores a connection."""
+
+    async def get_connection(self, workspace: str, connection_id: str) -> Connection | None:
+        """Gives a connection, drafts too."""
+
+    async def list_connections(self, workspace: str, end_user_id: str, limit: int, before: str) -> list[Connection]:
+        """Gives connections that are no drafts, newest first."""
+
+    async def activate(
+        self, workspace: str, connection_id: str, outcome: TokenOutcome, entry: AuditEntry
+    ) -> Connection | None:
+        """Makes a draft active."""
+
+    async def move(
+        self, workspace: str, connection_id: str, sources: tuple[State, ...], target: State, reason: str, entry: AuditEntry
+    ) -> bool:
+        """Moves a connection to another state; False: it is in none of the source states."""
+
+    async def acquire_lease(
+        self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
+    ) -> int | None:
+        """Takes the lease with a new fence, with its event; None: another holder lives."""
+
+    async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
+        """Heartbeat; False: somebody else has it."""
+
+    async def end_lease(
+        self,
+        workspace: str,
+        connection_id: str,
+        fence: int,
+        outcome: TokenOutcome | None,
+        reauth_reason: str,
+        entry: AuditEntry | None,
+    ) -> None:
+        """Gives the lease back, with what came of it."""
+
+    async def unfinished(self, older_than_seconds: float) -> list[Connection]:
+        """Gives disconnecting connections and abandoned drafts."""

@@ -1,0 +1,188 @@
+"""Provider configurations: endpoints are pinned when one is made, and never change after that.
+
+A credential is bound to the set of hosts it may be sent to, so a changed endpoint would not open it; who wants another
+endpoint makes another provider configuration (case 22).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from authpipe_envelope import hosts_digest
+from authpipe_oauth_coordinator.domain.ports import Clock, Records, Store, Worker
+from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
+from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, ProviderConfig
+from authpipe_oauth_coordinator.errors import (
+    EndpointError,
+    InUseError,
+    MalformedError,
+    NotFoundError,
+    UnknownProviderError,
+)
+from authpipe_sensitive import AuditEntry, Label
+
+_METHODS = {"client_secret_basic", "client_secret_post", "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """What the catalog knows of a Provider."""
+
+    name: str
+    display_name: str
+    endpoints: Endpoints
+    default_scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a customer says about an OAuth client: one of provider, issuer and endpoints."""
+
+    provider: str
+    issuer: str
+    endpoints: Endpoints | None
+    client_id: str
+    scopes: tuple[str, ...]
+    redirect_uris: tuple[str, ...]
+    display_name: str
+
+
+class ProviderConfigs:
+    """The rules over provider configurations."""
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        store: Store,
+        worker: Worker,
+        secrets: Records,
+        catalog: Mapping[str, CatalogEntry],
+        clock: Clock,
+        new_id: Callable[[str], str],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._secrets = secrets
+        self._catalog = catalog
+        self._clock = clock
+        self._new_id = new_id
+
+    async def draft(self, acting: Acting, draft: Draft) -> ProviderConfig:
+        """Pins a Provider's endpoints under a new id.
+
+        Raises:
+            MalformedError: Not exactly one of provider, issuer and endpoints, or a field of another form.
+            UnknownProviderError: The catalog does not have it.
+            EndpointError: An endpoint may not be called.
+        """
+        if sum((bool(draft.provider), bool(draft.issuer), draft.endpoints is not None)) != 1:
+            raise MalformedError(field=Label("provider"))
+        if not 1 <= len(draft.client_id) <= 500 or not draft.client_id.isprintable():
+            raise MalformedError(field=Label("client_id"))
+        redirect_uris = require_redirect_uris(draft.redirect_uris)
+        name, display_name, scopes, endpoints = await self._resolve(acting, draft)
+        require_endpoint(endpoints.authorization_endpoint)
+        hosts = {require_endpoint(endpoints.token_endpoint)}
+        if endpoints.revocation_endpoint:
+            hosts.add(require_endpoint(endpoints.revocation_endpoint))
+        if endpoints.auth_method not in _METHODS:
+            raise MalformedError(field=Label("token_endpoint_auth_method"))
+        config = ProviderConfig(
+            workspace=acting.workspace,
+            id=self._new_id("pc"),
+            provider=name or require_endpoint(endpoints.token_endpoint),
+            display_name=_name(draft.display_name or display_name or require_endpoint(endpoints.token_endpoint)),
+            client_id=draft.client_id,
+            scopes=_scopes(draft.scopes or scopes),
+            redirect_uris=redirect_uris,
+            endpoints=endpoints,
+            hosts=hosts_digest(hosts),
+            created_at=self._clock(),
+        )
+        await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
+        return config
+
+    async def _resolve(self, acting: Acting, draft: Draft) -> tuple[str, str, tuple[str, ...], Endpoints]:
+        if draft.provider:
+            known = self._catalog.get(draft.provider)
+            if known is None:
+                raise UnknownProviderError
+            return known.name, known.display_name, known.default_scopes, known.endpoints
+        if draft.issuer:
+            require_endpoint(draft.issuer)
+            endpoints = await self._worker.discover(draft.issuer, acting.request_id)
+            # RFC 8414, section 3.3: the metadata's issuer is the one it was asked for, to the letter.
+            if endpoints.issuer != draft.issuer:
+                raise EndpointError
+            return "", "", (), endpoints
+        if draft.endpoints is None:
+            raise MalformedError(field=Label("endpoints"))
+        method = draft.endpoints.auth_method or "client_secret_basic"
+        return "", "", (), dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method)
+
+    async def activate(self, acting: Acting, config_id: str) -> ProviderConfig:
+        """Makes a draft usable."""
+        entry = _entry("PROVIDER_CONFIG_CREATED", acting, config_id)
+        return _found(await self._store.activate_config(acting.workspace, config_id, entry))
+
+    async def get(self, acting: Acting, config_id: str) -> ProviderConfig:
+        """Gives one."""
+        return _found(await self._store.get_config(acting.workspace, config_id))
+
+    async def update(
+        self, acting: Acting, config_id: str, scopes: tuple[str, ...], redirect_uris: tuple[str, ...], name: str
+    ) -> ProviderConfig:
+        """Changes scopes, redirect URIs or the name; what is empty stays."""
+        config = await self.get(acting, config_id)
+        changed = dataclasses.replace(
+            config,
+            scopes=_scopes(scopes) if scopes else config.scopes,
+            redirect_uris=require_redirect_uris(redirect_uris) if redirect_uris else config.redirect_uris,
+            display_name=_name(name) if name else config.display_name,
+        )
+        await self._store.update_config(changed, _entry("PROVIDER_CONFIG_CHANGED", acting, config_id))
+        return changed
+
+    async def delete(self, acting: Acting, config_id: str) -> None:
+        """Deletes one without connections, then its secret.
+
+        Raises:
+            InUseError: It has connections.
+        """
+        await self.get(acting, config_id)
+        entry = _entry("PROVIDER_CONFIG_DELETED", acting, config_id)
+        if not await self._store.delete_config(acting.workspace, config_id, entry):
+            raise InUseError
+        await self._secrets.delete(acting.workspace, config_id, acting.request_id)
+
+
+def _found(config: ProviderConfig | None) -> ProviderConfig:
+    if config is None:
+        raise NotFoundError
+    return config
+
+
+def _name(name: str) -> str:
+    if not 1 <= len(name) <= 200 or not name.isprintable():
+        raise MalformedError(field=Label("display_name"))
+    return name
+
+
+def _scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    # RFC 6749, section 3.3: scope-token.
+    for scope in scopes:
+        if not scope or len(scope) > 300 or any(not 0x21 <= ord(char) <= 0x7E or char in '"\\' for char in scope):
+            raise MalformedError(field=Label("scopes"))
+    return tuple(dict.fromkeys(scopes))
+
+
+def _entry(name: str, acting: Acting, target: str) -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="SUCCEEDED",
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=acting.workspace,
+        target=target,
+    )

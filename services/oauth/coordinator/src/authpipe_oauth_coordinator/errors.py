@@ -1,0 +1,118 @@
+"""What coordinator refuses, and what helps."""
+
+from __future__ import annotations
+
+from authpipe_sensitive import DomainError, Status
+
+
+class NotFoundError(DomainError):
+    """There is no such object in this workspace."""
+
+    reason = "NOT_FOUND"
+    status = Status.NOT_FOUND
+
+
+class MalformedError(DomainError):
+    """A field of the request is missing, too long or of another form; the metadata names it."""
+
+    reason = "REQUEST_MALFORMED"
+    status = Status.INVALID_ARGUMENT
+
+
+class UnknownProviderError(DomainError):
+    """The catalog has no such Provider. Give an issuer URL or explicit endpoints instead."""
+
+    reason = "PROVIDER_UNKNOWN"
+    status = Status.INVALID_ARGUMENT
+
+
+class EndpointError(DomainError):
+    """A Provider's endpoint is an https URL with a host, without user, fragment or control characters."""
+
+    reason = "ENDPOINT_NOT_ALLOWED"
+    status = Status.INVALID_ARGUMENT
+
+
+class RedirectUriError(DomainError):
+    """A redirect URI is an https URL (or a loopback one) without wildcard, user or fragment, and is compared exactly."""
+
+    reason = "REDIRECT_URI_NOT_ALLOWED"
+    status = Status.INVALID_ARGUMENT
+
+
+class InUseError(DomainError):
+    """Connections still use this provider configuration. Disconnect them first."""
+
+    reason = "PROVIDER_CONFIG_IN_USE"
+
+
+class SessionError(DomainError):
+    """The connect session is unknown or over; it lives ten minutes. Make a new one."""
+
+    reason = "CONNECT_SESSION_INVALID"
+    status = Status.NOT_FOUND
+
+
+class FlowError(DomainError):
+    """This answer fits no open flow of this browser: its state is unknown, used, over, or began elsewhere. Start again."""
+
+    reason = "FLOW_STATE_INVALID"
+    status = Status.PERMISSION_DENIED
+
+
+class IssuerMismatchError(DomainError):
+    """The answer came from another issuer than the flow began with, or does not say from which. Nothing was exchanged."""
+
+    reason = "FLOW_ISSUER_MISMATCH"
+    status = Status.PERMISSION_DENIED
+
+
+class ProviderDeniedError(DomainError):
+    """The Provider did not grant access: the account's owner said no, or the Provider refused the request."""
+
+    reason = "PROVIDER_DENIED"
+
+
+class ExchangeError(DomainError):
+    """The Provider did not exchange the code; the metadata says why. Check the client id and secret, and start again."""
+
+    reason = "CODE_EXCHANGE_FAILED"
+
+
+class DisconnectedError(DomainError):
+    """The connection is disconnected. Connect the account again."""
+
+    reason = "CONNECTION_DISCONNECTED"
+
+
+class NeedsReauthError(DomainError):
+    """The token ended and cannot be refreshed any more. The end user has to connect the account again."""
+
+    reason = "CONNECTION_NEEDS_REAUTH"
+
+
+class RefreshFailedError(DomainError):
+    """The token ended and the Provider did not refresh it just now; the metadata says why. Try again shortly."""
+
+    reason = "REFRESH_FAILED"
+    status = Status.UNAVAILABLE
+
+
+class RefreshTooSoonError(DomainError):
+    """This token was refreshed within the last ten seconds. Use what is stored, or try again shortly."""
+
+    reason = "REFRESH_TOO_SOON"
+    status = Status.RESOURCE_EXHAUSTED
+
+
+class NotRefreshableError(DomainError):
+    """This connection has no refresh token: there is nothing to refresh."""
+
+    reason = "CONNECTION_NOT_REFRESHABLE"
+
+
+class AuditUnavailableError(DomainError):
+    """The audit log cannot be reached, so nothing that enlarges access is begun. Try again shortly."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    status = Status.UNAVAILABLE

@@ -1,0 +1,1 @@
+"""Migrations of coordinator's database, run as its owner role."""

@@ -1,0 +1,202 @@
+"""Other services, in coordinator's own words: the worker, the stores, audit."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe.oauth.v1 import types_pb2, worker_pb2, worker_pb2_grpc
+from authpipe.types.v1 import records_pb2
+from authpipe_grants import thumbprint
+from authpipe_oauth_coordinator.domain.grants import Grants
+from authpipe_oauth_coordinator.domain.ports import Job
+from authpipe_oauth_coordinator.domain.words import Endpoints, RevokeOutcome, TokenOutcome
+from authpipe_oauth_coordinator.errors import AuditUnavailableError
+from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
+
+ResponseT = TypeVar("ResponseT")
+_KEY_CHANGED = "CONSUMER_KEY_CHANGED"
+
+
+class WorkerPeer:
+    """The worker. Grants are bound to its key, which it makes anew when it starts.
+
+    Args:
+        peer: The connection to it.
+        grants: Signs grants.
+    """
+
+    def __init__(self, peer: Peer[worker_pb2_grpc.WorkerAsyncStub], grants: Grants) -> None:
+        self._peer = peer
+        self._grants = grants
+        self._thumbprint = ""
+
+    async def discover(self, issuer: str, request_id: str) -> Endpoints:
+        """Fetches a Provider's metadata."""
+        request = worker_pb2.DiscoverRequest(issuer=issuer, request_id=request_id)
+        return from_wire_endpoints((await self._peer.call(lambda stub: stub.Discover, request)).endpoints)
+
+    async def prepare_flow(self, job: Job) -> str:
+        """Has a code verifier made and stored sealed; gives the challenge."""
+
+        async def call(wire: worker_pb2.Job) -> str:
+            request = worker_pb2.PrepareFlowRequest(job=wire)
+            return (await self._peer.call(lambda stub: stub.PrepareFlow, request)).code_challenge
+
+        return await self._with_grants(job, call)
+
+    async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:
+        """Has a code exchanged and the answer stored."""
+
+        async def call(wire: worker_pb2.Job) -> TokenOutcome:
+            request = worker_pb2.ExchangeCodeRequest(job=wire, code=code, redirect_uri=redirect_uri)
+            return _outcome((await self._peer.call(lambda stub: stub.ExchangeCode, request)).outcome)
+
+        return await self._with_grants(job, call)
+
+    async def refresh(self, job: Job) -> TokenOutcome:
+        """Has a token refreshed and the answer stored."""
+
+        async def call(wire: worker_pb2.Job) -> TokenOutcome:
+            request = worker_pb2.RefreshRequest(job=wire)
+            return _outcome((await self._peer.call(lambda stub: stub.Refresh, request)).outcome)
+
+        return await self._with_grants(job, call)
+
+    async def revoke(self, job: Job) -> RevokeOutcome:
+        """Has a connection's tokens revoked."""
+
+        async def call(wire: worker_pb2.Job) -> RevokeOutcome:
+            response = await self._peer.call(lambda stub: stub.Revoke, worker_pb2.RevokeRequest(job=wire))
+            return RevokeOutcome(response.revoked, response.failure, response.retryable)
+
+        return await self._with_grants(job, call)
+
+    async def _with_grants(self, job: Job, call: Callable[[worker_pb2.Job], Awaitable[ResponseT]]) -> ResponseT:
+        if not self._thumbprint:
+            await self._learn_key()
+        try:
+            return await call(self._wire(job))
+        except PeerRefused as error:
+            # A worker that was restarted says so before it does anything, so once more is safe.
+            if error.reason != _KEY_CHANGED:
+                raise
+            await self._learn_key()
+            return await call(self._wire(job))
+
+    async def _learn_key(self) -> None:
+        request = worker_pb2.GetConsumerKeyRequest()
+        response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
+        self._thumbprint = thumbprint(response.public_key)
+
+    def _wire(self, job: Job) -> worker_pb2.Job:
+        sign = self._grants
+        return worker_pb2.Job(
+            workspace_id=job.acting.workspace,
+            connection_id=job.connection_id,
+            provider_config_id=job.config.id,
+            provider=job.config.provider,
+            hosts_digest=job.config.hosts,
+            endpoints=to_wire_endpoints(job.endpoints),
+            client_id=job.config.client_id,
+            client_grant=sign.for_client(job.acting, job.config.id, self._thumbprint) if job.authenticate else "",
+            credential_grant=sign.for_credential(
+                job.purpose, job.acting, job.connection_id, self._thumbprint, fence=job.fence, forced=job.forced
+            ),
+            fence=job.fence,
+            request_id=job.acting.request_id,
+            consumer_thumbprint=self._thumbprint,
+            scopes=job.scopes,
+        )
+
+
+class _StoreStub(Protocol):
+    @property
+    def WithholdRecords(self) -> Callable[..., Awaitable[records_pb2.WithholdRecordsResponse]]: ...  # noqa: N802
+    @property
+    def DeleteRecords(self) -> Callable[..., Awaitable[records_pb2.DeleteRecordsResponse]]: ...  # noqa: N802
+
+
+class StorePeer:
+    """vault or clientsecrets.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[_StoreStub]) -> None:
+        self._peer = peer
+
+    async def withhold(self, workspace: str, connection: str, request_id: str) -> None:
+        """Stops serving."""
+        request = records_pb2.WithholdRecordsRequest(
+            workspace_id=workspace, connection_id=connection, request_id=request_id
+        )
+        await self._peer.call_idempotent(lambda stub: stub.WithholdRecords, request)
+
+    async def delete(self, workspace: str, connection: str, request_id: str) -> None:
+        """Erases."""
+        request = records_pb2.DeleteRecordsRequest(
+            workspace_id=workspace, connection_id=connection, request_id=request_id
+        )
+        await self._peer.call_idempotent(lambda stub: stub.DeleteRecords, request)
+
+
+class AuditPeer:
+    """The audit log.
+
+    Args:
+        peer: The connection to audit.
+    """
+
+    def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
+        self._peer = peer
+
+    async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
+        """Delivers events; returns when they are durable there."""
+        request = audit_pb2.AppendRequest(events=events, first_sequence=first_sequence)
+        await self._peer.call(lambda stub: stub.Append, request)
+
+    async def require_reachable(self) -> None:
+        """Returns when the log and its database take events now.
+
+        Raises:
+            AuditUnavailableError: They do not.
+        """
+        try:
+            await self.append([], 0)
+        except PeerUnavailable:
+            raise AuditUnavailableError from None
+        except PeerRefused:
+            raise AuditUnavailableError from None
+
+
+def to_wire_endpoints(endpoints: Endpoints) -> types_pb2.ProviderEndpoints:
+    """Gives endpoints as they go over the wire."""
+    return types_pb2.ProviderEndpoints(
+        issuer=endpoints.issuer,
+        authorization_endpoint=endpoints.authorization_endpoint,
+        token_endpoint=endpoints.token_endpoint,
+        revocation_endpoint=endpoints.revocation_endpoint,
+        token_endpoint_auth_method=endpoints.auth_method,
+        iss_required=endpoints.iss_required,
+    )
+
+
+def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
+    """Gives endpoints as they came over the wire."""
+    return Endpoints(
+        wire.issuer,
+        wire.authorization_endpoint,
+        wire.token_endpoint,
+        wire.revocation_endpoint,
+        wire.token_endpoint_auth_method,
+        wire.iss_required,
+    )
+
+
+def _outcome(wire: worker_pb2.TokenOutcome) -> TokenOutcome:
+    expires = wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None
+    return TokenOutcome(wire.failure, tuple(wire.scopes), expires, wire.refreshable, wire.retry_after_seconds)

@@ -1,0 +1,271 @@
+"""The wire side of coordinator: protobuf to rules and back. The workspace comes from the grant, never from a request."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from authpipe.oauth.v1 import coordinator_pb2 as pb
+from authpipe.oauth.v1 import types_pb2
+from authpipe_grants import Grant, GrantError
+from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
+from authpipe_oauth_coordinator.domain.ports import Store
+from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
+from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
+from authpipe_oauth_coordinator.errors import MalformedError
+from authpipe_oauth_coordinator.peers import from_wire_endpoints, to_wire_endpoints
+from authpipe_rpc import current_caller
+from authpipe_sensitive import Label
+
+_USUAL_PAGE, _LONGEST_PAGE = 50, 200
+_STATES = {
+    State.ACTIVE: types_pb2.CONNECTION_STATE_ACTIVE,
+    State.NEEDS_REAUTH: types_pb2.CONNECTION_STATE_NEEDS_REAUTH,
+    State.DISCONNECTING: types_pb2.CONNECTION_STATE_DISCONNECTING,
+    State.DISCONNECTED: types_pb2.CONNECTION_STATE_DISCONNECTED,
+}
+_KINDS = {
+    Kind.OAUTH2: types_pb2.CONNECTION_KIND_OAUTH2,
+    Kind.API_KEY: types_pb2.CONNECTION_KIND_API_KEY,
+    Kind.BASIC: types_pb2.CONNECTION_KIND_BASIC,
+    Kind.WEBHOOK_SECRET: types_pb2.CONNECTION_KIND_WEBHOOK_SECRET,
+}
+_KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+
+
+class CoordinatorServicer:
+    """Serves Coordinator.
+
+    Args:
+        configs: The rules over provider configurations.
+        flows: The rules over flows.
+        connections: The rules over connections.
+        store: coordinator's own tables, for lists.
+        verify: Verifies grants.
+        audience: What a grant must name to act here.
+    """
+
+    def __init__(  # noqa: PLR0913  # required means argument
+        self,
+        configs: ProviderConfigs,
+        flows: Flows,
+        connections: Connections,
+        store: Store,
+        verify: Callable[[str], Grant],
+        audience: str,
+    ) -> None:
+        self._configs = configs
+        self._flows = flows
+        self._connections = connections
+        self._store = store
+        self._verify = verify
+        self._audience = audience
+
+    async def DraftProviderConfig(self, request: pb.DraftProviderConfigRequest, _: object) -> pb.DraftProviderConfigResponse:  # noqa: N802, E501
+        """Pins a Provider's endpoints under a new id."""
+        acting = self._acting(request.grant, request.request_id, "draft_provider_config")
+        endpoints = from_wire_endpoints(request.endpoints) if request.HasField("endpoints") else None
+        draft = Draft(
+            request.provider,
+            request.issuer,
+            endpoints,
+            request.client_id,
+            tuple(request.scopes),
+            tuple(request.redirect_uris),
+            request.display_name,
+        )
+        return pb.DraftProviderConfigResponse(provider_config=_config(await self._configs.draft(acting, draft)))
+
+    async def ActivateProviderConfig(self, request: pb.ActivateProviderConfigRequest, _: object) -> pb.ActivateProviderConfigResponse:  # noqa: N802, E501
+        """Makes a draft usable."""
+        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        return pb.ActivateProviderConfigResponse(provider_config=_config(await self._configs.activate(acting, request.id)))
+
+    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, _: object) -> pb.GetProviderConfigResponse:  # noqa: N802
+        """Gives one provider configuration."""
+        acting = self._acting(request.grant, "", "read_provider_configs")
+        return pb.GetProviderConfigResponse(provider_config=_config(await self._configs.get(acting, request.id)))
+
+    async def ListProviderConfigs(self, request: pb.ListProviderConfigsRequest, _: object) -> pb.ListProviderConfigsResponse:  # noqa: N802, E501
+        """Lists provider configurations."""
+        acting = self._acting(request.grant, "", "read_provider_configs")
+        size = _page(request.page_size)
+        found = await self._store.list_configs(acting.workspace, size + 1, request.page_token)
+        token = found[size - 1].id if len(found) > size else ""
+        return pb.ListProviderConfigsResponse(provider_configs=map(_config, found[:size]), next_page_token=token)
+
+    async def UpdateProviderConfig(self, request: pb.UpdateProviderConfigRequest, _: object) -> pb.UpdateProviderConfigResponse:  # noqa: N802, E501
+        """Changes a provider configuration."""
+        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        changed = await self._configs.update(
+            acting, request.id, tuple(request.scopes), tuple(request.redirect_uris), request.display_name
+        )
+        return pb.UpdateProviderConfigResponse(provider_config=_config(changed))
+
+    async def DeleteProviderConfig(self, request: pb.DeleteProviderConfigRequest, _: object) -> pb.DeleteProviderConfigResponse:  # noqa: N802, E501
+        """Deletes a provider configuration."""
+        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        await self._configs.delete(acting, request.id)
+        return pb.DeleteProviderConfigResponse()
+
+    async def CreateConnectSession(self, request: pb.CreateConnectSessionRequest, _: object) -> pb.CreateConnectSessionResponse:  # noqa: N802, E501
+        """Makes a connect session."""
+        acting = self._acting(request.grant, request.request_id, "create_connect_session")
+        token, session = await self._flows.create_session(
+            acting, request.end_user_id, tuple(request.provider_config_ids)
+        )
+        return pb.CreateConnectSessionResponse(session_token=token, expire_time=_time(session.expires_at))
+
+    async def GetConnectSession(self, request: pb.GetConnectSessionRequest, _: object) -> pb.GetConnectSessionResponse:  # noqa: N802
+        """Gives what the hosted page shows."""
+        configs = await self._flows.choices(request.session_token)
+        return pb.GetConnectSessionResponse(
+            choices=[
+                pb.ProviderChoice(
+                    provider_config_id=config.id,
+                    display_name=config.display_name,
+                    authorization_origin=authorization_origin(config),
+                )
+                for config in configs
+            ]
+        )
+
+    async def BeginFlow(self, request: pb.BeginFlowRequest, _: object) -> pb.BeginFlowResponse:  # noqa: N802
+        """Begins a flow."""
+        url = await self._flows.begin(
+            request.session_token,
+            request.provider_config_id,
+            request.browser_binding,
+            request.redirect_uri,
+            request.request_id,
+        )
+        return pb.BeginFlowResponse(authorization_url=url)
+
+    async def CompleteFlow(self, request: pb.CompleteFlowRequest, _: object) -> pb.CompleteFlowResponse:  # noqa: N802
+        """Ends a flow."""
+        callback = Callback(
+            request.state,
+            request.browser_binding,
+            request.code,
+            request.iss,
+            request.provider_refused,
+            request.request_id,
+        )
+        connection = await self._flows.complete(callback)
+        return pb.CompleteFlowResponse(connection_id=connection.id, provider=connection.provider)
+
+    async def DraftConnection(self, request: pb.DraftConnectionRequest, _: object) -> pb.DraftConnectionResponse:  # noqa: N802
+        """Reserves an id for an import."""
+        acting = self._acting(request.grant, request.request_id, "draft_connection")
+        kind = _KINDS_BACK.get(request.kind)
+        if kind is None:
+            raise MalformedError(field=Label("kind"))
+        connection = await self._connections.draft(
+            acting,
+            kind,
+            request.end_user_id,
+            request.provider,
+            request.provider_config_id,
+            tuple(request.allowed_hosts),
+        )
+        return pb.DraftConnectionResponse(
+            connection_id=connection.id, provider=connection.provider, hosts_digest=connection.hosts
+        )
+
+    async def ActivateConnection(self, request: pb.ActivateConnectionRequest, _: object) -> pb.ActivateConnectionResponse:  # noqa: N802, E501
+        """Makes an imported connection usable."""
+        acting = self._acting(request.grant, request.request_id, "import_connection", request.connection_id)
+        expires = request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None
+        outcome = TokenOutcome("", tuple(request.scopes), expires, request.refreshable)
+        connection = await self._connections.activate(acting, request.connection_id, outcome)
+        return pb.ActivateConnectionResponse(connection=_connection(connection))
+
+    async def GetConnection(self, request: pb.GetConnectionRequest, _: object) -> pb.GetConnectionResponse:  # noqa: N802
+        """Gives one connection."""
+        acting = self._acting(request.grant, "", "read_connections")
+        return pb.GetConnectionResponse(connection=_connection(await self._connections.get(acting, request.id)))
+
+    async def ListConnections(self, request: pb.ListConnectionsRequest, _: object) -> pb.ListConnectionsResponse:  # noqa: N802
+        """Lists connections."""
+        acting = self._acting(request.grant, "", "read_connections")
+        size = _page(request.page_size)
+        found = await self._store.list_connections(
+            acting.workspace, request.end_user_id, size + 1, request.page_token
+        )
+        token = found[size - 1].id if len(found) > size else ""
+        return pb.ListConnectionsResponse(connections=map(_connection, found[:size]), next_page_token=token)
+
+    async def EnsureFresh(self, request: pb.EnsureFreshRequest, _: object) -> pb.EnsureFreshResponse:  # noqa: N802
+        """Refreshes unless fresh."""
+        if request.force:
+            acting = self._acting(request.grant, request.request_id, "refresh", request.connection_id)
+        else:
+            acting = self._acting(request.grant, request.request_id, "serve")
+        min_ttl = dt.timedelta(seconds=max(0, min(request.min_ttl_seconds, 86_400)))
+        connection, refreshed = await self._connections.ensure_fresh(
+            acting, request.connection_id, min_ttl, force=request.force
+        )
+        response = pb.EnsureFreshResponse(refreshed=refreshed, connection=_connection(connection))
+        if connection.expires_at is not None:
+            response.expire_time.FromDatetime(connection.expires_at)
+        return response
+
+    async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:  # noqa: N802
+        """Disconnects."""
+        acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
+        connection = await self._connections.disconnect(acting, request.connection_id)
+        return pb.DisconnectResponse(connection=_connection(connection))
+
+    def _acting(self, token: str, request_id: str, act: str, target: str = "") -> Acting:
+        """Says on whose behalf, from a grant that authority signed for this act, for whoever calls."""
+        grant = self._verify(token)
+        signed_here = grant.issuer == "gateway/authority" and self._audience in grant.audience
+        if not signed_here or grant.purpose != f"manage.{act}" or grant.consumer != current_caller():
+            raise GrantError
+        if target and target not in grant.connections:
+            raise GrantError
+        return Acting(grant.workspace, grant.actor, request_id)
+
+
+def _page(size: int) -> int:
+    return min(size, _LONGEST_PAGE) if size > 0 else _USUAL_PAGE
+
+
+def _time(moment: dt.datetime) -> Timestamp:
+    wire = Timestamp()
+    wire.FromDatetime(moment)
+    return wire
+
+
+def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
+    return types_pb2.ProviderConfig(
+        id=config.id,
+        provider=config.provider,
+        display_name=config.display_name,
+        client_id=config.client_id,
+        scopes=config.scopes,
+        redirect_uris=config.redirect_uris,
+        endpoints=to_wire_endpoints(config.endpoints),
+        create_time=_time(config.created_at),
+        hosts_digest=config.hosts,
+    )
+
+
+def _connection(connection: Connection) -> types_pb2.Connection:
+    return types_pb2.Connection(
+        id=connection.id,
+        state=_STATES[connection.state],
+        state_reason=connection.state_reason,
+        kind=_KINDS[connection.kind],
+        provider=connection.provider,
+        provider_config_id=connection.provider_config_id,
+        end_user_id=connection.end_user_id,
+        scopes=connection.scopes,
+        expire_time=_time(connection.expires_at) if connection.expires_at else None,
+        refreshable=connection.refreshable,
+        create_time=_time(connection.created_at),
+        state_time=_time(connection.state_at),
+    )

@@ -1,0 +1,65 @@
+"""Puts the worker together; the only place that knows all of its rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from typing import Any
+
+from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+
+from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
+from authpipe.oauth.v1 import worker_pb2, worker_pb2_grpc
+from authpipe.vault.v1 import vault_pb2_grpc
+from authpipe_consumer import RecordClient
+from authpipe_grants import ConsumerKey, TrustAnchor
+from authpipe_oauth_worker.config import Config
+from authpipe_oauth_worker.domain.discovery import discover
+from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.egress import Egress
+from authpipe_oauth_worker.servicer import WorkerServicer
+from authpipe_sensitive import Label
+from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+
+async def serve(config: Config, stop: asyncio.Event) -> None:
+    """Serves the worker until told to stop."""
+    name = Label("oauth/worker")
+    files = config.files
+    configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    key = ConsumerKey()
+    anchor = TrustAnchor(files.ca.read_bytes(), files.trust_domain)
+    vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
+    client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
+    where = (config.deployment, config.region)
+    egress = Egress(
+        config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback
+    )
+    jobs = Jobs(
+        RecordClient(vault, key, anchor, *where, "user-credentials", _now),
+        RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),
+        egress,
+        _now,
+        os.urandom,
+    )
+    health = Health()
+    server = RpcServer(name, config.server, files, health)
+    server.add(
+        worker_pb2.DESCRIPTOR.services_by_name["Worker"],
+        worker_pb2_grpc.add_WorkerServicer_to_server,
+        WorkerServicer(jobs, lambda issuer: discover(issuer, egress.get), key),
+    )
+    await server.start()
+    await health.serve()
+    await stop.wait()
+    await server.stop()
+    await egress.close()
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+if __name__ == "__main__":
+    run_process("worker", Config, serve)

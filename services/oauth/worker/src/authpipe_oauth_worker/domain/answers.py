@@ -1,0 +1,177 @@
+"""Judging what a Provider answered; sending is elsewhere, so that a stored answer can be judged again after a crash.
+
+Nothing of an answer is shown: a failure is a word of the list below, never the Provider's text, which may echo our own
+secret (case 21).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from authpipe_sensitive import Secret
+
+# RFC 6749, section 5.2, and what Providers send in its place.
+_ERRORS = {
+    "invalid_request": "INVALID_REQUEST",
+    "invalid_client": "INVALID_CLIENT",
+    "invalid_grant": "INVALID_GRANT",
+    "unauthorized_client": "UNAUTHORIZED_CLIENT",
+    "unsupported_grant_type": "UNSUPPORTED_GRANT_TYPE",
+    "invalid_scope": "INVALID_SCOPE",
+    "bad_verification_code": "INVALID_GRANT",
+    "bad_refresh_token": "INVALID_GRANT",
+    "incorrect_client_credentials": "INVALID_CLIENT",
+    "unsupported_token_type": "UNSUPPORTED_TOKEN_TYPE",
+    "temporarily_unavailable": "PROVIDER_UNAVAILABLE",
+    "server_error": "PROVIDER_UNAVAILABLE",
+}
+# RFC 6749, appendix A.12: access-token = 1*VSCHAR. No CR, LF or NUL reaches a header of our customers.
+_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
+_LONGEST_LIFE = 10 * 365 * 86_400
+_OK = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer as it came.
+
+    Args:
+        status: The HTTP status.
+        body: The body, as it is sealed before anybody judges it.
+        retry_after_seconds: What the Provider asked for; 0: nothing.
+    """
+
+    status: int
+    body: Secret
+    retry_after_seconds: int
+
+    def encode(self) -> bytearray:
+        """Gives the answer as it is sealed: status (2, big-endian) ‖ Retry-After (4, big-endian) ‖ body."""
+        head = self.status.to_bytes(2, "big") + self.retry_after_seconds.to_bytes(4, "big")
+        return bytearray(head) + self.body.expose()
+
+    @classmethod
+    def decode(cls, sealed: Secret) -> Answer:
+        """Reads an answer that was sealed."""
+        data = sealed.expose()
+        return cls(int.from_bytes(data[:2], "big"), Secret(data[6:]), int.from_bytes(data[2:6], "big"))
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A good token answer (RFC 6749, section 5.1).
+
+    Args:
+        access_token: The access token.
+        refresh_token: The refresh token; None: the Provider sent none, the old one stays.
+        life_seconds: How long the access token lives; None: it does not say.
+        scopes: The scopes granted; empty: as asked for.
+    """
+
+    access_token: Secret
+    refresh_token: Secret | None
+    life_seconds: int | None
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A bad answer.
+
+    Args:
+        reason: A word of a closed list.
+        retryable: Whether the same request may work later.
+    """
+
+    reason: str
+    retryable: bool
+
+
+def judge_tokens(answer: Answer) -> Tokens | Failure:
+    """Judges a token answer."""
+    data = _parse(answer)
+    if isinstance(data, Failure):
+        return data
+    if answer.status != _OK or "error" in data:
+        return _failure(answer, data)
+    access_token, refresh_token = data.get("access_token"), data.get("refresh_token")
+    if not isinstance(access_token, str) or _TOKEN.fullmatch(access_token) is None:
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    if refresh_token not in (None, "") and (
+        not isinstance(refresh_token, str) or _TOKEN.fullmatch(refresh_token) is None
+    ):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    # RFC 6749, section 7.1: a token of a type that we do not understand must not be used.
+    token_type = data.get("token_type")
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        return Failure("TOKEN_TYPE_UNKNOWN", retryable=False)
+    life = _life(data.get("expires_in"))
+    if isinstance(life, Failure):
+        return life
+    scope = data.get("scope", "")
+    scopes = tuple(re.split(r"[ ,]+", scope.strip())) if isinstance(scope, str) and scope.strip() else ()
+    return Tokens(
+        Secret(access_token.encode()), Secret(refresh_token.encode()) if refresh_token else None, life, scopes[:100]
+    )
+
+
+def judge_revocation(answer: Answer) -> Failure | None:
+    """Judges the answer to a revocation (RFC 7009, section 2.2); None: revoked, or there was nothing to revoke."""
+    if answer.status in {200, 204}:
+        return None
+    data = _parse(answer)
+    failure = data if isinstance(data, Failure) else _failure(answer, data)
+    # RFC 7009, section 2.2: an invalid token does not cause an error; some Providers send one all the same.
+    return None if failure.reason == "INVALID_GRANT" else failure
+
+
+def judge_metadata(answer: Answer) -> dict[str, Any] | Failure:
+    """Judges an issuer's metadata (RFC 8414, section 3.2)."""
+    if answer.status != _OK:
+        return Failure(f"STATUS_{answer.status}", retryable=answer.status >= 500)
+    return _parse(answer)
+
+
+def _parse(answer: Answer) -> dict[str, Any] | Failure:
+    try:
+        data = json.loads(bytes(answer.body.expose()).decode(), object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        if answer.status >= 500 or answer.status == 429:
+            return Failure("PROVIDER_UNAVAILABLE", retryable=True)
+        reason = "PROVIDER_REDIRECTS" if 300 <= answer.status < 400 else "PROVIDER_ANSWER_MALFORMED"
+        return Failure(reason, retryable=False)
+    return data if isinstance(data, dict) else Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("A name stands twice.")
+    return data
+
+
+def _failure(answer: Answer, data: dict[str, Any]) -> Failure:
+    code = data.get("error")
+    reason = _ERRORS.get(code) if isinstance(code, str) else None
+    if answer.status >= 500 or answer.status == 429 or reason == "PROVIDER_UNAVAILABLE":
+        return Failure("PROVIDER_UNAVAILABLE", retryable=True)
+    if reason is None:
+        reason = "INVALID_CLIENT" if answer.status == 401 else "PROVIDER_REFUSED"
+    return Failure(reason, retryable=False)
+
+
+def _life(value: object) -> int | None | Failure:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    try:
+        life = int(float(value))
+    except (ValueError, OverflowError):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    if not 0 <= life <= _LONGEST_LIFE:
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    return life

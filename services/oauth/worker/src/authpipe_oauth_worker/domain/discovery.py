@@ -1,0 +1,74 @@
+"""Metadata of an issuer (RFC 8414; OpenID Connect Discovery 1.0): fetched once, when a provider configuration is made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from authpipe_oauth_worker.domain.answers import Answer, Failure, judge_metadata
+from authpipe_oauth_worker.errors import DiscoveryError
+from authpipe_sensitive import Label
+
+_METHODS = ("client_secret_basic", "client_secret_post", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What we use of an issuer's metadata."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    revocation_endpoint: str
+    auth_method: str
+    iss_required: bool
+
+
+async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]]) -> Metadata:
+    """Fetches metadata, at OpenID Connect's address first, which most Providers have.
+
+    Raises:
+        DiscoveryError: It cannot be fetched or used.
+        EgressError: The issuer cannot be reached.
+    """
+    parts = urlsplit(issuer)
+    path = parts.path.rstrip("/")
+    addresses = (
+        f"{path}/.well-known/openid-configuration",
+        f"/.well-known/oauth-authorization-server{path}",
+    )
+    found: dict[str, Any] | Failure = Failure("NOT_FETCHED", retryable=False)
+    for address in addresses:
+        answer = await get(urlunsplit((parts.scheme, parts.netloc, address, "", "")))
+        found = judge_metadata(answer)
+        if not isinstance(found, Failure):
+            return _use(issuer, found)
+    assert isinstance(found, Failure)  # noqa: S101  # the loop returns otherwise
+    raise DiscoveryError(cause=Label(found.reason))
+
+
+def _use(issuer: str, data: dict[str, Any]) -> Metadata:
+    # RFC 8414, section 3.3: another issuer in the document is an attack or a mistake.
+    if data.get("issuer") != issuer:
+        raise DiscoveryError(cause=Label("ISSUER_DIFFERS"))
+    authorization, token = _text(data, "authorization_endpoint"), _text(data, "token_endpoint")
+    revocation = _text(data, "revocation_endpoint") if data.get("revocation_endpoint") else ""
+    iss_required = data.get("authorization_response_iss_parameter_supported") is True
+    # Mix-up (RFC 9700, section 4.4): without `iss` in its answers, an issuer may not send browsers to another's host,
+    # whose codes would then come to its own token endpoint.
+    if not iss_required and urlsplit(authorization).hostname != urlsplit(issuer).hostname:
+        raise DiscoveryError(cause=Label("AUTHORIZATION_ENDPOINT_OF_ANOTHER_HOST"))
+    offered = data.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+    method = next((each for each in _METHODS if isinstance(offered, list) and each in offered), None)
+    if method is None:
+        raise DiscoveryError(cause=Label("NO_KNOWN_CLIENT_AUTHENTICATION"))
+    return Metadata(issuer, authorization, token, revocation, method, iss_required)
+
+
+def _text(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise DiscoveryError(cause=Label("ENDPOINT_MISSING"))
+    return value

@@ -1,0 +1,280 @@
+"""The jobs: exchange, refresh, revoke. Each is one story: preflight, one request, seal, then judge (ARCHITECTURE §7)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from authpipe_consumer import Opened, RecordClient, SealedRecord, Sealing, Want, WriteKey
+from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_revocation, judge_tokens
+from authpipe_oauth_worker.domain.credentials import access_payload
+from authpipe_oauth_worker.errors import HostError
+from authpipe_sensitive import DomainError, Secret, mask
+
+_WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a job may go."""
+
+    token: str
+    revocation: str
+    auth_method: str
+    hosts: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job says.
+
+    Args:
+        workspace: The tenant.
+        connection: The connection.
+        config: The provider configuration.
+        provider: The Provider, for the context.
+        endpoints: Where it may go.
+        client_id: The OAuth client id.
+        client_grant: To open the client secret; empty: a public client.
+        credential_grant: To open and write the connection's records.
+        fence: The fence of the lease; 0: none.
+        request_id: The request.
+        scopes: What an answer without `scope` means.
+    """
+
+    workspace: str
+    connection: str
+    config: str
+    provider: str
+    endpoints: Endpoints
+    client_id: str
+    client_grant: str
+    credential_grant: str
+    fence: int
+    request_id: str
+    scopes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a job; `failure` empty: stored."""
+
+    failure: str
+    scopes: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+    refreshable: bool = False
+    retry_after_seconds: int = 0
+
+
+class Sender(Protocol):
+    """The way out."""
+
+    async def post_form(
+        self, url: str, form: Mapping[str, Secret | str], client_id: str, client_secret: Secret | None, method: str
+    ) -> Answer:
+        """Sends a form once."""
+
+
+class Jobs:
+    """Carries out jobs.
+
+    Args:
+        vault: The consumer of user credentials.
+        secrets: The consumer of client secrets.
+        egress: The way out.
+        clock: Gives the time, with zone.
+        randomness: Gives random bytes.
+    """
+
+    def __init__(
+        self,
+        vault: RecordClient,
+        secrets: RecordClient,
+        egress: Sender,
+        clock: Callable[[], datetime],
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        self._vault = vault
+        self._secrets = secrets
+        self._egress = egress
+        self._clock = clock
+        self._randomness = randomness
+
+    async def prepare_flow(self, job: Job) -> str:
+        """Makes a code verifier, stores it sealed, gives its challenge (RFC 7636, sections 4.1 and 4.2)."""
+        verifier = base64.urlsafe_b64encode(self._randomness(32)).rstrip(b"=")
+        keys = await self._vault.prepare(
+            job.workspace, job.connection, [RecordClass.CODE_VERIFIER], job.credential_grant, job.request_id
+        )
+        record = self._vault.seal(keys[RecordClass.CODE_VERIFIER], self._sealing(job), verifier)
+        await self._vault.put([record], [], job.credential_grant, job.request_id)
+        return base64.urlsafe_b64encode(hashlib.sha256(verifier).digest()).rstrip(b"=").decode()
+
+    async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> Outcome:
+        """Exchanges an authorization code (RFC 6749, section 4.1.3)."""
+        # Step 1: preflight. What cannot be opened or written later is not begun.
+        secret = await self._client_secret(job)
+        verifier = await self._open(job, RecordClass.CODE_VERIFIER)
+        keys = await self._prepare(job)
+        # Step 2: one request; nothing repeats it.
+        form: dict[str, Secret | str] = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier.plaintext,
+        }
+        with verifier.plaintext:
+            answer = await self._send(job, form, secret)
+        # Step 3: seal, commit, then judge. The verifier is used up.
+        consumed = [RecordClass.CODE_VERIFIER]
+        return await self._keep(job, answer, keys, consumed)
+
+    async def refresh(self, job: Job) -> Outcome:
+        """Uses a refresh token (RFC 6749, section 6), unless an answer of an earlier attempt waits to be judged."""
+        # Step 1: preflight, before the token is spent (promise P36, case 24).
+        secret = await self._client_secret(job)
+        waiting = await self._vault.open([self._want(job, RecordClass.ANSWER)])
+        old = await self._open(job, RecordClass.REFRESH)
+        keys = await self._prepare(job)
+        # Step 2: an answer that was sealed before a crash is the answer; the token in it must not be spent again.
+        if isinstance(waiting[0], Opened):
+            with old.plaintext:
+                return await self._judge(job, Answer.decode(waiting[0].plaintext), keys, [RecordClass.ANSWER])
+        # Step 3: one request; nothing repeats it.
+        form: dict[str, Secret | str] = {"grant_type": "refresh_token", "refresh_token": old.plaintext}
+        with old.plaintext:
+            answer = await self._send(job, form, secret)
+        # Step 4: seal, commit, then judge.
+        return await self._keep(job, answer, keys, [])
+
+    async def revoke(self, job: Job) -> Failure | None:
+        """Revokes a connection's tokens (RFC 7009); None: done, or there is nothing to revoke or no way to.
+
+        The refresh token first: at most Providers its access tokens end with it.
+        """
+        if not job.endpoints.revocation:
+            return None
+        secret = await self._client_secret(job)
+        worst: Failure | None = None
+        wanted = [(RecordClass.REFRESH, "refresh_token"), (RecordClass.ACCESS, "access_token")]
+        opened = await self._vault.open([self._want(job, each) for each, _ in wanted])
+        for (record_class, hint), found in zip(wanted, opened, strict=True):
+            if isinstance(found, DomainError):
+                if found.reason == "RECORD_NOT_FOUND":
+                    continue
+                raise found
+            self._require_hosts(job, found)
+            with found.plaintext:
+                token = _token_of(record_class, found.plaintext)
+                form: dict[str, Secret | str] = {"token": token, "token_type_hint": hint}
+                try:
+                    answer = await self._egress.post_form(
+                        job.endpoints.revocation, form, job.client_id, secret, job.endpoints.auth_method
+                    )
+                except DomainError as error:
+                    return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
+            failure = judge_revocation(answer)
+            if failure is not None and not (failure.reason == "UNSUPPORTED_TOKEN_TYPE" and hint == "access_token"):
+                worst = failure
+        return worst
+
+    async def _keep(
+        self,
+        job: Job,
+        answer: Answer | Failure,
+        keys: dict[RecordClass, WriteKey],
+        consumed: list[RecordClass],
+    ) -> Outcome:
+        if isinstance(answer, Failure):
+            return Outcome(answer.reason)
+        sealed = self._vault.seal(keys[RecordClass.ANSWER], self._sealing(job), answer.encode())
+        await self._vault.put([sealed], [], job.credential_grant, job.request_id)
+        return await self._judge(job, answer, keys, [*consumed, RecordClass.ANSWER])
+
+    async def _judge(
+        self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], consumed: list[RecordClass]
+    ) -> Outcome:
+        ended = [(job.workspace, job.connection, each) for each in consumed]
+        judged = judge_tokens(answer)
+        if isinstance(judged, Failure):
+            await self._vault.put([], ended, job.credential_grant, job.request_id)
+            return Outcome(judged.reason, retry_after_seconds=answer.retry_after_seconds)
+        records, outcome = self._seal_tokens(job, judged, keys)
+        await self._vault.put(records, ended, job.credential_grant, job.request_id)
+        return outcome
+
+    def _seal_tokens(self, job: Job, tokens: Tokens, keys: dict[RecordClass, WriteKey]) -> tuple[list[SealedRecord], Outcome]:
+        expires_at = None
+        if tokens.life_seconds is not None:
+            expires_at = self._clock() + timedelta(seconds=tokens.life_seconds)
+        masked = mask(tokens.access_token.expose())
+        scopes = tokens.scopes or job.scopes
+        payload = access_payload(tokens, scopes, expires_at)
+        sealing = self._sealing(job, masked=masked, expires_at=expires_at)
+        records = [self._vault.seal(keys[RecordClass.ACCESS], sealing, payload)]
+        payload[:] = bytes(len(payload))
+        # A refresh token that is absent or empty: the old one stays (RFC 6749, section 6).
+        if tokens.refresh_token is not None:
+            with tokens.refresh_token:
+                sealing = self._sealing(job)
+                records.append(self._vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token.expose()))
+        tokens.access_token.destroy()
+        refreshable = tokens.refresh_token is not None or job.fence > 0
+        return records, Outcome("", scopes, expires_at, refreshable)
+
+    async def _send(self, job: Job, form: Mapping[str, Secret | str], secret: Secret | None) -> Answer | Failure:
+        try:
+            return await self._egress.post_form(
+                job.endpoints.token, form, job.client_id, secret, job.endpoints.auth_method
+            )
+        except DomainError as error:
+            return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
+        finally:
+            if secret is not None:
+                secret.destroy()
+
+    async def _client_secret(self, job: Job) -> Secret | None:
+        if not job.client_grant:
+            return None
+        want = Want(job.workspace, job.config, RecordClass.CLIENT_SECRET, job.client_grant, job.request_id)
+        found = (await self._secrets.open([want]))[0]
+        if isinstance(found, DomainError):
+            raise found
+        self._require_hosts(job, found)
+        return found.plaintext
+
+    async def _open(self, job: Job, record_class: RecordClass) -> Opened:
+        found = (await self._vault.open([self._want(job, record_class)]))[0]
+        if isinstance(found, DomainError):
+            raise found
+        self._require_hosts(job, found)
+        return found
+
+    async def _prepare(self, job: Job) -> dict[RecordClass, WriteKey]:
+        return await self._vault.prepare(
+            job.workspace, job.connection, _WRITES, job.credential_grant, job.request_id
+        )
+
+    def _want(self, job: Job, record_class: RecordClass) -> Want:
+        return Want(job.workspace, job.connection, record_class, job.credential_grant, job.request_id)
+
+    def _require_hosts(self, job: Job, opened: Opened) -> None:
+        # What is sealed says where it may go; the job, which came from a database, does not.
+        if opened.hosts != hosts_digest(job.endpoints.hosts) or opened.provider != job.provider:
+            opened.plaintext.destroy()
+            raise HostError
+
+    def _sealing(self, job: Job, *, masked: str = "…", expires_at: datetime | None = None) -> Sealing:
+        return Sealing(job.provider, hosts_digest(job.endpoints.hosts), masked, expires_at, job.fence)
+
+
+def _token_of(record_class: RecordClass, plaintext: Secret) -> Secret:
+    if record_class is RecordClass.REFRESH:
+        return Secret(plaintext.expose())
+    return Secret(json.loads(bytes(plaintext.expose()))["access_token"].encode())

@@ -1,0 +1,32 @@
+"""What the worker refuses, and what helps."""
+
+from __future__ import annotations
+
+from authpipe_sensitive import DomainError, Status
+
+
+class ConsumerKeyChangedError(DomainError):
+    """The grants of this job are bound to a key that this worker does not have: it was restarted. Sign them anew."""
+
+    reason = "CONSUMER_KEY_CHANGED"
+
+
+class HostError(DomainError):
+    """The credential is not bound to the hosts of this job's endpoints. It was not sent. Connect the account again."""
+
+    reason = "CREDENTIAL_NOT_FOR_THESE_HOSTS"
+    status = Status.PERMISSION_DENIED
+
+
+class DiscoveryError(DomainError):
+    """The issuer's metadata cannot be used; the metadata of this error says why. Give explicit endpoints instead."""
+
+    reason = "ISSUER_METADATA_UNUSABLE"
+    status = Status.INVALID_ARGUMENT
+
+
+class EgressError(DomainError):
+    """The Provider was not reached, or answered in a way that we do not take; the metadata says how."""
+
+    reason = "PROVIDER_UNREACHABLE"
+    status = Status.UNAVAILABLE

@@ -1,0 +1,100 @@
+"""The wire side of the worker: protobuf to jobs and back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from authpipe.oauth.v1 import types_pb2
+from authpipe.oauth.v1 import worker_pb2 as pb
+from authpipe_grants import ConsumerKey
+from authpipe_oauth_worker.domain.discovery import Metadata
+from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
+from authpipe_oauth_worker.errors import ConsumerKeyChangedError
+
+
+class WorkerServicer:
+    """Serves Worker.
+
+    Args:
+        jobs: Carries out jobs.
+        discover: Fetches metadata.
+        key: This worker's HPKE key.
+    """
+
+    def __init__(self, jobs: Jobs, discover: Callable[[str], Awaitable[Metadata]], key: ConsumerKey) -> None:
+        self._jobs = jobs
+        self._discover = discover
+        self._key = key
+
+    async def GetConsumerKey(self, _: pb.GetConsumerKeyRequest, __: object) -> pb.GetConsumerKeyResponse:  # noqa: N802
+        """Gives the HPKE public key."""
+        return pb.GetConsumerKeyResponse(public_key=self._key.public)
+
+    async def Discover(self, request: pb.DiscoverRequest, _: object) -> pb.DiscoverResponse:  # noqa: N802
+        """Fetches a Provider's metadata."""
+        found = await self._discover(request.issuer)
+        return pb.DiscoverResponse(
+            endpoints=types_pb2.ProviderEndpoints(
+                issuer=found.issuer,
+                authorization_endpoint=found.authorization_endpoint,
+                token_endpoint=found.token_endpoint,
+                revocation_endpoint=found.revocation_endpoint,
+                token_endpoint_auth_method=found.auth_method,
+                iss_required=found.iss_required,
+            )
+        )
+
+    async def PrepareFlow(self, request: pb.PrepareFlowRequest, _: object) -> pb.PrepareFlowResponse:  # noqa: N802
+        """Makes and stores a code verifier."""
+        return pb.PrepareFlowResponse(code_challenge=await self._jobs.prepare_flow(self._job(request.job)))
+
+    async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:  # noqa: N802
+        """Exchanges a code."""
+        outcome = await self._jobs.exchange_code(self._job(request.job), request.code, request.redirect_uri)
+        return pb.ExchangeCodeResponse(outcome=_outcome(outcome))
+
+    async def Refresh(self, request: pb.RefreshRequest, _: object) -> pb.RefreshResponse:  # noqa: N802
+        """Uses a refresh token."""
+        return pb.RefreshResponse(outcome=_outcome(await self._jobs.refresh(self._job(request.job))))
+
+    async def Revoke(self, request: pb.RevokeRequest, _: object) -> pb.RevokeResponse:  # noqa: N802
+        """Revokes tokens."""
+        failure = await self._jobs.revoke(self._job(request.job))
+        if failure is None:
+            return pb.RevokeResponse(revoked=True)
+        return pb.RevokeResponse(failure=failure.reason, retryable=failure.retryable)
+
+    def _job(self, job: pb.Job) -> Job:
+        if job.consumer_thumbprint != self._key.thumbprint:
+            raise ConsumerKeyChangedError
+        wire = job.endpoints
+        hosts = {urlsplit(url).hostname or "" for url in (wire.token_endpoint, wire.revocation_endpoint) if url}
+        endpoints = Endpoints(
+            wire.token_endpoint, wire.revocation_endpoint, wire.token_endpoint_auth_method, frozenset(hosts)
+        )
+        return Job(
+            job.workspace_id,
+            job.connection_id,
+            job.provider_config_id,
+            job.provider,
+            endpoints,
+            job.client_id,
+            job.client_grant,
+            job.credential_grant,
+            job.fence,
+            job.request_id,
+            tuple(job.scopes),
+        )
+
+
+def _outcome(outcome: Outcome) -> pb.TokenOutcome:
+    wire = pb.TokenOutcome(
+        failure=outcome.failure,
+        scopes=outcome.scopes,
+        refreshable=outcome.refreshable,
+        retry_after_seconds=outcome.retry_after_seconds,
+    )
+    if outcome.expires_at is not None:
+        wire.expire_time.FromDatetime(outcome.expires_at)
+    return wire
