@@ -23,6 +23,15 @@ _LONGEST_TOKEN = 16_384
 _CLOCK_DIFFERENCE_SECONDS = 5
 
 
+class _Registry(jws.JWSRegistry):
+    """Takes a header with a certificate chain in it; joserfc's own limit is 512 bytes."""
+
+    max_header_length = _LONGEST_TOKEN
+
+
+_REGISTRY = _Registry(algorithms=["ES256"])
+
+
 class Verifier:
     """Verifies grants and remembers the verified ones until they end.
 
@@ -62,7 +71,7 @@ class Verifier:
 
     def _verify_signature(self, token: str, now: float) -> Grant:
         try:
-            header = jws.extract_compact(token.encode()).headers()
+            header = jws.extract_compact(token.encode(), registry=_REGISTRY).headers()
             # Step 1: only the one type and algorithm (RFC 8725, sections 3.1 and 3.11); nothing else in the header.
             if set(header) != {"alg", "typ", "x5c"} or header["alg"] != "ES256" or header["typ"] != "txntoken+jwt":
                 raise GrantError
@@ -73,7 +82,7 @@ class Verifier:
             if not isinstance(public_key, ec.EllipticCurvePublicKey):
                 raise GrantError
             # Step 3: the signature, with that certificate's key and no other.
-            verified = jws.deserialize_compact(token.encode(), ECKey.import_key(_pem(public_key)), algorithms=["ES256"])
+            verified = jws.deserialize_compact(token.encode(), ECKey.import_key(_pem(public_key)), registry=_REGISTRY)
             claims = json.loads(verified.payload)
         except (JoseError, ValueError, TypeError, KeyError, binascii.Error):
             raise GrantError from None

@@ -1,0 +1,146 @@
+"""The configuration file of each process: whom it may call, where its files are. Secrets in it are paths."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from authpipe_devstack.layout import DEPLOYMENT, REGION, TRUST_DOMAIN, Layout, Process
+from authpipe_testing.ca import CertificateAuthority, Leaf, write_private
+from authpipe_testing.postgres import Cluster
+from authpipe_testing.softhsm import find_module
+
+_PEERS = {
+    "audit": {"signer": "keyservice/audit-log"},
+    "keyservice-audit-log": {},
+    "keyservice-user-credentials": {"audit": "audit"},
+    "keyservice-client-secrets": {"audit": "audit"},
+    "vault": {"keyservice": "keyservice/user-credentials", "audit": "audit"},
+    "clientsecrets": {"keyservice": "keyservice/client-secrets", "audit": "audit"},
+    "authority": {"audit": "audit"},
+    "worker": {"vault": "vault", "clientsecrets": "clientsecrets"},
+    "coordinator": {
+        "worker": "oauth/worker",
+        "vault": "vault",
+        "clientsecrets": "clientsecrets",
+        "audit": "audit",
+    },
+    "edge": {
+        "authority": "gateway/authority",
+        "vault": "vault",
+        "clientsecrets": "clientsecrets",
+        "coordinator": "oauth/coordinator",
+        "audit": "audit",
+    },
+}
+
+
+class Configs:
+    """Writes configuration files.
+
+    Args:
+        layout: What runs where.
+        ca: The CA of our processes.
+        public_ca: The CA of what customers and browsers meet.
+        clusters: The clusters by name.
+        log_level: debug, info, warning or error.
+        trace_ratio: The share of traces kept.
+    """
+
+    def __init__(  # noqa: PLR0913  # one per part
+        self,
+        layout: Layout,
+        ca: CertificateAuthority,
+        public_ca: CertificateAuthority,
+        clusters: dict[str, Cluster],
+        log_level: str,
+        trace_ratio: float,
+    ) -> None:
+        self._layout = layout
+        self._ca = ca
+        self._public_ca = public_ca
+        self._clusters = clusters
+        self._log_level = log_level
+        self._trace_ratio = trace_ratio
+        self._addresses = {
+            identity: layout.address(name)
+            for name, identity in (
+                ("audit", "audit"),
+                ("keyservice-audit-log", "keyservice/audit-log"),
+                ("keyservice-user-credentials", "keyservice/user-credentials"),
+                ("keyservice-client-secrets", "keyservice/client-secrets"),
+                ("vault", "vault"),
+                ("clientsecrets", "clientsecrets"),
+                ("authority", "gateway/authority"),
+                ("worker", "oauth/worker"),
+                ("coordinator", "oauth/coordinator"),
+            )
+        }
+
+    def files(self, name: str) -> dict[str, str]:
+        """Gives who a process is."""
+        leaf = Leaf(self._layout.certificates / f"{name}.pem", self._layout.certificates / f"{name}.key")
+        return {
+            "certificate": str(leaf.certificate),
+            "key": str(leaf.key),
+            "ca": str(self._ca.certificate_file),
+            "trust_domain": TRUST_DOMAIN,
+        }
+
+    def write(self, process: Process) -> None:
+        """Writes the configuration of a process."""
+        layout, name = self._layout, process.name
+        config: dict[str, Any] = {
+            "files": self.files(name),
+            "server": {"host": "127.0.0.1", "port": layout.ports[name]},
+            "log_level": self._log_level,
+            "telemetry_file": str(layout.logs / f"{name}.telemetry.json"),
+            "trace_ratio": self._trace_ratio,
+            "region": REGION,
+            **{
+                key: {"name": identity, "address": self._addresses[identity]}
+                for key, identity in _PEERS[name].items()
+            },
+        }
+        if process.database:
+            config["database"] = self.database(process, process.database)
+        match name:
+            case "authority":
+                config["mac_key_file"] = str(layout.mac_key_file)
+            case "audit":
+                config["origin"] = f"authpipe.dev/{DEPLOYMENT}/log"
+            case "worker":
+                config |= {"deployment": DEPLOYMENT, "unsafe_allow_loopback": True}
+                config["provider_ca"] = str(self._public_ca.certificate_file)
+            case "edge":
+                config |= {
+                    "deployment": DEPLOYMENT,
+                    "public_url": layout.rest_url,
+                    "rest": {"host": "127.0.0.1", "port": layout.ports["rest"]},
+                    "grpc": {"host": "127.0.0.1", "port": layout.ports["grpc"]},
+                    "public_certificate": str(layout.certificates / "public.pem"),
+                    "public_key": str(layout.certificates / "public.key"),
+                }
+            case _ if process.hsm:
+                config |= {
+                    "key_domain": process.hsm,
+                    "pkcs11_module": str(find_module()),
+                    "token_label": process.hsm,
+                    "pin_file": str(layout.home / "hsm" / process.hsm / "pin"),
+                }
+        write_private(layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
+
+    def database(self, process: Process, role: str) -> dict[str, Any]:
+        """Gives where a process's database is, for a role."""
+        cluster = self._clusters[process.cluster]
+        leaf = cluster.client(role)
+        return {
+            "host": cluster.host,
+            "address": "127.0.0.1",
+            "port": cluster.port,
+            "name": process.database,
+            "user": role,
+            "certificate": str(leaf.certificate),
+            "key": str(leaf.key),
+            "ca": str(cluster.ca.certificate_file),
+        }

@@ -1,0 +1,398 @@
+"""Bringing the system up and down. Each step may find its work done already: `up` twice is `up` once."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from authpipe_rpc import Files, Peer, PeerConfig, dns_name  # first: it sets grpc's cipher list
+import httpx2
+from cryptography import x509
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
+from authpipe_database import DatabaseConfig, upgrade
+from authpipe_devstack.configs import Configs
+from authpipe_devstack.layout import CLUSTERS, PROCESSES, TRUST_DOMAIN, Layout, Process
+from authpipe_sensitive import DomainError
+from authpipe_testing.ca import CertificateAuthority, write_private
+from authpipe_testing.postgres import Cluster
+from authpipe_testing.softhsm import make_token
+
+_SCOPES = (
+    "tokens:read",
+    "tokens:refresh",
+    "connections:read",
+    "connections:write",
+    "provider_configs:read",
+    "provider_configs:write",
+    "connect_sessions:write",
+    "audit:read",
+)
+_RENEW_BEFORE = dt.timedelta(hours=6)
+_HEALTHY_WITHIN_SECONDS = 60
+
+
+class StackError(RuntimeError):
+    """The system did not come up; the message says which part, and where its log is."""
+
+
+class Stack:
+    """The system below one folder.
+
+    Args:
+        home: The folder.
+        say: Called with each step, for people.
+        log_level: debug, info, warning or error.
+        trace_ratio: The share of traces kept.
+    """
+
+    def __init__(
+        self, home: Path, say: Callable[[str], None], log_level: str = "info", trace_ratio: float = 0.01
+    ) -> None:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.chmod(0o700)
+        self.layout = Layout(home)
+        self._say = say
+        self.ca = CertificateAuthority(home / "ca", "internal-ca")
+        self.public_ca = CertificateAuthority(home / "ca", "public-ca")
+        self._database_ca = CertificateAuthority(home / "ca", "database-ca")
+        self._log_level = log_level
+        self._trace_ratio = trace_ratio
+
+    @property
+    def clusters(self) -> dict[str, Cluster]:
+        """The clusters by name."""
+        layout = self.layout
+        return {
+            name: Cluster(
+                name,
+                layout.home / "postgres" / name,
+                layout.ports[f"postgres-{name}"],
+                self._database_ca,
+                layout.certificates,
+                tuple(process.database for process in PROCESSES if process.cluster == name),
+                layout.logs / f"postgres-{name}.log",
+            )
+            for name in CLUSTERS
+        }
+
+    def up(self) -> None:
+        """Brings up whatever does not run, and waits until all of it is healthy.
+
+        Raises:
+            StackError: A part did not come up.
+        """
+        running = {name for name in self._pids() if self.pid(name)}
+        running |= {f"postgres-{name}" for name, cluster in self.clusters.items() if cluster.is_running()}
+        self.layout.move_busy_ports(running | ({"rest", "grpc"} if "edge" in running else set()))
+        self._say("Certificates and keys")
+        self._issue_certificates()
+        self._say("Three PostgreSQL clusters and three HSM tokens")
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(self._start_cluster, self.clusters.values()))
+            list(pool.map(self._make_token, [process for process in PROCESSES if process.hsm]))
+        self._say("Migrations")
+        configs = Configs(
+            self.layout, self.ca, self.public_ca, self.clusters, self._log_level, self._trace_ratio
+        )
+        for process in PROCESSES:
+            configs.write(process)
+            if process.database:
+                owner = DatabaseConfig(**configs.database(process, f"{process.database}_owner"))
+                upgrade(owner, _migrations(process))
+        self._say("Ten processes and a playground Provider")
+        for process in PROCESSES:
+            if not self.pid(process.name):
+                self._start(process)
+        if not self.pid("playground"):
+            self._start_playground()
+        self._wait_until_healthy()
+        self._say("A workspace with an API key")
+        asyncio.run(self._make_workspace())
+
+    def down(self) -> None:
+        """Stops everything that `up` started, and nothing else."""
+        pids = {name: self.pid(name) for name in self._pids()}
+        for pid in pids.values():
+            if pid:
+                os.kill(pid, signal.SIGTERM)
+        ends = time.monotonic() + 10
+        for name, pid in pids.items():
+            while self.pid(name) and time.monotonic() < ends:
+                time.sleep(0.05)
+            if pid and self.pid(name):
+                os.kill(pid, signal.SIGKILL)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda cluster: cluster.stop(), self.clusters.values()))
+        write_private(self._state_file, b"{}")
+
+    def status(self) -> dict[str, Any]:
+        """Gives what runs where, as `devstack status --json` prints it."""
+        layout = self.layout
+        workspace_file = layout.home / "workspace_id"
+        healthy = asyncio.run(self._health())
+        return {
+            "edge": {"rest": layout.rest_url, "grpc": layout.grpc_address},
+            "ca_file": str(self.public_ca.certificate_file),
+            "api_key_file": str(layout.api_key_file),
+            "workspace_id": workspace_file.read_text() if workspace_file.exists() else "",
+            "playground_issuer": layout.playground_issuer,
+            "playground_pid": self.pid("playground"),
+            "clusters": [
+                {"name": name, "address": f"127.0.0.1:{cluster.port}", "pid": cluster.pid()}
+                for name, cluster in self.clusters.items()
+            ],
+            "processes": [
+                {
+                    "name": process.name,
+                    "spiffe_id": f"spiffe://{TRUST_DOMAIN}/{process.identity}",
+                    "address": layout.address(process.name),
+                    "pid": self.pid(process.name),
+                    "healthy": healthy[process.name],
+                    "cert_file": str(layout.certificates / f"{process.name}.pem"),
+                    "key_file": str(layout.certificates / f"{process.name}.key"),
+                    "database": self._database(process),
+                    "log_file": str(layout.logs / f"{process.name}.log"),
+                }
+                for process in PROCESSES
+            ],
+        }
+
+    def pid(self, name: str) -> int:
+        """Gives the process id of a part of ours; 0: it does not run. A reused id is not taken for ours."""
+        entry = self._pids().get(name)
+        if entry is None or _started(entry["pid"]) != entry["started"]:
+            return 0
+        return int(entry["pid"])
+
+    def start(self, name: str) -> None:
+        """Starts one process again and waits until it is healthy."""
+        self._start(next(process for process in PROCESSES if process.name == name))
+        self._wait_until_healthy()
+
+    def operator(self) -> Files:
+        """Gives the operator's certificate."""
+        return self.files("operator")
+
+    def files(self, name: str) -> Files:
+        """Gives the certificate of a process, or of the operator."""
+        return Files(
+            certificate=self.layout.certificates / f"{name}.pem",
+            key=self.layout.certificates / f"{name}.key",
+            ca=self.ca.certificate_file,
+            trust_domain=TRUST_DOMAIN,
+        )
+
+    @property
+    def _state_file(self) -> Path:
+        return self.layout.home / "pids.json"
+
+    def _pids(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._state_file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def _database(self, process: Process) -> dict[str, Any] | None:
+        if not process.database:
+            return None
+        port = self.layout.ports[f"postgres-{process.cluster}"]
+        return {"host": "127.0.0.1", "port": port, "name": process.database, "user": process.database}
+
+    def _issue_certificates(self) -> None:
+        folder = self.layout.certificates
+        for name, identity in [(each.name, each.identity) for each in PROCESSES] + [("operator", "operator")]:
+            if _is_fresh(folder / f"{name}.pem"):
+                continue
+            self.ca.issue(
+                folder,
+                name,
+                common_name=identity.replace("/", "-"),
+                dns=(dns_name(identity),),
+                uris=(f"spiffe://{TRUST_DOMAIN}/{identity}",),
+            )
+        if not _is_fresh(folder / "public.pem"):
+            self.public_ca.issue(
+                folder, "public", common_name="localhost", dns=("localhost",), addresses=("127.0.0.1",)
+            )
+        for stale in folder.glob("db-*.pem"):
+            if not _is_fresh(stale):
+                stale.unlink()
+        if not self.layout.mac_key_file.exists():
+            write_private(self.layout.mac_key_file, secrets.token_bytes(64))
+
+    def _start_cluster(self, cluster: Cluster) -> None:
+        if not cluster.is_running():
+            cluster.prepare()
+            try:
+                cluster.start()
+            except RuntimeError as error:
+                raise StackError(str(error)) from None
+        cluster.ensure_databases()
+
+    def _make_token(self, process: Process) -> None:
+        make_token(self.layout.home / "hsm" / process.hsm, process.hsm)
+
+    def _start(self, process: Process) -> None:
+        environment = {}
+        if process.hsm:
+            environment["SOFTHSM2_CONF"] = str(self.layout.home / "hsm" / process.hsm / "softhsm2.conf")
+        self._spawn(process.name, process.module, self.layout.configs / f"{process.name}.json", environment)
+
+    def _start_playground(self) -> None:
+        settings = {
+            "port": self.layout.ports["playground"],
+            "issuer": self.layout.playground_issuer,
+            "certificate": str(self.layout.certificates / "public.pem"),
+            "key": str(self.layout.certificates / "public.key"),
+            "life_seconds": 3600,
+        }
+        file = self.layout.configs / "playground.json"
+        write_private(file, json.dumps(settings).encode())
+        self._spawn("playground", "authpipe_devstack.playground", file, {})
+
+    def _spawn(self, name: str, module: str, config: Path, environment: dict[str, str]) -> None:
+        self.layout.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_file = self.layout.logs / f"{name}.log"
+        kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "LC_ALL"}}
+        with os.fdopen(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**kept, **environment, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        pids = self._pids()
+        pids[name] = {"pid": process.pid, "started": _started(process.pid)}
+        write_private(self._state_file, json.dumps(pids).encode())
+
+    def _wait_until_healthy(self) -> None:
+        ends = time.monotonic() + _HEALTHY_WITHIN_SECONDS
+        while True:
+            healthy = asyncio.run(self._health())
+            missing = [name for name, serving in healthy.items() if not serving]
+            if not missing:
+                return
+            dead = [name for name in missing if not self.pid(name)]
+            if dead or time.monotonic() > ends:
+                logs = ", ".join(str(self.layout.logs / f"{name}.log") for name in dead or missing)
+                raise StackError(f"Not healthy: {', '.join(dead or missing)}. See {logs}.")
+            time.sleep(0.2)
+
+    async def _health(self) -> dict[str, bool]:
+        async def ask(process: Process) -> bool:
+            if not self.pid(process.name):
+                return False
+            config = PeerConfig(name=process.identity, address=self.layout.address(process.name))
+            peer: Peer[Any] = Peer(config, self.operator(), health_pb2_grpc.HealthStub, timeout_seconds=2)
+            try:
+                answer = await peer.call(lambda stub: stub.Check, health_pb2.HealthCheckRequest())
+            except DomainError:
+                return False
+            finally:
+                await peer.close()
+            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+        answers = await asyncio.gather(*(ask(process) for process in PROCESSES))
+        return {process.name: answer for process, answer in zip(PROCESSES, answers, strict=True)}
+
+    async def _make_workspace(self) -> None:
+        if self.layout.api_key_file.exists():
+            return
+        workspace, api_key = await self.create_workspace("Playground")
+        write_private(self.layout.home / "workspace_id", workspace.encode())
+        write_private(self.layout.api_key_file, api_key)
+
+    async def create_workspace(self, name: str, scopes: tuple[str, ...] = _SCOPES) -> tuple[str, bytes]:
+        """Makes a workspace with an API key, as the operator; gives both."""
+        peer = self.authority()
+        created = await peer.call(
+            lambda stub: stub.CreateWorkspace,
+            authority_pb2.CreateWorkspaceRequest(display_name=name, request_id="req_devstack"),
+        )
+        key = await peer.call(
+            lambda stub: stub.CreateApiKey,
+            authority_pb2.CreateApiKeyRequest(
+                workspace_id=created.workspace_id, display_name=name, scopes=scopes, request_id="req_devstack"
+            ),
+        )
+        await peer.close()
+        return created.workspace_id, key.api_key
+
+    def authority(self) -> Peer[Any]:
+        """Gives a connection to authority, as the operator."""
+        config = PeerConfig(name="gateway/authority", address=self.layout.address("authority"))
+        return Peer(config, self.operator(), authority_pb2_grpc.AuthorityStub)
+
+    def playground_url(self) -> str:
+        """Gives a fresh URL at which a browser connects an account at the playground Provider."""
+        return asyncio.run(self._connect_session())
+
+    async def _connect_session(self) -> str:
+        headers = {"authorization": f"Bearer {self.layout.api_key_file.read_text()}"}
+        context = ssl.create_default_context(cafile=str(self.public_ca.certificate_file))
+        async with httpx2.AsyncClient(verify=context, headers=headers, base_url=self.layout.rest_url) as client:
+            configs = (await client.get("/v1/provider-configs")).json()["provider_configs"]
+            known = next((each for each in configs if each["issuer"] == self.layout.playground_issuer), None)
+            if known is None:
+                body = {
+                    "issuer": self.layout.playground_issuer,
+                    "client_id": "authpipe-playground",
+                    "client_secret": secrets.token_hex(16),
+                    "scopes": ["profile"],
+                    "display_name": "Playground Provider",
+                }
+                known = (await client.post("/v1/provider-configs", json=body)).raise_for_status().json()
+            session = {"end_user_id": "you", "provider_config_ids": [known["id"]]}
+            answer = (await client.post("/v1/connect-sessions", json=session)).raise_for_status().json()
+        return str(answer["url"])
+
+    def erase(self) -> None:
+        """Stops everything and removes what was made, but the Python environment."""
+        self.down()
+        for path in self.layout.home.iterdir():
+            if path.name not in {"venv", "node"}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _migrations(process: Process) -> Path:
+    package = "authpipe_recordstore" if process.module in {"authpipe_vault", "authpipe_clientsecrets"} else process.module
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise StackError(f"{package} is not installed.")
+    return Path(found.origin).parent / "migrations"
+
+
+def _started(pid: int) -> str:
+    """Gives when a process started, by which a reused id is told apart; empty: it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _is_fresh(certificate: Path) -> bool:
+    if not certificate.exists():
+        return False
+    parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return parsed.not_valid_after_utc - dt.datetime.now(dt.UTC) > _RENEW_BEFORE
