@@ -73,6 +73,8 @@ class Stack:
         self._database_ca = CertificateAuthority(home / "ca", "database-ca")
         self._log_level = log_level
         self._trace_ratio = trace_ratio
+        # Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
+        self._children: list[subprocess.Popen[bytes]] = []
 
     @property
     def clusters(self) -> dict[str, Cluster]:
@@ -139,6 +141,9 @@ class Stack:
                 os.kill(pid, signal.SIGKILL)
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda cluster: cluster.stop(), self.clusters.values()))
+        for child in self._children:
+            child.wait(10)
+        self._children.clear()
         write_private(self._state_file, b"{}")
 
     def status(self) -> dict[str, Any]:
@@ -281,6 +286,7 @@ class Stack:
                 env={**kept, **environment, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
+        self._children.append(process)
         pids = self._pids()
         pids[name] = {"pid": process.pid, "started": _started(process.pid)}
         write_private(self._state_file, json.dumps(pids).encode())

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
-from authpipe_recordstore.domain.records import SERVABLE_NUMBERS, TRANSIENT_NUMBERS, Record, Ref
+from authpipe_recordstore.domain.records import GONE, SERVABLE_NUMBERS, TRANSIENT_NUMBERS, Record, Ref
 from authpipe_recordstore.errors import FenceError, VersionConflictError, WithheldError
 from authpipe_sensitive import AuditEntry
 
@@ -151,5 +151,6 @@ def _name(ref: Ref) -> dict[str, Any]:
 
 def _record(row: Sequence[Any]) -> Record | None:
     if row[0] is None:
-        return None
+        # What was here and is gone is told apart from what never was: the customer hears "disconnected".
+        return GONE if row[10] else None
     return Record(Ref(row[0], row[1], row[2]), row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])

@@ -19,6 +19,8 @@ import psycopg
 from authpipe_testing.ca import CertificateAuthority, Leaf, write_private
 
 _USER = "postgres"
+# Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
+_SERVERS: dict[Path, subprocess.Popen[bytes]] = {}
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
 
@@ -132,7 +134,7 @@ log_parameter_max_length_on_error = 0
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-            subprocess.Popen(
+            _SERVERS[self.folder] = subprocess.Popen(
                 [*_as_database_user(), _binary("postgres"), "-D", str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -150,6 +152,8 @@ log_parameter_max_length_on_error = 0
         """Stops the server at once; what was committed is safe."""
         command = [_binary("pg_ctl"), "stop", "-D", str(self.folder), "-m", "fast", "-w", "-t", "20"]
         subprocess.run([*_as_database_user(), *command], check=False, capture_output=True, cwd="/")
+        if server := _SERVERS.pop(self.folder, None):
+            server.wait(20)
 
     def pid(self) -> int:
         """Gives the process id of the server; 0: it does not run."""

@@ -57,6 +57,10 @@ class Record:
     withheld: bool = False
 
 
+# What find gives for a record of a connection that was erased.
+GONE = Record(Ref("", "", 0), 0, b"", "", b"", "", None, 0, withheld=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Sealed:
     """Keys sealed by keyservice, relayed as they are: opaque here."""
@@ -153,7 +157,7 @@ class Records:
         for index, ((_, grant_index, request_id), record) in enumerate(zip(items, found, strict=True)):
             if record is None:
                 answers.append(NotFoundError())
-            elif record.withheld and caller == EDGE:
+            elif record.withheld and (caller == EDGE or not record.data):
                 answers.append(WithheldError())
             else:
                 answers.append(record)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from authpipe_gateway_edge.domain.ports import Coordinator
 from authpipe_gateway_edge.domain.serving import Serving
-from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError
+from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
 from authpipe_gateway_edge.rest import connect, resources
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
 from authpipe_gateway_edge.rest.tokens import PATH, Send, TokenRoute
@@ -56,25 +56,36 @@ class EdgeApp:
             return
         request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not length.isdigit() or int(length) > _LONGEST_BODY:
-            await _send_problem(send, TooLargeError(), request_id)
+        try:
+            body = await _read(receive)
+        except TooLargeError as error:
+            await _send_problem(send, error, request_id)
             return
-        await self._app(scope, _limited(receive), _with_headers(send, request_id))  # type: ignore[arg-type]
+        await self._app(scope, _replayed(body, receive), _with_headers(send, request_id))  # type: ignore[arg-type]
 
 
-def _limited(receive: Receive) -> Receive:
-    seen = 0
-
-    async def limited() -> dict[str, Any]:
-        nonlocal seen
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
         message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > _LONGEST_BODY:
+        body += message.get("body", b"")
+        if len(body) > _LONGEST_BODY:
             raise TooLargeError
-        return message
+        if not message.get("more_body"):
+            return body
 
-    return limited
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> dict[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
 
 
 def _with_headers(send: Send, request_id: str) -> Send:
@@ -155,5 +166,9 @@ def _fastapi(
 
 
 def _problem(request: Request, error: DomainError) -> Response:
+    if request.url.path.startswith(("/connect/", "/oauth/")):
+        # A person in a browser, not a program.
+        _, problem = problem_of(error)
+        return connect.page(problem.title, problem.detail, status=problem.http)
     status, document = problem_document(error, request.state.request_id)
     return Response(document, status_code=status, media_type="application/problem+json")

@@ -40,12 +40,12 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
     # These two stand before /connect/{session}: a session has 43 characters and never these names.
     @routes.get("/connect/done")
     async def done() -> Response:
-        return _page("Connected", "The account is connected. You can close this window.", "")
+        return page("Connected", "The account is connected. You can close this window.", "")
 
     @routes.get("/connect/failed")
     async def failed(reason: str = "") -> Response:
         problem = PROBLEMS.get(reason, PROBLEMS["INTERNAL"])
-        return _page(problem.title, problem.detail, "", status=problem.http)
+        return page(problem.title, problem.detail, "", status=problem.http)
 
     @routes.get("/connect/{session}")
     async def choose(request: Request, session: str) -> Response:
@@ -65,7 +65,7 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
         if not choices:
             text = "Nothing is configured to connect to. Make a provider configuration first."
         origins = " ".join(sorted({each.origin for each in choices}))
-        response = _page("Connect an account", text, forms, form_action=f"'self' {origins}")
+        response = page("Connect an account", text, forms, form_action=f"'self' {origins}")
         response.set_cookie(COOKIE, cookie, max_age=600, path="/", secure=True, httponly=True, samesite="lax")
         return response
 
@@ -115,7 +115,8 @@ def _single(items: list[tuple[str, str]]) -> Mapping[str, str]:
     return found
 
 
-def _page(title: str, text: str, body: str, *, status: int = 200, form_action: str = "'none'") -> HTMLResponse:
+def page(title: str, text: str, body: str = "", *, status: int = 200, form_action: str = "'none'") -> HTMLResponse:
+    """Gives a page: no script, nothing from elsewhere."""
     nonce = secrets.token_urlsafe(12)
     document = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -128,7 +129,8 @@ def _page(title: str, text: str, body: str, *, status: int = 200, form_action: s
     )
     headers = {
         "content-security-policy": policy,
-        "referrer-policy": "no-referrer",
+        # Not "no-referrer": a browser would then send `Origin: null` with our own form (seen with Chromium).
+        "referrer-policy": "same-origin",
         "cache-control": "no-store",
         "x-frame-options": "DENY",
     }

@@ -1,0 +1,194 @@
+"""The real system, once for the whole run: its own folder, its own ports, logs at debug, every trace kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+import pytest
+from authpipe_devstack.stack import Stack
+from authpipe_testing.customer import Customer
+from authpipe_testing.ports import free_ports
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The whole system, from nothing."""
+    home = ROOT / ".authpipe" / "test"
+    running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
+    running.erase()
+    running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="session")
+def new_customer(stack: Stack) -> Iterator[Callable[..., Customer]]:
+    """Makes customers, each with a workspace of its own."""
+    made: list[Customer] = []
+
+    def make(*scopes: str) -> Customer:
+        _, key = asyncio.run(stack.create_workspace("test", scopes) if scopes else stack.create_workspace("test"))
+        made.append(Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key.decode()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def customer(new_customer: Callable[..., Customer]) -> Customer:
+    """A customer."""
+    return new_customer()
+
+
+@pytest.fixture(scope="session")
+def stranger(new_customer: Callable[..., Customer]) -> Customer:
+    """A customer with another workspace."""
+    return new_customer()
+
+
+@pytest.fixture(scope="session")
+def config(customer: Customer, stack: Stack) -> str:
+    """A provider configuration of the customer at the playground Provider."""
+    return str(customer.configure(stack.layout.playground_issuer)["id"])
+
+
+@pytest.fixture
+def superuser(stack: Stack) -> Callable[[str, str], psycopg.Connection[Any]]:
+    """Opens a database as PostgreSQL's superuser: cluster, database."""
+
+    def connect(cluster: str, database: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**stack.clusters[cluster].conninfo("dba", database), autocommit=True)  # type: ignore[arg-type]
+
+    return connect
+
+
+class Playground:
+    """The playground Provider, as its operator sees it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._http = httpx2.Client(
+            base_url=stack.layout.playground_issuer,
+            verify=ssl.create_default_context(cafile=str(stack.public_ca.certificate_file)),
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._http.close()
+
+    def counts(self) -> dict[str, int]:
+        """Says how often which request came."""
+        return dict(self._http.get("/playground/counts").json())
+
+    def set_life(self, seconds: int) -> None:
+        """Sets how long new access tokens live."""
+        self._http.post("/playground/life", data={"seconds": str(seconds)})
+
+    def knows(self, token: str) -> bool:
+        """Says whether an access token works."""
+        return self._http.get("/me", headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+@pytest.fixture(scope="session")
+def playground(stack: Stack) -> Iterator[Playground]:
+    """The playground Provider."""
+    provider = Playground(stack)
+    yield provider
+    provider.close()
+
+
+@dataclass(frozen=True)
+class OidcProvider:
+    """npm `oidc-provider`: certified, refresh tokens rotate, reuse ends the family."""
+
+    issuer: str
+    client_secret: str
+    http: httpx2.Client
+
+    def counts(self) -> dict[str, int]:
+        """Says how often which grant came, and how often it ended in an error."""
+        return dict(self.http.get("/test/counts").json())
+
+    def set_life(self, seconds: int) -> None:
+        """Sets how long new access tokens live."""
+        self.http.get("/test/life", params={"seconds": seconds})
+
+
+@pytest.fixture(scope="session")
+def oidc_provider(stack: Stack) -> Iterator[OidcProvider]:
+    """A certified OpenID Provider, over TLS 1.3."""
+    node = ROOT / ".authpipe" / "node"
+    shutil.copy(ROOT / "tests" / "node" / "provider.mjs", node / "provider.mjs")
+    port = free_ports(1)[0]
+    secret = secrets.token_hex(24)
+    settings = {
+        "port": port,
+        "certificate": str(stack.layout.certificates / "public.pem"),
+        "key": str(stack.layout.certificates / "public.key"),
+        "redirect_uri": f"{stack.layout.rest_url}/oauth/callback",
+        "client_secret": secret,
+    }
+    file = stack.layout.home / "oidc-provider.json"
+    file.touch(0o600)
+    file.write_text(json.dumps(settings))
+    with (stack.layout.home / "oidc-provider.out").open("wb") as out:
+        process = subprocess.Popen(["node", "provider.mjs", str(file)], cwd=node, stdout=out, stderr=out)
+    issuer = f"https://127.0.0.1:{port}"
+    http = httpx2.Client(base_url=issuer, verify=ssl.create_default_context(cafile=str(stack.public_ca.certificate_file)), trust_env=False)
+    for _ in range(100):
+        try:
+            http.get("/test/counts")
+            break
+        except httpx2.HTTPError:
+            time.sleep(0.1)
+    yield OidcProvider(issuer, secret, http)
+    process.terminate()
+    process.wait(10)
+    http.close()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:
+    """Waits until a condition holds and gives what it gave."""
+    ends = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found or time.monotonic() > ends:
+            return found
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for() -> Callable[..., Any]:
+    return wait_for
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The system's Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    raise RuntimeError("Chromium is not installed; make test installs it.")
+
+
+def pytest_report_header() -> str:
+    """Says who runs this: as root and as an ordinary user the system starts differently."""
+    return f"user id: {os.getuid()}"
