@@ -48,7 +48,6 @@ def connect_with_a_browser(customer: Customer, config: str, chromium: str, end_u
         page.get_by_placeholder("and password").fill("a password")
         page.get_by_role("button", name="Sign-in").click()
         page.get_by_role("button", name="Continue").click()
-        page.wait_for_timeout(3000); page.screenshot(path="/tmp/x.png"); print(page.url)
         page.wait_for_url("**/connect/done")
         assert "Connected" in page.content()
         assert "code=" not in page.url

@@ -157,8 +157,13 @@ class RecordClient:
         if len(response.items) != len(wants):
             raise GrantError
         keys = self._open_keys(response.keys, challenge, Kind.RECORD_KEYS)
+        # By salt: one record may be asked for by several requests of the batch.
         by_salt = {key.salt: key for key in keys.values()}
-        return [self._open_one(want, item, by_salt) for want, item in zip(wants, response.items, strict=True)]
+        try:
+            return [self._open_one(want, item, by_salt) for want, item in zip(wants, response.items, strict=True)]
+        finally:
+            for key in keys.values():
+                key.material.destroy()
 
     def _open_one(
         self, want: Want, item: pb.FoundRecord, keys: Mapping[bytes, ReleasedKey]
@@ -184,7 +189,7 @@ class RecordClient:
                 provider=record.provider,
                 hosts=record.hosts_digest,
             )
-            key = RecordKey(released.material, released.key_version, released.salt)
+            key = RecordKey(Secret(released.material.expose()), released.key_version, released.salt)
             plaintext = open_record(key, context, record.record)
         except ValueError:
             return IntegrityError()

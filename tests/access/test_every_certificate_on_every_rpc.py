@@ -1,0 +1,127 @@
+"""Every certificate against every rpc, from the descriptors: a new rpc or process is in at once."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from authpipe.options.v1 import access_pb2
+from authpipe_devstack.layout import PROCESSES
+from authpipe_devstack.stack import Stack
+from authpipe_rpc import Peer, PeerConfig, PeerRefused, PeerUnavailable
+from authpipe_sensitive import DomainError
+from google.protobuf import empty_pb2
+
+ROOT = Path(__file__).resolve().parents[2]
+IDENTITIES = {process.name: process.identity for process in PROCESSES} | {"operator": "operator"}
+# Which process serves which service of the protos.
+SERVED = {
+    "authpipe.keyservice.v1.KeyService": ["keyservice-user-credentials", "keyservice-client-secrets"],
+    "authpipe.keyservice.v1.CheckpointSigner": ["keyservice-audit-log"],
+    "authpipe.vault.v1.Vault": ["vault"],
+    "authpipe.clientsecrets.v1.ClientSecrets": ["clientsecrets"],
+    "authpipe.oauth.v1.Coordinator": ["coordinator"],
+    "authpipe.oauth.v1.Worker": ["worker"],
+    "authpipe.authority.v1.Authority": ["authority"],
+    "authpipe.audit.v1.Audit": ["audit"],
+}
+
+
+def services() -> list[Any]:
+    """Finds every service below protos/, whether this file knows it or not."""
+    found = []
+    for proto in sorted((ROOT / "protos" / "authpipe").rglob("*.proto")):
+        name = ".".join(proto.relative_to(ROOT / "protos").with_suffix("").parts)
+        module = importlib.import_module(f"{name}_pb2")
+        found += list(module.DESCRIPTOR.services_by_name.values())
+    return found
+
+
+RPCS = [
+    (server, service.full_name, method.name, [(c.peer, c.server) for c in method.GetOptions().Extensions[access_pb2.allowed_callers]])
+    for service in services()
+    if not service.full_name.startswith("authpipe.gateway.")
+    for server in SERVED[service.full_name]
+    for method in service.methods
+]
+
+
+@pytest.mark.promise("P09")
+@pytest.mark.promise("P10")
+@pytest.mark.case(15)
+@pytest.mark.parametrize(("server", "service", "method", "callers"), RPCS, ids=lambda value: value if isinstance(value, str) else "")
+async def test_only_the_callers_that_the_proto_names_get_in(
+    server: str, service: str, method: str, callers: list[tuple[str, str]], stack: Stack
+) -> None:
+    allowed = {peer for peer, only in callers if only in ("", IDENTITIES[server])}
+    for certificate, identity in IDENTITIES.items():
+        reason = await _call(stack, server, certificate, f"/{service}/{method}")
+        if identity in allowed:
+            assert reason != "CALLER_NOT_ALLOWED", f"{identity} is named in the proto and was refused"
+        else:
+            assert reason == "CALLER_NOT_ALLOWED", f"{identity} is not named in the proto and got {reason}"
+
+
+async def _call(stack: Stack, server: str, certificate: str, method: str) -> str:
+    """Calls a method with an empty request; gives the reason of the refusal, or OK."""
+
+    def stub(channel: grpc.aio.Channel) -> Any:
+        return channel.unary_unary(
+            method,
+            request_serializer=empty_pb2.Empty.SerializeToString,
+            response_deserializer=empty_pb2.Empty.FromString,
+        )
+
+    config = PeerConfig(name=IDENTITIES[server], address=stack.layout.address(server))
+    peer: Peer[Any] = Peer(config, stack.files(certificate), stub)
+    try:
+        await peer.call(lambda call: call, empty_pb2.Empty())
+    except (PeerRefused, PeerUnavailable, DomainError) as error:
+        return error.reason
+    finally:
+        await peer.close()
+    return "OK"
+
+
+async def test_a_method_that_does_not_exist_is_refused_like_one_that_is_not_allowed(stack: Stack) -> None:
+    assert await _call(stack, "vault", "edge", "/authpipe.vault.v1.Vault/Nothing") == "CALLER_NOT_ALLOWED"
+    assert await _call(stack, "vault", "edge", "/grpc.reflection.v1.ServerReflection/Info") == "CALLER_NOT_ALLOWED"
+
+
+def test_every_rpc_declares_its_callers_and_its_event() -> None:
+    for service in services():
+        for method in service.methods:
+            options = method.GetOptions()
+            assert options.Extensions[access_pb2.allowed_callers], method.full_name
+            assert options.Extensions[access_pb2.emits], method.full_name
+
+
+def test_the_dependency_list_of_a_member_is_its_right_to_call() -> None:
+    """Who depends on an API's wheel is exactly who serves it, or is named in it as a caller."""
+    folders = {
+        "keyservice": ["keyservice/user-credentials", "keyservice/client-secrets", "keyservice/audit-log"],
+        "vault": ["vault"],
+        "clientsecrets": ["clientsecrets"],
+        "audit": ["audit"],
+        "oauth/coordinator": ["oauth/coordinator"],
+        "oauth/worker": ["oauth/worker"],
+        "gateway/authority": ["gateway/authority"],
+        "gateway/edge": ["gateway/edge"],
+    }
+    for api in ("keyservice", "vault", "clientsecrets", "oauth", "authority", "audit", "gateway"):
+        named: set[str] = set()
+        for service in services():
+            if service.full_name.startswith(f"authpipe.{api}.v1."):
+                named |= {IDENTITIES[each] for each in SERVED.get(service.full_name, [])}
+                for method in service.methods:
+                    named |= {c.peer for c in method.GetOptions().Extensions[access_pb2.allowed_callers]}
+        if api == "gateway":
+            named.add("gateway/edge")
+        for folder, identities in folders.items():
+            project = tomllib.loads((ROOT / "services" / folder / "pyproject.toml").read_text())["project"]
+            depends = f"authpipe-api-{api}" in project["dependencies"]
+            assert depends == bool(named & set(identities)), f"{folder} and authpipe-api-{api}"
