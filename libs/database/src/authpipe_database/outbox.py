@@ -73,7 +73,7 @@ class Outbox:
     ) -> None:
         """Writes events on a hot connection: one durable insert for a whole batch. They are durable on return."""
         await connection.execute(
-            "insert into audit_outbox (events) values (%s)", ([encode(entry) for entry in entries],)
+            "insert into audit_outbox (events) values (%b)", ([encode(entry) for entry in entries],)
         )
         for entry in entries:
             note_emitted(_NAMES[entry.name])

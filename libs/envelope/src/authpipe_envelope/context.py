@@ -21,6 +21,7 @@ import struct
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _LONGEST = 255
 
@@ -77,6 +78,7 @@ class Context:
         return b"".join(struct.pack(">BI", tag, len(value)) + value for tag, value in enumerate(values, 1))
 
 
+@lru_cache(8192)  # the same ids come again and again; there is no secret in a context
 def _text(value: str) -> bytes:
     if not unicodedata.is_normalized("NFC", value) or any(unicodedata.category(char) in {"Cc", "Cs"} for char in value):
         raise ContextError("Text in a context is in normalisation form C, without control characters.")

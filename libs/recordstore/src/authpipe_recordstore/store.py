@@ -15,7 +15,7 @@ from authpipe_sensitive import AuditEntry
 _FIND = f"""
 select r.workspace_id, r.connection_id, r.record_class, r.version, r.record, r.provider, r.hosts_digest, r.masked,
        r.expires_at, r.fence, coalesce(c.state, 'active') <> 'active'
-from unnest(%s::text[], %s::text[], %s::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
+from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join records r on r.workspace_id = w.workspace_id and r.connection_id = w.connection_id
      and (r.record_class = w.record_class
           or (w.record_class = 0 and r.record_class in ({", ".join(map(str, SERVABLE_NUMBERS))})))

@@ -45,7 +45,7 @@ class Store:
             await connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
             known_rows = await (
                 await connection.execute(
-                    "select event_id from events where event_id = any(%s)", ([event.event_id for event in events],)
+                    "select event_id from events where event_id = any(%b)", ([event.event_id for event in events],)
                 )
             ).fetchall()
             known = {row[0] for row in known_rows}
@@ -62,8 +62,8 @@ class Store:
                 hashes.append(hashed)
             await connection.execute(
                 "insert into events (leaf_index, event_id, workspace_id, name, target, time, body, salt, leaf_hash)"
-                " select * from unnest(%s::bigint[], %s::text[], %s::text[], %s::int[], %s::text[],"
-                " %s::timestamptz[], %s::bytea[], %s::bytea[], %s::bytea[])",
+                " select * from unnest(%b::bigint[], %b::text[], %b::text[], %b::int[], %b::text[],"
+                " %b::timestamptz[], %b::bytea[], %b::bytea[], %b::bytea[])",
                 (
                     list(range(first, first + len(fresh))),
                     [event.event_id for event in fresh],

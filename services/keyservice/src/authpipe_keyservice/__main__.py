@@ -39,9 +39,9 @@ class _Budget:
         self._item = item
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
-    def take(self, name: str) -> bool:
-        """Takes one."""
-        return self._limiter.hit(self._item, name)
+    def take(self, name: str, amount: int) -> bool:
+        """Takes from what is left."""
+        return self._limiter.hit(self._item, name, cost=amount)
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:

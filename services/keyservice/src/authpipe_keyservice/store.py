@@ -14,7 +14,7 @@ from authpipe_sensitive import AuditEntry
 _LOOK_UP = """
 select k.state, k.version, k.dek_version, k.wrapped, k.fence, k.refresh_not_before_ms, k.last_forced_ms,
        k.last_check_ms, coalesce(f.floor, 0)
-from unnest(%s::text[], %s::text[], %s::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
+from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
 left join floors f using (workspace_id, connection_id, record_class)
 order by w.n
@@ -56,7 +56,7 @@ class Store:
             [int(each.record_class) for each in wanted],
         )
         async with self._database.hot() as connection:
-            rows = await (await connection.execute(_LOOK_UP, names)).fetchall()
+            rows = await (await connection.execute(_LOOK_UP, names, binary=True)).fetchall()
         return [_key_row(row) for row in rows]
 
     async def get_dek(self, workspace: str, version: int) -> DekRow | None:

@@ -8,8 +8,8 @@ from typing import Protocol
 class Budget(Protocol):
     """Counts within fixed windows."""
 
-    def take(self, name: str) -> bool:
-        """Takes one from the budget of this name; False: it is used up."""
+    def take(self, name: str, amount: int) -> bool:
+        """Takes from the budget of this name; False: there is not so much left."""
 
 
 class Budgets:
@@ -27,10 +27,10 @@ class Budgets:
         self._per_signer = per_signer
         self._refusals = refusals
 
-    def allow_release(self, workspace: str, signer: str) -> bool:
-        """Says whether one more key may be released."""
-        return self._per_workspace.take(workspace) and self._per_signer.take(signer)
+    def allow_release(self, workspace: str, signer: str, amount: int) -> bool:
+        """Says whether so many more keys may be released."""
+        return self._per_workspace.take(workspace, amount) and self._per_signer.take(signer, amount)
 
     def note_refusal(self, workspace: str) -> bool:
         """Says whether this refusal is written as an event of its own."""
-        return self._refusals.take(workspace)
+        return self._refusals.take(workspace, 1)

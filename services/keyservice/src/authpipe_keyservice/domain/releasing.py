@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import hmac
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -167,6 +168,7 @@ class Releasing:
         rows = await self._store.look_up([ask.wanted for ask in asks])
         # Step 3: judge, count, derive; each item on its own.
         batch = Batch([], [])
+        within = self._take_budgets(asks, grants)
         entries: list[AuditEntry] = []
         steps: list[Step] = []
         for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
@@ -176,7 +178,7 @@ class Releasing:
                 if isinstance(grant, DomainError):
                     raise grant
                 judge(grant, ask.wanted, row.facts if row else None, consumer, self._audience, now_ms)
-                if not self._budgets.allow_release(grant.workspace, grant.issuer):
+                if not within[grant.workspace, grant.issuer]:
                     raise BudgetError
                 key = await self._key_for(ask, row)
             except DomainError as error:
@@ -192,6 +194,15 @@ class Releasing:
         # Step 4: no audit, no key.
         await self._store.commit(entries, steps, now_ms)
         return batch
+
+    def _take_budgets(
+        self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError]
+    ) -> dict[tuple[str, str], bool]:
+        """Takes what a batch asks for from the budgets, once for each workspace and signer in it."""
+        amounts = Counter(
+            (grant.workspace, grant.issuer) for ask in asks if isinstance(grant := grants[ask.token], Grant)
+        )
+        return {key: self._budgets.allow_release(*key, amount) for key, amount in amounts.items()}
 
     def forget(self, workspace: str, connection: str) -> None:
         """Overwrites the cached keys of a connection that was erased."""

@@ -1,0 +1,262 @@
+"""`make bench`: tokens per second through the whole chain, beside the same edge stripped to an echo, in the same run.
+
+Prints a table and writes build/bench.json: rows of name, value, unit, reference, ratio, wanted, met. The load comes from
+wrk, which costs little itself; the machine is shared with everything that is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from authpipe_devstack.layout import PROCESSES
+from authpipe_devstack.stack import Stack
+from authpipe_testing.customer import Customer
+from authpipe_testing.ports import free_ports
+from psycopg_pool import AsyncConnectionPool
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 8
+CONNECTIONS = 200
+_console = Console()
+
+
+@dataclass
+class Row:
+    """A row of the result.
+
+    Args:
+        name: What was measured.
+        value: The figure.
+        unit: Its unit.
+        reference: What it is compared with, measured in the same run; None: nothing.
+        ratio: value / reference.
+        wanted: The figure asked for; None: none.
+        met: Whether it was reached.
+    """
+
+    name: str
+    value: float
+    unit: str
+    reference: float | None = None
+    ratio: float | None = None
+    wanted: float | None = None
+    met: bool | None = None
+
+
+@dataclass
+class Load:
+    """What wrk saw."""
+
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    requests: int
+    errors: int
+
+
+def wrk(url: str, connections: int, script: Path | None, headers: list[str]) -> Load:
+    """Puts a closed loop of requests on a URL."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
+    command += ["-s", str(script)] if script else []
+    for header in headers:
+        command += ["-H", header]
+    out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    errors = sum(int(found) for found in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
+    socket_errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
+    errors += sum(map(int, socket_errors.groups())) if socket_errors else 0
+    found = re.search(r"Requests/sec:\s+([\d.]+)", out)
+    total = re.search(r"(\d+) requests in", out)
+    assert found and total
+    return Load(float(found[1]), _ms(out, "50%"), _ms(out, "99%"), int(total[1]), errors)
+
+
+def _ms(out: str, percentile: str) -> float:
+    found = re.search(rf"\s{percentile}\s+([\d.]+)(us|ms|s)", out)
+    assert found
+    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
+
+
+async def point_selects(conninfo: dict[str, Any]) -> float:
+    """Measures PostgreSQL point selects over mutual TLS, 8 connections, prepared."""
+    async with AsyncConnectionPool(kwargs={**conninfo, "autocommit": True, "prepare_threshold": 1}, min_size=8, max_size=8, open=False) as pool:
+        await pool.wait()
+        count = 0
+        ends = time.monotonic() + 3
+
+        async def work() -> None:
+            nonlocal count
+            async with pool.connection() as connection:
+                while time.monotonic() < ends:
+                    await (await connection.execute("select 1 where %s = 1", (1,))).fetchall()
+                    count += 1
+
+        await asyncio.gather(*(work() for _ in range(8)))
+    return count / 3
+
+
+def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
+    """Gives the processes of the system, PostgreSQL's with their children."""
+    found = {process.name: [psutil.Process(stack.pid(process.name))] for process in PROCESSES}
+    for name, cluster in stack.clusters.items():
+        server = psutil.Process(cluster.pid())
+        found[f"postgres-{name}"] = [server, *server.children(recursive=True)]
+    return found
+
+
+def cpu(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
+    """Gives the CPU seconds that each part has used."""
+    return {name: sum(sum(each.cpu_times()[:2]) for each in parts if each.is_running()) for name, parts in found.items()}
+
+
+def memory_mib(found: dict[str, list[psutil.Process]]) -> float:
+    """Gives the memory of the system, shared pages counted once where the kernel says (PSS), else RSS."""
+    total = 0
+    for parts in found.values():
+        for each in parts:
+            try:
+                total += each.memory_full_info().pss
+            except (psutil.AccessDenied, AttributeError):
+                total += each.memory_info().rss
+    return total / 2**20
+
+
+def prepare(stack: Stack) -> tuple[str, list[str]]:
+    """Makes a workspace with connections; gives the API key and their ids."""
+    _, key = asyncio.run(stack.create_workspace("bench"))
+    with Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key.decode()) as customer:
+        config = customer.configure(stack.layout.playground_issuer)["id"]
+        ids = []
+        for index in range(CONNECTIONS):
+            body = {
+                "kind": "oauth2",
+                "end_user_id": f"user-{index}",
+                "provider_config_id": config,
+                "access_token": f"access-token-of-the-benchmark-{index:06}" + "x" * 200,
+                "scopes": ["profile"],
+            }
+            ids.append(customer.post("/connections", body).raise_for_status().json()["id"])
+    return key.decode(), ids
+
+
+def measure() -> list[Row]:  # noqa: PLR0915  # one story
+    """Measures everything, in the order of the table."""
+    rows: list[Row] = []
+    home = ROOT / ".authpipe" / "bench"
+    stack = Stack(home, lambda _: None, log_level="warning")
+    stack.erase()
+    stack = Stack(home, lambda _: None, log_level="warning")
+    began = time.monotonic()
+    stack.up()
+    rows.append(_row("start-up, first time", time.monotonic() - began, "s", wanted=20, below=True))
+    stack.down()
+    began = time.monotonic()
+    stack.up()
+    rows.append(_row("start-up, prepared", time.monotonic() - began, "s", wanted=20, below=True))
+    _console.print(f"The system is up. Importing {CONNECTIONS} connections…")
+    folder = home / "load"
+    echo: list[subprocess.Popen[bytes]] = []
+    try:
+        key, ids = prepare(stack)
+        folder.mkdir(exist_ok=True)
+        script = folder / "wrk.lua"
+        paths = ",".join(f'"/v1/connections/{each}/token"' for each in ids)
+        script.write_text(
+            f"local paths = {{{paths}}}\nlocal n = 0\n"
+            "request = function() n = n + 1; return wrk.format('GET', paths[n % #paths + 1]) end\n"
+        )
+        script.chmod(0o600)
+        # wrk shows its headers to whoever lists processes: the key is made for this run and ends with it.
+        headers = [f"Authorization: Bearer {key}"]
+        echo, echo_url = start_echo(stack, folder)
+        found = processes(stack)
+        wrk(stack.layout.rest_url, 8, script, headers)  # warm
+        for connections in (1, 32, 128):
+            _console.print(f"{connections} connections…")
+            reference = wrk(echo_url, connections, None, [])
+            found = processes(stack)
+            before = cpu(found)
+            load = wrk(stack.layout.rest_url, connections, script, headers)
+            after = cpu(found)
+            if load.errors:
+                raise SystemExit(f"{load.errors} of {load.requests} requests failed: nothing was measured.")
+            name = f"tokens at {connections} connections"
+            wanted = {1: None, 32: 2000, 128: 4000}[connections]
+            rows.append(_row(name, load.rate, "1/s", reference=reference.rate, wanted=wanted))
+            if connections == 32:
+                rows.append(_row("share of the echo chain at 32", load.rate / reference.rate, "", wanted=0.3))
+            rows.append(_row(f"p50 at {connections}", load.p50_ms, "ms", reference=reference.p50_ms, wanted=10 if connections == 1 else None, below=True))
+            rows.append(_row(f"p99 at {connections}", load.p99_ms, "ms", reference=reference.p99_ms))
+            if connections == 128:
+                for part in found:
+                    micros = (after[part] - before[part]) / load.requests * 1e6
+                    rows.append(_row(f"CPU a request, {part}", micros, "µs"))
+        rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
+        selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
+        rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
+    finally:
+        for each in echo:
+            each.terminate()
+            each.wait(10)
+        stack.down()
+        shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def start_echo(stack: Stack, folder: Path) -> tuple[list[subprocess.Popen[bytes]], str]:
+    """Starts both halves of the echo; gives them and the URL."""
+    ports = free_ports(2)
+    settings = {
+        "front_port": ports[0],
+        "back_port": ports[1],
+        "front": stack.files("edge").model_dump(mode="json"),
+        "back": stack.files("vault").model_dump(mode="json"),
+        "public_certificate": str(stack.layout.certificates / "public.pem"),
+        "public_key": str(stack.layout.certificates / "public.key"),
+    }
+    file = folder / "echo.json"
+    file.write_text(json.dumps(settings))
+    script = str(Path(__file__).with_name("echo.py"))
+    started = [subprocess.Popen([sys.executable, script, half, str(file)]) for half in ("back", "front")]
+    time.sleep(3)
+    return started, f"https://127.0.0.1:{ports[0]}/"
+
+
+def _row(
+    name: str, value: float, unit: str, *, reference: float | None = None, wanted: float | None = None, below: bool = False
+) -> Row:
+    met = None if wanted is None else (value <= wanted if below else value >= wanted)
+    return Row(name, round(value, 3), unit, reference, round(value / reference, 3) if reference else None, wanted, met)
+
+
+def main() -> None:
+    """Measures, prints, writes."""
+    if shutil.which("wrk") is None:
+        sys.exit("Please install wrk: apt install wrk (or brew install wrk).")
+    rows = measure()
+    table = Table(box=None, pad_edge=False)
+    for column in ("what", "value", "unit", "reference", "ratio", "wanted", "met"):
+        table.add_column(column, justify="left" if column in {"what", "unit"} else "right")
+    for row in rows:
+        cells = [f"{row.value:,.2f}".rstrip("0").rstrip("."), row.unit]
+        cells += ["" if cell is None else f"{cell:,.2f}" for cell in (row.reference, row.ratio, row.wanted)]
+        table.add_row(row.name, *cells, {None: "", True: "yes", False: "NO"}[row.met])
+    _console.print(table)
+    (ROOT / "build").mkdir(exist_ok=True)
+    (ROOT / "build" / "bench.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    _console.print("build/bench.json is written.")
+
+
+if __name__ == "__main__":
+    main()
