@@ -77,7 +77,12 @@ class Peer(Generic[StubT_co]):
             PeerUnavailable: It cannot be reached or did not answer in time.
             PeerRefused: It refused, with its reason.
         """
-        async for attempt in stamina.retry_context(on=PeerUnavailable, attempts=3, wait_initial=0.05, wait_max=0.5):
+        try:
+            # The usual case does not pay for the machinery of retrying (about 50 µs).
+            return await self.call(choose, request)
+        except PeerUnavailable:
+            await asyncio.sleep(0.05)
+        async for attempt in stamina.retry_context(on=PeerUnavailable, attempts=2, wait_initial=0.1, wait_max=0.5):
             with attempt:
                 return await self.call(choose, request)
         raise PeerUnavailable  # pragma: no cover  # stamina raises the last error itself

@@ -16,6 +16,8 @@ from authpipe_rpc import current_caller
 from authpipe_sensitive import AuditEntry, DomainError
 
 _LONGEST_NAME = 100
+# A grant is handed out again for half a minute of its minute (GrantCache); so much of it is left at the least.
+_GRANT_REUSE_MS = 25_000
 
 
 class AuthorityServicer:
@@ -97,6 +99,7 @@ class AuthorityServicer:
             record_grant=verdict.record_grant,
             manage_grant=verdict.manage_grant,
             reuse_ms=self._reuse_ms,
+            grant_reuse_ms=_GRANT_REUSE_MS,
         )
 
 

@@ -58,6 +58,7 @@ class AuthorityPeer:
         self._peer = peer
         self._public_key = public_key
         self._cache: OrderedDict[tuple[object, ...], tuple[float, Verdict]] = OrderedDict()
+        self._good_until: OrderedDict[tuple[bytes, Act], float] = OrderedDict()
         self._coalescer: Coalescer[authority_pb2.ActRequest, authority_pb2.Verdict] = Coalescer(self._send)
 
     async def authorize(self, caller: Caller, act: Act, target: str, classes: Sequence[int] = ()) -> Verdict:
@@ -68,9 +69,11 @@ class AuthorityPeer:
             PeerUnavailable: authority is away.
         """
         # The hash, not the API key, is what stays in memory.
-        key = (hashlib.sha256(caller.api_key).digest(), act, target, tuple(classes))
-        kept = self._cache.get(key)
-        if kept is not None and time.monotonic() < kept[0]:
+        key_hash = hashlib.sha256(caller.api_key).digest()
+        key = (key_hash, act, target, tuple(classes))
+        kept, now = self._cache.get(key), time.monotonic()
+        # Two clocks: the grants live half a minute, but the API key has to be known good as of a moment ago.
+        if kept is not None and now < kept[0] and now < self._good_until.get((key_hash, act), 0):
             return kept[1]
         request = authority_pb2.ActRequest(
             api_key=caller.api_key,
@@ -81,11 +84,15 @@ class AuthorityPeer:
         )
         answer = await self._coalescer.submit(request)
         if answer.HasField("refusal"):
+            self._good_until.pop((key_hash, act), None)
             raise PeerRefused(answer.refusal.reason, Status(answer.refusal.code))
         verdict = Verdict(answer.workspace_id, answer.record_grant, answer.manage_grant)
-        self._cache[key] = (time.monotonic() + answer.reuse_ms / 1000, verdict)
+        self._good_until[key_hash, act] = now + answer.reuse_ms / 1000
+        self._cache[key] = (now + answer.grant_reuse_ms / 1000, verdict)
         while len(self._cache) > _CACHED_VERDICTS:
             self._cache.popitem(last=False)
+        while len(self._good_until) > _CACHED_VERDICTS:
+            self._good_until.popitem(last=False)
         return verdict
 
     async def _send(self, items: Sequence[authority_pb2.ActRequest]) -> Sequence[authority_pb2.Verdict | Exception]:

@@ -160,6 +160,7 @@ class Verdict(_message.Message):
     RECORD_GRANT_FIELD_NUMBER: _builtins.int
     MANAGE_GRANT_FIELD_NUMBER: _builtins.int
     REUSE_MS_FIELD_NUMBER: _builtins.int
+    GRANT_REUSE_MS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The workspace of the API key."""
     api_key_id: _builtins.str
@@ -169,7 +170,9 @@ class Verdict(_message.Message):
     manage_grant: _builtins.str
     """The grant to act for the workspace at coordinator, audit and the stores' listings."""
     reuse_ms: _builtins.int
-    """For how many milliseconds the verdict may be reused."""
+    """For how many milliseconds the API key may be taken for good in this act: how long a revoked one may still work."""
+    grant_reuse_ms: _builtins.int
+    """For how many milliseconds the grants may be used again, while the API key is good."""
     @_builtins.property
     def refusal(self) -> _records_pb2.Refusal:
         """Set when it was refused."""
@@ -183,10 +186,11 @@ class Verdict(_message.Message):
         record_grant: _builtins.str = ...,
         manage_grant: _builtins.str = ...,
         reuse_ms: _builtins.int = ...,
+        grant_reuse_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "manage_grant", b"manage_grant", "record_grant", b"record_grant", "refusal", b"refusal", "reuse_ms", b"reuse_ms", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "grant_reuse_ms", b"grant_reuse_ms", "manage_grant", b"manage_grant", "record_grant", b"record_grant", "refusal", b"refusal", "reuse_ms", b"reuse_ms", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,159 @@
+"""AP1: whatever is changed, one and the same error; whatever is bound, it opens nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+from authpipe_envelope import (
+    HEADER_SIZE,
+    Context,
+    ContextError,
+    IntegrityError,
+    RecordKey,
+    derive_record_key,
+    hosts_digest,
+    new_salt,
+    open_record,
+    seal_record,
+)
+from authpipe_sensitive import Secret
+from hypothesis import given
+from hypothesis import strategies as st
+
+CONTEXT = Context("d", "eu", "user-credentials", "ws_a", "con_a", 1, 3, "acme", hosts_digest(["api.acme.example"]))
+CK = bytes(range(32))
+SALT = bytes(32)
+
+
+def key(ck: bytes = CK, salt: bytes = SALT, record_class: int = 1) -> RecordKey:
+    return derive_record_key(Secret(ck), 1, salt, record_class)
+
+
+RECORD = seal_record(key(), CONTEXT, b"the credential")
+
+
+def test_a_record_opens_where_it_was_sealed() -> None:
+    assert open_record(key(), CONTEXT, RECORD) == Secret(b"the credential")
+
+
+def test_the_format_is_as_documented_byte_by_byte() -> None:
+    assert RECORD[:8] == b"AP\x01\x01\x00\x00\x00\x01"
+    assert RECORD[8:40] == SALT
+    assert len(RECORD) == 72 + 64 + 16
+    # Fixed by this key, salt and context: a change of the format changes this, and has to have a new number.
+    assert RECORD[40:72].hex() == COMMITMENT
+    assert RECORD[72:].hex() == CIPHERTEXT
+
+
+COMMITMENT = "07d1fd598adb38be71ef9633c514915c32a2d7b10ef98d40ff9e89555064d5a9"
+CIPHERTEXT = "b2a160244641bbe8725bdab34bad72d67069daccbe984ad1490e5d302c2357f72b948a7705af26d8c70b5cff28f9ff871b7ecd9862c7b1a83b8f0c9699c4b52fa09f675f0cf75d64c3773393b5c774ff"
+
+
+@pytest.mark.promise("P01")
+@pytest.mark.case(3)
+def test_every_byte_flipped_is_one_and_the_same_error() -> None:
+    for position in range(len(RECORD)):
+        for bit in (1, 0x80):
+            changed = bytearray(RECORD)
+            changed[position] ^= bit
+            with pytest.raises(IntegrityError):
+                open_record(key(), CONTEXT, bytes(changed))
+
+
+@pytest.mark.promise("P01")
+@pytest.mark.case(3)
+def test_every_length_cut_or_added_is_one_and_the_same_error() -> None:
+    for length in range(len(RECORD)):
+        with pytest.raises(IntegrityError):
+            open_record(key(), CONTEXT, RECORD[:length])
+    for more in (1, 16, 64):
+        with pytest.raises(IntegrityError):
+            open_record(key(), CONTEXT, RECORD + bytes(more))
+
+
+@pytest.mark.case(4)
+@pytest.mark.parametrize("head", [b"AP\x00\x01", b"AP\x02\x01", b"AP\x01\x00", b"AP\x01\x02", b"ap\x01\x01", b"\x00\x00\x00\x00"])
+def test_an_unknown_or_older_format_or_suite_is_refused(head: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        open_record(key(), CONTEXT, head + RECORD[4:])
+
+
+@pytest.mark.promise("P01")
+@pytest.mark.promise("P05")
+@pytest.mark.case(1)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"workspace": "ws_b"},
+        {"connection": "con_b"},
+        {"record_class": 2},
+        {"version": 2},
+        {"version": 4},
+        {"provider": "acme2"},
+        {"key_domain": "client-secrets"},
+        {"region": "us"},
+        {"deployment": "e"},
+        {"hosts": hosts_digest(["evil.example"])},
+    ],
+)
+def test_a_record_moved_anywhere_else_does_not_open(other: dict[str, object]) -> None:
+    with pytest.raises(IntegrityError):
+        open_record(key(), dataclasses.replace(CONTEXT, **other), RECORD)  # type: ignore[arg-type]
+
+
+@pytest.mark.promise("P01")
+def test_a_key_of_another_connection_class_or_salt_does_not_open() -> None:
+    for other in (key(ck=bytes(32)), key(salt=new_salt()), key(record_class=2)):
+        with pytest.raises(IntegrityError):
+            open_record(other, CONTEXT, RECORD)
+
+
+def test_a_write_key_seals_once() -> None:
+    write = key()
+    seal_record(write, CONTEXT, b"first")
+    with pytest.raises(ValueError, match="one record"):
+        seal_record(write, CONTEXT, b"second")
+
+
+@given(plaintext=st.binary(max_size=300))
+def test_any_plaintext_comes_back_and_its_length_shows_in_steps_of_64(plaintext: bytes) -> None:
+    ck, salt = os.urandom(32), new_salt()
+    record = seal_record(key(ck, salt), CONTEXT, plaintext)
+    assert (len(record) - HEADER_SIZE - 16) % 64 == 0
+    assert open_record(key(ck, salt), CONTEXT, record) == Secret(plaintext)
+
+
+TEXT = st.text(min_size=1, max_size=20)
+
+
+@pytest.mark.case(5)
+@given(first=st.tuples(TEXT, TEXT, TEXT), second=st.tuples(TEXT, TEXT, TEXT))
+def test_two_contexts_have_the_same_bytes_only_if_they_are_the_same(
+    first: tuple[str, str, str], second: tuple[str, str, str]
+) -> None:
+    encoded = []
+    for workspace, connection, provider in (first, second):
+        try:
+            context = dataclasses.replace(CONTEXT, workspace=workspace, connection=connection, provider=provider)
+            encoded.append(context.encode())
+        except ContextError:
+            return
+    assert (encoded[0] == encoded[1]) == (first == second)
+
+
+@pytest.mark.case(5)
+@pytest.mark.parametrize("text", ["", "a\x00b", "a\nb", "e\u0301", "x" * 256, "\ud800"])
+def test_text_that_could_be_read_in_two_ways_is_refused(text: str) -> None:
+    with pytest.raises((ContextError, UnicodeEncodeError)):
+        dataclasses.replace(CONTEXT, workspace=text).encode()
+
+
+@pytest.mark.case(5)
+def test_a_boundary_between_fields_cannot_be_moved() -> None:
+    one = dataclasses.replace(CONTEXT, workspace="ab", connection="c").encode()
+    two = dataclasses.replace(CONTEXT, workspace="a", connection="bc").encode()
+    assert one != two
+    assert hosts_digest(["ab", "c"]) != hosts_digest(["a", "bc"])
+    assert hosts_digest(["A.example", "b"]) == hosts_digest(["b", "a.example", "b"])
