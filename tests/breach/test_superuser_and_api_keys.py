@@ -1,0 +1,109 @@
+"""A PostgreSQL superuser who writes himself access gets none (case 14)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from authpipe.authority.v1 import authority_pb2
+from authpipe_devstack.stack import Stack
+from authpipe_testing.customer import Customer
+
+Superuser = Callable[[str, str], psycopg.Connection[Any]]
+_REUSE_SECONDS = 2.3
+
+
+@pytest.fixture
+def victim(new_customer: Callable[..., Customer]) -> Customer:
+    """A customer whose key may only list."""
+    return new_customer("connections:read")
+
+
+def row_of(authority: psycopg.Connection[Any], customer: Customer) -> tuple[str, str]:
+    """Finds a customer's API key: workspace and id, the newest one made."""
+    row = authority.execute("select workspace_id, api_key_id from api_keys order by created_at desc limit 1").fetchone()
+    assert row is not None
+    return str(row[0]), str(row[1])
+
+
+def alarms(superuser: Superuser) -> int:
+    with superuser("core", "audit") as audit:
+        row = audit.execute("select count(*) from events where name = 15").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+@pytest.mark.case(14)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update api_keys set scopes = scopes || '{tokens:read}' where api_key_id = %(key)s",
+        "update api_keys set display_name = 'renamed' where api_key_id = %(key)s",
+        "update api_keys set epoch = epoch + 1 where api_key_id = %(key)s",
+        "update workspaces set epoch = epoch + 1 where workspace_id = %(workspace)s",
+    ],
+)
+def test_a_changed_row_gives_no_access_and_raises_an_alarm(
+    change: str, victim: Customer, superuser: Superuser, wait_for: Callable[..., Any]
+) -> None:
+    before = alarms(superuser)
+    with superuser("core", "authority") as authority:
+        workspace, key = row_of(authority, victim)
+        authority.execute(change, {"workspace": workspace, "key": key})  # type: ignore[arg-type]
+    answer = victim.get("/connections")
+    assert (answer.status_code, answer.json()["reason"]) == (401, "API_KEY_INVALID")
+    assert wait_for(lambda: alarms(superuser) > before)
+
+
+@pytest.mark.case(14)
+def test_an_inserted_api_key_gives_no_access(victim: Customer, superuser: Superuser, stack: Stack) -> None:
+    with superuser("core", "authority") as authority:
+        workspace, key = row_of(authority, victim)
+        authority.execute(
+            "insert into api_keys select workspace_id, 'key_forged', display_name, %s, scopes, state, epoch, mac"
+            " from api_keys where api_key_id = %s",
+            (hashlib.sha256(b"guessed").digest(), key),
+        )
+        # Even with the hash of the victim's own key moved to the forged row.
+        authority.execute("update api_keys set key_hash = %s where api_key_id = %s", (b"\x00" * 32, key))
+    assert victim.get("/connections").status_code == 401
+
+
+@pytest.mark.case(14)
+@pytest.mark.promise("P31")
+def test_a_revoked_key_is_refused_and_stays_so_when_its_old_row_is_put_back(
+    victim: Customer, superuser: Superuser, stack: Stack
+) -> None:
+    assert victim.get("/connections").status_code == 200
+    with superuser("core", "authority") as authority:
+        workspace, key = row_of(authority, victim)
+        old = authority.execute("select epoch, mac, state from api_keys where api_key_id = %s", (key,)).fetchone()
+        assert old is not None
+
+        async def revoke() -> None:
+            peer = stack.authority()
+            request = authority_pb2.RevokeApiKeyRequest(workspace_id=workspace, api_key_id=key, request_id="req_test")
+            await peer.call(lambda stub: stub.RevokeApiKey, request)
+            await peer.close()
+
+        asyncio.run(revoke())
+        time.sleep(_REUSE_SECONDS)
+        assert victim.get("/connections").status_code == 401
+        authority.execute("update api_keys set epoch = %s, mac = %s, state = %s where api_key_id = %s", (*old, key))
+        assert victim.get("/connections").status_code == 401
+        authority.execute("update api_keys set state = 'active' where api_key_id = %s", (key,))
+        assert victim.get("/connections").status_code == 401
+
+
+@pytest.mark.promise("P31")
+def test_the_audit_role_cannot_update_or_delete(stack: Stack) -> None:
+    with psycopg.connect(**stack.clusters["core"].conninfo("audit", "audit"), autocommit=True) as audit:  # type: ignore[arg-type]
+        assert audit.execute("select count(*) from events").fetchone() is not None
+        for statement in ("update events set target = ''", "delete from events", "truncate events", "drop table events"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                audit.execute(statement)  # type: ignore[arg-type]
