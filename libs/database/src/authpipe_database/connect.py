@@ -137,5 +137,9 @@ class Database:
         try:
             async with self.pool.connection() as connection:
                 yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            # One broken connection means that all of them may be: they are looked at before the next one fails.
+            await self.pool.check()
+            raise DatabaseUnavailableError from None
+        except PoolTimeout:
             raise DatabaseUnavailableError from None

@@ -7,6 +7,7 @@ PKCE is required, refresh tokens rotate and a reused one ends its family (RFC 97
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import ssl
 import sys
@@ -306,6 +307,8 @@ def main() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(settings["certificate"], settings["key"])
+    # Its request lines have codes and states in their addresses.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     app = make_app(settings["issuer"], settings["life_seconds"])
     make_server("127.0.0.1", settings["port"], app, threaded=True, ssl_context=context).serve_forever()
 

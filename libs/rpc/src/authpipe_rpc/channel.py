@@ -17,6 +17,9 @@ StubT_co = TypeVar("StubT_co", covariant=True)
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 
+# Its own log lines are text with values in it.
+stamina.instrumentation.set_on_retry_hooks([])
+
 _LONGEST_MESSAGE = 16 * 1024 * 1024
 
 
@@ -109,8 +112,9 @@ class Peer(Generic[StubT_co]):
                 ("grpc.keepalive_timeout_ms", 1_000),
                 ("grpc.http2.ping_timeout_ms", 1_000),
                 ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 1_000),
+                ("grpc.initial_reconnect_backoff_ms", 50),
+                ("grpc.min_reconnect_backoff_ms", 50),
+                ("grpc.max_reconnect_backoff_ms", 300),
             ],
         )
         self._stub = self._make_stub(self._channel)

@@ -166,7 +166,8 @@ class AuditPeer:
             AuditUnavailableError: They do not.
         """
         try:
-            await self.append([], 0)
+            request = audit_pb2.AppendRequest()
+            await self._peer.call_idempotent(lambda stub: stub.Append, request)
         except PeerUnavailable:
             raise AuditUnavailableError from None
         except PeerRefused:

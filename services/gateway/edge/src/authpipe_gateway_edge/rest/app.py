@@ -118,6 +118,8 @@ def _fastapi(
         description="Keeps OAuth tokens, API keys and webhook secrets, refreshes and serves them.",
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own spans have the address with its query: the state and code of a flow, the token of a session.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.include_router(resources.router(api))
     app.include_router(connect.router(coordinator, api.public_url))

@@ -1,0 +1,101 @@
+"""A part away before the call: the Provider sees no call; a token that lives is served or nothing is, never half (case 24)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from authpipe_devstack.stack import Stack
+from authpipe_testing.customer import Customer
+
+
+@contextmanager
+def away(stack: Stack, name: str, wait_for: Callable[..., Any]) -> Iterator[None]:
+    """Kills a process, or stops a cluster, and brings it back."""
+    if name.startswith("postgres-"):
+        cluster = stack.clusters[name.removeprefix("postgres-")]
+        cluster.stop()
+        try:
+            yield
+        finally:
+            cluster.start()
+            assert wait_for(lambda: all(p["healthy"] for p in stack.status()["processes"]), 30)
+            time.sleep(1)
+        return
+    os.kill(stack.pid(name), signal.SIGKILL)
+    assert wait_for(lambda: not stack.pid(name))
+    try:
+        yield
+    finally:
+        stack.start(name)
+        time.sleep(1)  # its peers connect again within half a second
+
+
+@pytest.mark.case(24)
+@pytest.mark.promise("P36")
+@pytest.mark.parametrize("part", ["vault", "postgres-vault", "keyservice-user-credentials", "audit", "clientsecrets"])
+def test_with_a_part_away_the_provider_sees_no_call_and_the_refresh_token_lives(
+    part: str, stack: Stack, customer: Customer, config: str, playground: Any, wait_for: Callable[..., Any]
+) -> None:
+    playground.set_life(2)
+    connection = customer.connect(config, f"outage-{part}")
+    playground.set_life(3600)
+    time.sleep(2.5)
+    before = playground.counts().get("refresh_token", 0)
+    with away(stack, part, wait_for):
+        answer = customer.token(connection)
+        assert answer.status_code == 503, answer.text
+        assert playground.counts().get("refresh_token", 0) == before
+    served = wait_for(lambda: customer.token(connection).status_code == 200, 15)
+    assert served
+    assert playground.counts()["refresh_token"] == before + 1
+    assert playground.counts().get("reuse", 0) == 0
+
+
+@pytest.mark.promise("P36")
+def test_a_living_token_is_served_though_its_refresh_fails(
+    stack: Stack, customer: Customer, config: str, wait_for: Callable[..., Any]
+) -> None:
+    connection = customer.connect(config, "living")
+    token = customer.token(connection).json()["access_token"]
+    with away(stack, "worker", wait_for):
+        # An hour is left, more is asked for, the worker is away: the living token is the best there is.
+        assert customer.token(connection, min_ttl=7200).json()["access_token"] == token
+
+
+def test_no_audit_no_key(stack: Stack, customer: Customer, wait_for: Callable[..., Any]) -> None:
+    connection = customer.import_api_key("sk_live_no-audit-no-key-0123456789")["id"]
+    with away(stack, "postgres-core", wait_for):
+        assert customer.token(connection).status_code == 503
+    assert wait_for(lambda: customer.token(connection).status_code == 200, 20)
+
+
+def test_events_wait_for_an_audit_that_is_away_and_arrive_in_order(
+    stack: Stack, customer: Customer, wait_for: Callable[..., Any]
+) -> None:
+    connection = customer.import_api_key("sk_live_events-wait-0123456789")["id"]
+    with away(stack, "audit", wait_for):
+        requests = [customer.token(connection).headers["x-request-id"] for _ in range(5)]
+    released = wait_for(
+        lambda: [e for e in customer.events(target=connection, event="RECORD_KEY_RELEASED")][:5]
+        if len(customer.events(target=connection, event="RECORD_KEY_RELEASED")) >= 5
+        else None,
+        20,
+    )
+    assert [event["request_id"] for event in reversed(released)] == requests
+
+
+def test_a_killed_process_is_reported_and_up_brings_it_back(stack: Stack, wait_for: Callable[..., Any]) -> None:
+    os.kill(stack.pid("clientsecrets"), signal.SIGKILL)
+    assert wait_for(lambda: not stack.pid("clientsecrets"))
+    found = {process["name"]: process["healthy"] for process in stack.status()["processes"]}
+    assert [name for name, healthy in found.items() if not healthy] == ["clientsecrets"]
+    kept = stack.pid("vault")
+    stack.up()
+    assert all(process["healthy"] for process in stack.status()["processes"])
+    assert stack.pid("vault") == kept
