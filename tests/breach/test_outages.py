@@ -81,12 +81,13 @@ def test_events_wait_for_an_audit_that_is_away_and_arrive_in_order(
     connection = customer.import_api_key("sk_live_events-wait-0123456789")["id"]
     with away(stack, "audit", wait_for):
         requests = [customer.token(connection).headers["x-request-id"] for _ in range(5)]
-    released = wait_for(
-        lambda: [e for e in customer.events(target=connection, event="RECORD_KEY_RELEASED")][:5]
-        if len(customer.events(target=connection, event="RECORD_KEY_RELEASED")) >= 5
-        else None,
-        20,
-    )
+
+    def five() -> list[dict[str, Any]]:
+        answer = customer.get("/audit/events", target=connection, event="RECORD_KEY_RELEASED")
+        events = answer.json()["events"] if answer.status_code == 200 else []
+        return list(events) if len(events) == 5 else []
+
+    released = wait_for(five, 20)
     assert [event["request_id"] for event in reversed(released)] == requests
 
 

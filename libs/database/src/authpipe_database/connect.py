@@ -92,6 +92,8 @@ class Database:
             max_size=config.pool_size,
             timeout=3,
             open=False,
+            # One ping a batch, so that a database that was restarted costs nobody a failed request.
+            check=AsyncConnectionPool.check_connection,
         )
 
     async def open(self) -> None:
@@ -137,9 +139,5 @@ class Database:
         try:
             async with self.pool.connection() as connection:
                 yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            # One broken connection means that all of them may be: they are looked at before the next one fails.
-            await self.pool.check()
-            raise DatabaseUnavailableError from None
-        except PoolTimeout:
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
             raise DatabaseUnavailableError from None

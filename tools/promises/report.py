@@ -1,0 +1,104 @@
+"""`make promises`: which tests show which promise and case, and how they last ended.
+
+Reads what the last `make test` left in build/results.json, prints it, writes build/promises.json and docs/trust.md, and
+fails where a promise or case that an ended issue claimed has no test, or one that did not pass.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMISES = {
+    "P01": "Every credential is AES-256-GCM encrypted before it is written; any change or move is detected and refused.",
+    "P02": "TLS 1.3 only, on every socket.",
+    "P03": "Each workspace has its own data encryption keys, one set for user credentials and one for client secrets.",
+    "P04": "They are wrapped by a key that lives in an HSM, is not extractable and never leaves it.",
+    "P05": "One workspace's keys open nothing of another workspace.",
+    "P07": "A credential never appears in logs, errors, dumps, traces or metrics.",
+    "P08": "Listings show only a masked prefix.",
+    "P09": "A credential is decrypted only for a named purpose, by the service allowed that purpose.",
+    "P10": "Client secrets and user credentials live apart; taking over one store gives nothing of the other.",
+    "P11": "Disconnect revokes at the Provider and deletes what is stored.",
+    "P13": "PKCE (S256) on every authorization; it cannot be turned off.",
+    "P14": "Every flow has a random state, bound to its browser, used once, short-lived.",
+    "P15": "Redirect URIs are compared exactly; wildcards are refused.",
+    "P16": "Every endpoint that changes state is protected from CSRF.",
+    "P24": "Databases accept only mutual TLS.",
+    "P31": "Every use and change is in an append-only log.",
+    "P34": "SECURITY.md and /.well-known/security.txt.",
+    "P36": "However many ask at once, the Provider sees one refresh at a time, and no refresh token is lost.",
+}
+CASES = {
+    1: "Ciphertexts exchanged between connections, workspaces, classes, versions",
+    2: "Yesterday's row put back after a refresh",
+    3: "Every byte flipped, every length cut",
+    4: "Format or suite unknown or older",
+    5: "Context boundary games",
+    6: "Wrapped keys copied between workspaces and connections",
+    9: "keyservice called by its own store, with every wrong grant",
+    10: "Serve asking for refresh; refresh before due or with an old fence",
+    11: "Memory of vault; core files",
+    14: "A superuser inserts, re-activates, widens, moves",
+    15: "Wrong identities, methods, TLS versions, plaintext",
+    16: "Another workspace's ids through every operation",
+    18: "Mix-up of Providers",
+    19: "Callbacks in other browsers, used, foreign, missing, twice at once",
+    20: "Redirect URI variants",
+    24: "A part away before the call: the Provider saw no call",
+}
+# What ended issues have claimed; here a promise without a passing test fails the build.
+CLAIMED: set[str] = set()
+
+
+def main() -> None:
+    """Reads, prints, writes, judges."""
+    results = ROOT / "build" / "results.json"
+    if not results.exists():
+        sys.exit("There is no result yet; run make test first.")
+    shown: dict[str, dict[str, bool]] = {key: {} for key in [*PROMISES, *(f"case-{number}" for number in CASES)]}
+    for test, entry in json.loads(results.read_text()).items():
+        for key in entry["shows"]:
+            shown.setdefault(key, {})[test] = entry["passed"]
+    report = {key: {"tests": sorted(tests), "passed": bool(tests) and all(tests.values())} for key, tests in shown.items()}
+    (ROOT / "build" / "promises.json").write_text(json.dumps(report, indent=1))
+    missing = []
+    for key, entry in report.items():
+        words = PROMISES.get(key) or CASES.get(int(key.removeprefix("case-") if key.startswith("case-") else 0), "")
+        mark = "\033[32mshown\033[0m " if entry["passed"] else "\033[31mNOT\033[0m   "
+        print(f"{mark} {key:8} {len(entry['tests']):3} tests  {words}")
+        for test, passed in sorted(shown[key].items()):
+            if not passed:
+                print(f"           failed: {test}")
+        if not entry["passed"]:
+            missing.append(key)
+    write_page(report)
+    wrong = sorted(set(missing) & (CLAIMED or set(report)))
+    if wrong:
+        sys.exit(f"Not shown by a passing test: {', '.join(wrong)}.")
+
+
+def write_page(report: dict[str, dict[str, object]]) -> None:
+    """Writes docs/trust.md: what a customer reads."""
+    lines = [
+        "# Which test shows which promise",
+        "",
+        "Made by `make promises` from the last run of all tests; do not edit.",
+        "",
+    ]
+    for title, words in (("Promises", dict(PROMISES)), ("Attacks that are staged", {f"case-{n}": w for n, w in CASES.items()})):
+        lines += [f"## {title}", "", "| id | what | shown by |", "|---|---|---|"]
+        for key, text in words.items():
+            tests = report[key]["tests"]
+            assert isinstance(tests, list)
+            names = sorted({test.split("[")[0] for test in tests})
+            lines.append(f"| {key} | {text} | {'<br>'.join(f'`{name}`' for name in names) or 'nothing yet'} |")
+        lines.append("")
+    (ROOT / "docs").mkdir(exist_ok=True)
+    (ROOT / "docs" / "trust.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
