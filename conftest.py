@@ -37,7 +37,7 @@ _current: pytest.Config | None = None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    global _current  # noqa: PLW0603  # pytest gives reports without their config
+    global _current  # pytest gives reports without their config
     _current = session.config
 
 

@@ -152,7 +152,11 @@ def oidc_provider(stack: Stack) -> Iterator[OidcProvider]:
     with (stack.layout.home / "oidc-provider.out").open("wb") as out:
         process = subprocess.Popen(["node", "provider.mjs", str(file)], cwd=node, stdout=out, stderr=out)
     issuer = f"https://127.0.0.1:{port}"
-    http = httpx2.Client(base_url=issuer, verify=ssl.create_default_context(cafile=str(stack.public_ca.certificate_file)), trust_env=False)
+    http = httpx2.Client(
+        base_url=issuer,
+        verify=ssl.create_default_context(cafile=str(stack.public_ca.certificate_file)),
+        trust_env=False,
+    )
     for _ in range(100):
         try:
             http.get("/test/counts")

@@ -42,7 +42,12 @@ def services() -> list[Any]:
 
 
 RPCS = [
-    (server, service.full_name, method.name, [(c.peer, c.server) for c in method.GetOptions().Extensions[access_pb2.allowed_callers]])
+    (
+        server,
+        service.full_name,
+        method.name,
+        [(c.peer, c.server) for c in method.GetOptions().Extensions[access_pb2.allowed_callers]],
+    )
     for service in services()
     if not service.full_name.startswith("authpipe.gateway.")
     for server in SERVED[service.full_name]
@@ -53,7 +58,9 @@ RPCS = [
 @pytest.mark.promise("P09")
 @pytest.mark.promise("P10")
 @pytest.mark.case(15)
-@pytest.mark.parametrize(("server", "service", "method", "callers"), RPCS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("server", "service", "method", "callers"), RPCS, ids=lambda value: value if isinstance(value, str) else ""
+)
 async def test_only_the_callers_that_the_proto_names_get_in(
     server: str, service: str, method: str, callers: list[tuple[str, str]], stack: Stack
 ) -> None:

@@ -125,7 +125,11 @@ def test_a_wrong_client_secret_is_told_and_nothing_is_left(customer: Customer, s
     assert ends(browser.get(customer.allow(browser, url))) == "CODE_EXCHANGE_FAILED"
     assert customer.get("/connections", end_user_id="misconfigured").json()["connections"] in (
         [],
-        [each for each in customer.get("/connections", end_user_id="misconfigured").json()["connections"] if each["state"] != "active"],
+        [
+            each
+            for each in customer.get("/connections", end_user_id="misconfigured").json()["connections"]
+            if each["state"] != "active"
+        ],
     )
 
 

@@ -53,7 +53,11 @@ class TakenOverVault:
             consumer_public_key=changes.get("public_key", self.key.public),
             challenge=bytes(32),
             grants=[grant] if grant else [],
-            items=[pb.RecordHeader(ref=changes.get("ref", ref), version=1, header=self.record[:72], request_id="req_attack")],
+            items=[
+                pb.RecordHeader(
+                    ref=changes.get("ref", ref), version=1, header=self.record[:72], request_id="req_attack"
+                )
+            ],
         )
         try:
             response = await peer.call(lambda stub: stub.ReleaseRecordKeys, request)
@@ -70,7 +74,9 @@ def attacker(stack: Stack, customer: Customer, superuser: Callable[[str, str], A
     """vault, taken over, with one stored record."""
     connection = customer.import_api_key(API_KEY)["id"]
     with superuser("vault", "vault") as vault:
-        row = vault.execute("select workspace_id, record from records where connection_id = %s", (connection,)).fetchone()
+        row = vault.execute(
+            "select workspace_id, record from records where connection_id = %s", (connection,)
+        ).fetchone()
     return TakenOverVault(stack, row[0], connection, bytes(row[1]))
 
 
@@ -101,12 +107,16 @@ async def test_every_other_grant_is_refused_and_leaves_an_event(
         "other audience": await attacker.release(attacker.sign("authority", audience=("client-secrets/local",))),
         "other region": await attacker.release(attacker.sign("authority", audience=("user-credentials/us",))),
         "another's HPKE key": await attacker.release(good, public_key=ConsumerKey().public),
-        "flipped signature": await attacker.release(f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"),
+        "flipped signature": await attacker.release(
+            f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}"
+        ),
         "flipped claim": await attacker.release(f"{head}.{body[:-1]}{'A' if body[-1] != 'A' else 'B'}.{signature}"),
         "no signature": await attacker.release(f"{head}.{body}."),
         "nonsense": await attacker.release("nonsense"),
     }
-    assert {name: reason for name, reason in attempts.items() if reason not in {"GRANT_REFUSED", "PURPOSE_NOT_ALLOWED"}} == {}
+    assert {
+        name: reason for name, reason in attempts.items() if reason not in {"GRANT_REFUSED", "PURPOSE_NOT_ALLOWED"}
+    } == {}
     refusals = {"RELEASE_REFUSED"}
     assert wait_for(
         lambda: len([e for e in customer.events(target=attacker.connection) if e["event"] in refusals]) == len(attempts)

@@ -129,9 +129,7 @@ def test_yesterdays_row_put_back_after_a_refresh_is_refused_and_todays_token_sta
     put(rows)
     answer = customer.token(connection)
     assert (answer.status_code, answer.json()["reason"]) == (500, "RECORD_ROLLED_BACK")
-    assert wait_for(
-        lambda: [e for e in customer.events(target=connection) if e["reason"] == "RECORD_ROLLED_BACK"]
-    )
+    assert wait_for(lambda: [e for e in customer.events(target=connection) if e["reason"] == "RECORD_ROLLED_BACK"])
     put(now)
     assert customer.token(connection).json()["access_token"] == today
 
@@ -163,9 +161,7 @@ def test_wrapped_keys_copied_from_another_workspace_or_connection_do_not_unwrap(
     # The attacker's DEK in the victim's row: a fresh connection has no cached key.
     workspace, other = found[mine][1], found[theirs][1]
     keys.execute("update deks set wrapped = %s where workspace_id = %s", (deks[other], workspace))
-    answer = victim.post(
-        "/connections", {"kind": "api_key", "end_user_id": "x", "provider": "p", "api_key": API_KEY}
-    )
+    answer = victim.post("/connections", {"kind": "api_key", "end_user_id": "x", "provider": "p", "api_key": API_KEY})
     assert answer.json()["reason"] == "WRAPPED_KEY_TAMPERED"
     keys.execute("update deks set wrapped = %s where workspace_id = %s", (deks[workspace], workspace))
     assert victim.token(mine).json()["api_key"] == API_KEY

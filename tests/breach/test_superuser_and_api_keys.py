@@ -104,6 +104,11 @@ def test_a_revoked_key_is_refused_and_stays_so_when_its_old_row_is_put_back(
 def test_the_audit_role_cannot_update_or_delete(stack: Stack) -> None:
     with psycopg.connect(**stack.clusters["core"].conninfo("audit", "audit"), autocommit=True) as audit:  # type: ignore[arg-type]
         assert audit.execute("select count(*) from events").fetchone() is not None
-        for statement in ("update events set target = ''", "delete from events", "truncate events", "drop table events"):
+        for statement in (
+            "update events set target = ''",
+            "delete from events",
+            "truncate events",
+            "drop table events",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 audit.execute(statement)  # type: ignore[arg-type]

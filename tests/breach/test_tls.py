@@ -53,7 +53,9 @@ def test_tls_1_2_is_refused_and_1_3_is_taken(port: str, stack: Stack) -> None:
 @pytest.mark.promise("P24")
 @pytest.mark.case(15)
 @pytest.mark.parametrize("cluster", CLUSTERS)
-def test_postgresql_refuses_whoever_has_no_certificate_or_another_roles(cluster: str, stack: Stack, tmp_path: Path) -> None:
+def test_postgresql_refuses_whoever_has_no_certificate_or_another_roles(
+    cluster: str, stack: Stack, tmp_path: Path
+) -> None:
     found = stack.clusters[cluster]
     database = found.databases[0]
     good = found.conninfo(database, database)

@@ -143,7 +143,9 @@ def test_no_database_holds_a_secret(stack: Stack, secrets_used: dict[str, str]) 
             assert b"COPY" in dump
             found += search(database, dump, secrets_used)
             # What stands there as bytes is shown as hex: bytea as pg_dump writes it.
-            found += search(f"{database}, bytes", b"\n".join(map(_unhex, re.findall(rb"\\\\x([0-9a-f]+)", dump))), secrets_used)
+            found += search(
+                f"{database}, bytes", b"\n".join(map(_unhex, re.findall(rb"\\\\x([0-9a-f]+)", dump))), secrets_used
+            )
     assert found == []
 
 

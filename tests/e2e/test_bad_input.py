@@ -127,7 +127,11 @@ def test_a_redirect_uri_that_is_no_plain_https_url_is_refused_when_configured(
 @pytest.mark.promise("P15")
 @pytest.mark.case(20)
 def test_our_callback_must_be_in_the_allowlist_to_the_letter(customer: Customer, stack: Stack) -> None:
-    for uri in ("https://elsewhere.example/cb", f"{stack.layout.rest_url}/oauth/callback/", f"{stack.layout.rest_url}/oauth/callback?x=1"):
+    for uri in (
+        "https://elsewhere.example/cb",
+        f"{stack.layout.rest_url}/oauth/callback/",
+        f"{stack.layout.rest_url}/oauth/callback?x=1",
+    ):
         made = customer.configure(stack.layout.playground_issuer, redirect_uris=[uri])
         with pytest.raises(KeyError, match="location"):
             customer.begin(made["id"])

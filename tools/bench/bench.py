@@ -90,7 +90,9 @@ def _ms(out: str, percentile: str) -> float:
 
 async def point_selects(conninfo: dict[str, Any]) -> float:
     """Measures PostgreSQL point selects over mutual TLS, 8 connections, prepared."""
-    async with AsyncConnectionPool(kwargs={**conninfo, "autocommit": True, "prepare_threshold": 1}, min_size=8, max_size=8, open=False) as pool:
+    async with AsyncConnectionPool(
+        kwargs={**conninfo, "autocommit": True, "prepare_threshold": 1}, min_size=8, max_size=8, open=False
+    ) as pool:
         await pool.wait()
         count = 0
         ends = time.monotonic() + 3
@@ -117,7 +119,9 @@ def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
 
 def cpu(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
     """Gives the CPU seconds that each part has used."""
-    return {name: sum(sum(each.cpu_times()[:2]) for each in parts if each.is_running()) for name, parts in found.items()}
+    return {
+        name: sum(sum(each.cpu_times()[:2]) for each in parts if each.is_running()) for name, parts in found.items()
+    }
 
 
 def memory_mib(found: dict[str, list[psutil.Process]]) -> float:
@@ -150,7 +154,7 @@ def prepare(stack: Stack) -> tuple[str, list[str]]:
     return key.decode(), ids
 
 
-def measure() -> list[Row]:  # noqa: PLR0915  # one story
+def measure() -> list[Row]:  # one story
     """Measures everything, in the order of the table."""
     rows: list[Row] = []
     home = ROOT / ".authpipe" / "bench"
@@ -196,7 +200,16 @@ def measure() -> list[Row]:  # noqa: PLR0915  # one story
             rows.append(_row(name, load.rate, "1/s", reference=reference.rate, wanted=wanted))
             if connections == 32:
                 rows.append(_row("share of the echo chain at 32", load.rate / reference.rate, "", wanted=0.3))
-            rows.append(_row(f"p50 at {connections}", load.p50_ms, "ms", reference=reference.p50_ms, wanted=10 if connections == 1 else None, below=True))
+            rows.append(
+                _row(
+                    f"p50 at {connections}",
+                    load.p50_ms,
+                    "ms",
+                    reference=reference.p50_ms,
+                    wanted=10 if connections == 1 else None,
+                    below=True,
+                )
+            )
             rows.append(_row(f"p99 at {connections}", load.p99_ms, "ms", reference=reference.p99_ms))
             if connections == 128:
                 for part in found:
@@ -234,7 +247,13 @@ def start_echo(stack: Stack, folder: Path) -> tuple[list[subprocess.Popen[bytes]
 
 
 def _row(
-    name: str, value: float, unit: str, *, reference: float | None = None, wanted: float | None = None, below: bool = False
+    name: str,
+    value: float,
+    unit: str,
+    *,
+    reference: float | None = None,
+    wanted: float | None = None,
+    below: bool = False,
 ) -> Row:
     met = None if wanted is None else (value <= wanted if below else value >= wanted)
     return Row(name, round(value, 3), unit, reference, round(value / reference, 3) if reference else None, wanted, met)

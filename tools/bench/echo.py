@@ -26,7 +26,7 @@ from granian.server.embed import Server
 class Echo:
     """Answers with as many records as were asked for: the messages of the real thing, and no work."""
 
-    async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:  # noqa: N802
+    async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:
         """Echoes."""
         found = [pb.FoundRecord(record=pb.SealedRecord(ref=item.ref, record=bytes(408))) for item in request.items]
         return pb.GetRecordsResponse(items=found)
@@ -51,7 +51,9 @@ async def back(settings: dict[str, Any], stop: asyncio.Event) -> None:
 async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
     """Answers REST with what one coalesced rpc gave."""
     address = f"127.0.0.1:{settings['back_port']}"
-    peer: Peer[Any] = Peer(PeerConfig(name="vault", address=address), Files(**settings["front"]), vault_pb2_grpc.VaultStub)
+    peer: Peer[Any] = Peer(
+        PeerConfig(name="vault", address=address), Files(**settings["front"]), vault_pb2_grpc.VaultStub
+    )
 
     async def send(items: Sequence[pb.RecordWanted]) -> Sequence[pb.FoundRecord]:
         return (await peer.call(lambda stub: stub.GetRecords, pb.GetRecordsRequest(items=items))).items
@@ -62,7 +64,9 @@ async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
         ref = pb.RecordRef(workspace_id="ws_" + "0" * 24, connection_id="con_" + "0" * 24)
         found = await coalescer.submit(pb.RecordWanted(ref=ref, request_id="req_" + "0" * 24))
         body = b'{"echo":"' + found.record.record[:300].hex().encode() + b'"}'
-        await respond({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await respond(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+        )
         await respond({"type": "http.response.body", "body": body})
 
     server = Server(

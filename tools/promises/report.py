@@ -62,7 +62,9 @@ def main() -> None:
     for test, entry in json.loads(results.read_text()).items():
         for key in entry["shows"]:
             shown.setdefault(key, {})[test] = entry["passed"]
-    report = {key: {"tests": sorted(tests), "passed": bool(tests) and all(tests.values())} for key, tests in shown.items()}
+    report = {
+        key: {"tests": sorted(tests), "passed": bool(tests) and all(tests.values())} for key, tests in shown.items()
+    }
     (ROOT / "build" / "promises.json").write_text(json.dumps(report, indent=1))
     missing = []
     for key, entry in report.items():
@@ -88,7 +90,10 @@ def write_page(report: dict[str, dict[str, object]]) -> None:
         "Made by `make promises` from the last run of all tests; do not edit.",
         "",
     ]
-    for title, words in (("Promises", dict(PROMISES)), ("Attacks that are staged", {f"case-{n}": w for n, w in CASES.items()})):
+    for title, words in (
+        ("Promises", dict(PROMISES)),
+        ("Attacks that are staged", {f"case-{n}": w for n, w in CASES.items()}),
+    ):
         lines += [f"## {title}", "", "| id | what | shown by |", "|---|---|---|"]
         for key, text in words.items():
             tests = report[key]["tests"]

@@ -74,7 +74,9 @@ def test_every_length_cut_or_added_is_one_and_the_same_error() -> None:
 
 
 @pytest.mark.case(4)
-@pytest.mark.parametrize("head", [b"AP\x00\x01", b"AP\x02\x01", b"AP\x01\x00", b"AP\x01\x02", b"ap\x01\x01", b"\x00\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "head", [b"AP\x00\x01", b"AP\x02\x01", b"AP\x01\x00", b"AP\x01\x02", b"ap\x01\x01", b"\x00\x00\x00\x00"]
+)
 def test_an_unknown_or_older_format_or_suite_is_refused(head: bytes) -> None:
     with pytest.raises(IntegrityError):
         open_record(key(), CONTEXT, head + RECORD[4:])

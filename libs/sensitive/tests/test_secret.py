@@ -10,7 +10,16 @@ import pickle
 import pytest
 from authpipe.keyservice.v1 import keyservice_pb2
 from authpipe.oauth.v1 import worker_pb2
-from authpipe_sensitive import Label, RedactedError, Secret, configure_logs, get_log, guard_generated_code, mask, redacted
+from authpipe_sensitive import (
+    Label,
+    RedactedError,
+    Secret,
+    configure_logs,
+    get_log,
+    guard_generated_code,
+    mask,
+    redacted,
+)
 
 VALUE = b"a-value-that-must-not-be-seen"
 
@@ -23,7 +32,7 @@ def test_no_way_of_showing_a_secret_shows_it() -> None:
         with pytest.raises(TypeError):
             show(secret)
     with pytest.raises(TypeError):
-        f"{secret}"  # noqa: B018  # the attempt is the test
+        f"{secret}"  # the attempt is the test
 
 
 def test_a_destroyed_secret_is_overwritten_where_it_was() -> None:
@@ -45,9 +54,12 @@ def test_secrets_compare_by_value_and_only_with_secrets() -> None:
 
 @pytest.mark.promise("P08")
 @pytest.mark.parametrize(
-    ("value", "shown"), [(b"sk_live_0123456789abcdef", "sk_l…"), (b"short-secret", "…"), (b"\xff" * 40, "…"), (b"", "…")]
+    ("value", "shown"),
+    [(b"sk_live_0123456789abcdef", "sk_l…"), (b"short-secret", "…"), (b"\xff" * 40, "…"), (b"", "…")],
 )
-def test_a_masked_prefix_shows_four_characters_of_a_long_value_and_nothing_of_a_short_one(value: bytes, shown: str) -> None:
+def test_a_masked_prefix_shows_four_characters_of_a_long_value_and_nothing_of_a_short_one(
+    value: bytes, shown: str
+) -> None:
     assert mask(value) == shown
 
 

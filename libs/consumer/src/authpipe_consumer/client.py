@@ -29,11 +29,11 @@ class StoreStub(Protocol):
     """The generated stub of vault or clientsecrets."""
 
     @property
-    def PrepareWrites(self) -> Callable[..., Awaitable[pb.PrepareWritesResponse]]: ...  # noqa: D102, N802
+    def PrepareWrites(self) -> Callable[..., Awaitable[pb.PrepareWritesResponse]]: ...
     @property
-    def PutRecords(self) -> Callable[..., Awaitable[pb.PutRecordsResponse]]: ...  # noqa: D102, N802
+    def PutRecords(self) -> Callable[..., Awaitable[pb.PutRecordsResponse]]: ...
     @property
-    def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...  # noqa: D102, N802
+    def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class RecordClient:
         clock: Gives the time, with zone.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         peer: Peer[StoreStub],
         key: ConsumerKey,
@@ -165,9 +165,7 @@ class RecordClient:
             for key in keys.values():
                 key.material.destroy()
 
-    def _open_one(
-        self, want: Want, item: pb.FoundRecord, keys: Mapping[bytes, ReleasedKey]
-    ) -> Opened | DomainError:
+    def _open_one(self, want: Want, item: pb.FoundRecord, keys: Mapping[bytes, ReleasedKey]) -> Opened | DomainError:
         if item.HasField("refusal"):
             return PeerRefused(item.refusal.reason, Status(item.refusal.code))
         record = item.record
@@ -254,7 +252,11 @@ class RecordClient:
         return sealed
 
     async def put(
-        self, records: Sequence[pb.SealedRecord], consumed: Sequence[tuple[str, str, RecordClass]], grant: str, request_id: str
+        self,
+        records: Sequence[pb.SealedRecord],
+        consumed: Sequence[tuple[str, str, RecordClass]],
+        grant: str,
+        request_id: str,
     ) -> None:
         """Stores sealed records, all or none. The same bytes may be put again after an answer was lost.
 

@@ -38,7 +38,9 @@ def upgrade(config: DatabaseConfig, migrations: Path) -> list[str]:
         connection.execute(sa.text("select pg_advisory_xact_lock(71)"))
         context = MigrationContext.configure(connection)
         current = context.get_current_revision()
-        steps = [] if current == script.get_current_head() else list(script.iterate_revisions("head", current or "base"))
+        steps = (
+            [] if current == script.get_current_head() else list(script.iterate_revisions("head", current or "base"))
+        )
         with Operations.context(context):
             for step in reversed(steps):
                 step.module.upgrade()

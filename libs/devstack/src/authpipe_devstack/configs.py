@@ -47,7 +47,7 @@ class Configs:
         trace_ratio: The share of traces kept.
     """
 
-    def __init__(  # noqa: PLR0913  # one per part
+    def __init__(  # one per part
         self,
         layout: Layout,
         ca: CertificateAuthority,
@@ -97,10 +97,7 @@ class Configs:
             "telemetry_file": str(layout.logs / f"{name}.telemetry.json"),
             "trace_ratio": self._trace_ratio,
             "region": REGION,
-            **{
-                key: {"name": identity, "address": self._addresses[identity]}
-                for key, identity in _PEERS[name].items()
-            },
+            **{key: {"name": identity, "address": self._addresses[identity]} for key, identity in _PEERS[name].items()},
         }
         if process.database:
             config["database"] = self.database(process, process.database)
@@ -128,6 +125,8 @@ class Configs:
                     "token_label": process.hsm,
                     "pin_file": str(layout.home / "hsm" / process.hsm / "pin"),
                 }
+            case _:
+                pass
         write_private(layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
 
     def database(self, process: Process, role: str) -> dict[str, Any]:

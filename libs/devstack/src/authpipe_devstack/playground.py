@@ -55,7 +55,7 @@ class _Client(ClientMixin):  # type: ignore[misc]  # authlib is untyped
         return bool(redirect_uri)
 
     def check_client_secret(self, client_secret: str) -> bool:
-        return client_secret != "wrong"  # noqa: S105  # one secret that is refused, to see what that looks like
+        return client_secret != "wrong"  # one secret that is refused, to see what that looks like
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         return method in {"client_secret_basic", "client_secret_post"}
@@ -138,7 +138,9 @@ def make_app(issuer: str, life_seconds: int) -> flask.Flask:
     """
     app = flask.Flask(__name__)
     state = _State(life_seconds=life_seconds)
-    server = AuthorizationServer(app, query_client=_Client, save_token=lambda token, request: _save(state, token, request))
+    server = AuthorizationServer(
+        app, query_client=_Client, save_token=lambda token, request: _save(state, token, request)
+    )
     server.register_token_generator("default", lambda *args, **kwargs: _generate(state, *args, **kwargs))
     server.register_grant(_code_grant(state), [CodeChallenge(required=True)])
     server.register_grant(_refresh_grant(state))

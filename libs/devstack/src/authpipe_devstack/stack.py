@@ -109,9 +109,7 @@ class Stack:
             list(pool.map(self._start_cluster, self.clusters.values()))
             list(pool.map(self._make_token, [process for process in PROCESSES if process.hsm]))
         self._say("Migrations")
-        configs = Configs(
-            self.layout, self.ca, self.public_ca, self.clusters, self._log_level, self._trace_ratio
-        )
+        configs = Configs(self.layout, self.ca, self.public_ca, self.clusters, self._log_level, self._trace_ratio)
         for process in PROCESSES:
             configs.write(process)
             if process.database:
@@ -381,7 +379,9 @@ class Stack:
 
 
 def _migrations(process: Process) -> Path:
-    package = "authpipe_recordstore" if process.module in {"authpipe_vault", "authpipe_clientsecrets"} else process.module
+    package = (
+        "authpipe_recordstore" if process.module in {"authpipe_vault", "authpipe_clientsecrets"} else process.module
+    )
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         raise StackError(f"{package} is not installed.")

@@ -1,4 +1,4 @@
-"""The record `AP1`, byte by byte:
+"""The record `AP1`, byte by byte.
 
     offset  size
     0       2     magic "AP"

@@ -1,11 +1,11 @@
 """What a grant says: the claims of a transaction token (draft-ietf-oauth-transaction-tokens).
 
-    header   alg ES256, typ txntoken+jwt, x5c the signer's leaf (and intermediates)
-    iss      the signer's SPIFFE path          req_wl   the consumer's SPIFFE path
-    aud      who may act on it, a list         cnf      {"jkt": thumbprint of the consumer's HPKE key}
-    scope    the purpose                       txn      the request id
-    tctx     workspace, connections, classes, fence, forced, actor
-    iat, exp seconds; exp - iat ≤ 60           jti      the grant's own id
+header   alg ES256, typ txntoken+jwt, x5c the signer's leaf (and intermediates)
+iss      the signer's SPIFFE path          req_wl   the consumer's SPIFFE path
+aud      who may act on it, a list         cnf      {"jkt": thumbprint of the consumer's HPKE key}
+scope    the purpose                       txn      the request id
+tctx     workspace, connections, classes, fence, forced, actor
+iat, exp seconds; exp - iat ≤ 60           jti      the grant's own id
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class ConsumerKey:
         """Gives the challenge of one call."""
         return os.urandom(CHALLENGE_SIZE)
 
-    def open_keys(  # noqa: PLR0913  # required means argument: each of these is checked
+    def open_keys(  # required means argument: each of these is checked
         self,
         bundle: SealedBundle,
         challenge: bytes,
@@ -149,9 +149,7 @@ class ConsumerKey:
         if path != keyservice or not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise GrantError
         try:
-            public_key.verify(
-                bundle.signature, _signed(info, self.public, bundle.sealed), ec.ECDSA(hashes.SHA256())
-            )
+            public_key.verify(bundle.signature, _signed(info, self.public, bundle.sealed), ec.ECDSA(hashes.SHA256()))
             payload = bytearray(_SUITE.decrypt(bundle.sealed, self._private, info=info))
         except (InvalidSignature, InvalidTag, ValueError):
             raise GrantError from None

@@ -40,7 +40,7 @@ class Issuer:
         }
         self._clock = clock
 
-    def issue(  # noqa: PLR0913  # required means argument: each of these narrows the grant
+    def issue(  # required means argument: each of these narrows the grant
         self,
         *,
         audience: tuple[str, ...],

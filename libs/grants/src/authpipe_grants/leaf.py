@@ -58,8 +58,6 @@ class Leaf:
         if not isinstance(signing_key, ec.EllipticCurvePrivateKey):
             raise TypeError("The leaf's key is not a P-256 key.")
         self._signing_key = signing_key
-        self._chain = tuple(
-            each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(certificate)
-        )
+        self._chain = tuple(each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(certificate))
         self._issuer = Issuer(certificate, key, self._trust_domain, self._clock)
         self._seen = seen

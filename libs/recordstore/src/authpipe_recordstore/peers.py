@@ -70,9 +70,7 @@ class KeyservicePeer:
 
     async def restrict(self, workspace: str, connection: str, request_id: str) -> None:
         """Restricts the connection key to revocation."""
-        request = pb.RestrictContextKeyRequest(
-            workspace_id=workspace, connection_id=connection, request_id=request_id
-        )
+        request = pb.RestrictContextKeyRequest(workspace_id=workspace, connection_id=connection, request_id=request_id)
         await self._peer.call_idempotent(lambda stub: stub.RestrictContextKey, request)
 
     async def destroy(self, workspace: str, connection: str, request_id: str) -> None:

@@ -24,7 +24,7 @@ class RecordServicer:
     def __init__(self, records: Records) -> None:
         self._records = records
 
-    async def PrepareWrites(self, request: pb.PrepareWritesRequest, _: object) -> pb.PrepareWritesResponse:  # noqa: N802
+    async def PrepareWrites(self, request: pb.PrepareWritesRequest, _: object) -> pb.PrepareWritesResponse:
         """Relays sealed write keys."""
         asking = Asking(request.consumer_public_key, request.challenge, request.grants)
         items = [(_ref(item.ref), item.grant_index) for item in request.items]
@@ -39,7 +39,7 @@ class RecordServicer:
             keys=cast("pb.SealedKeys | None", keys),
         )
 
-    async def PutRecords(self, request: pb.PutRecordsRequest, _: object) -> pb.PutRecordsResponse:  # noqa: N802
+    async def PutRecords(self, request: pb.PutRecordsRequest, _: object) -> pb.PutRecordsResponse:
         """Stores sealed records."""
         records = []
         for item in request.items:
@@ -53,7 +53,7 @@ class RecordServicer:
         await self._records.put(current_caller(), records, consumed, request.request_id, now_ms)
         return pb.PutRecordsResponse()
 
-    async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:  # noqa: N802
+    async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:
         """Gives records with sealed keys."""
         asking = Asking(request.consumer_public_key, request.challenge, request.grants)
         items = [(_ref(item.ref), item.grant_index, item.request_id) for item in request.items]
@@ -68,7 +68,7 @@ class RecordServicer:
             keys=cast("pb.SealedKeys | None", keys),
         )
 
-    async def GetMasked(self, request: pb.GetMaskedRequest, _: object) -> pb.GetMaskedResponse:  # noqa: N802
+    async def GetMasked(self, request: pb.GetMaskedRequest, _: object) -> pb.GetMaskedResponse:
         """Gives masked prefixes."""
         found = await self._records.masked(current_caller(), request.grant, [_ref(item) for item in request.items])
         return pb.GetMaskedResponse(
@@ -78,14 +78,12 @@ class RecordServicer:
             ]
         )
 
-    async def WithholdRecords(self, request: pb.WithholdRecordsRequest, _: object) -> pb.WithholdRecordsResponse:  # noqa: N802
+    async def WithholdRecords(self, request: pb.WithholdRecordsRequest, _: object) -> pb.WithholdRecordsResponse:
         """Stops serving a connection."""
-        await self._records.withhold(
-            current_caller(), request.workspace_id, request.connection_id, request.request_id
-        )
+        await self._records.withhold(current_caller(), request.workspace_id, request.connection_id, request.request_id)
         return pb.WithholdRecordsResponse()
 
-    async def DeleteRecords(self, request: pb.DeleteRecordsRequest, _: object) -> pb.DeleteRecordsResponse:  # noqa: N802
+    async def DeleteRecords(self, request: pb.DeleteRecordsRequest, _: object) -> pb.DeleteRecordsResponse:
         """Erases a connection."""
         count = await self._records.delete(
             current_caller(), request.workspace_id, request.connection_id, request.request_id

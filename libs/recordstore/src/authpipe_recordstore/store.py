@@ -21,7 +21,7 @@ left join records r on r.workspace_id = w.workspace_id and r.connection_id = w.c
           or (w.record_class = 0 and r.record_class in ({", ".join(map(str, SERVABLE_NUMBERS))})))
 left join connection_states c on c.workspace_id = w.workspace_id and c.connection_id = w.connection_id
 order by w.n
-"""  # noqa: S608  # the numbers of an enum, not input
+"""  # the numbers of an enum, not input
 
 _LOCK = sa.text(
     "insert into connection_states (workspace_id, connection_id, fence, state)"
@@ -70,9 +70,7 @@ class Store:
             rows = await (await connection.execute(_FIND, names, binary=True)).fetchall()
         return [_record(row) for row in rows]
 
-    async def put(
-        self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]
-    ) -> None:
+    async def put(self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]) -> None:
         """Stores all records over the version before, in one transaction with the events.
 
         Raises:

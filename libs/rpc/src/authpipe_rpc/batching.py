@@ -73,7 +73,7 @@ class Coalescer(Generic[ItemT, AnswerT]):
             for _, future in batch:
                 future.cancel()
             raise
-        except Exception as error:  # noqa: BLE001  # it is handed to every item, not swallowed
+        except Exception as error:  # it is handed to every item, not swallowed  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
             answers = [error] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():

@@ -94,7 +94,7 @@ class Peer(Generic[StubT_co]):
         changed = max(self._files.certificate.stat().st_mtime, self._files.key.stat().st_mtime)
         if self._stub is None or changed != self._seen:
             self._rebuild(changed)
-        assert self._stub is not None  # noqa: S101  # set by _rebuild
+        assert self._stub is not None  # set by _rebuild  # noqa: S101  # the migration or _rebuild put it there
         return self._stub
 
     def _rebuild(self, changed: float) -> None:

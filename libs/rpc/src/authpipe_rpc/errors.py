@@ -27,7 +27,7 @@ class IncidentError(DomainError):
         super().__init__(incident_id=Label(secrets.token_hex(8)))
 
 
-class PeerRefused(DomainError):  # noqa: N818  # it is a refusal, handed on
+class PeerRefused(DomainError):  # it is a refusal, handed on
     """A service behind this one refused the request; the reason says why."""
 
     def __init__(self, reason: str, status: Status, **metadata: Label | int) -> None:
@@ -36,7 +36,7 @@ class PeerRefused(DomainError):  # noqa: N818  # it is a refusal, handed on
         self.status = status  # type: ignore[misc]
 
 
-class PeerUnavailable(DomainError):  # noqa: N818  # it is a state of the peer
+class PeerUnavailable(DomainError):  # it is a state of the peer
     """A service behind this one cannot be reached or did not answer in time. Nothing was done; try again shortly."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
@@ -55,7 +55,7 @@ def status_of(error: DomainError) -> status_pb2.Status:
 
 async def abort(context: grpc.aio.ServicerContext[object, object], error: DomainError) -> None:
     """Ends a call with an error."""
-    await context.abort_with_status(rpc_status.to_status(status_of(error)))
+    await context.abort_with_status(rpc_status.to_status(status_of(error)))  # type: ignore[attr-defined]  # it is there
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> DomainError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio
+from grpc_health.v1.health import aio  # type: ignore[attr-defined]  # it is there; the package is untyped
 
 from authpipe_sensitive import Label, get_log
 

@@ -24,7 +24,7 @@ class Label(str):
 
     __slots__ = ()
 
-    def __new__(cls, text: str) -> Label:
+    def __new__(cls, text: str) -> Label:  # noqa: PYI034  # Self would lose the class of str
         if _SHAPE.fullmatch(text) is None:
             raise RedactedError("A Label holds up to 160 letters, digits and _ . : / @ - and nothing else.")
         return super().__new__(cls, text)

@@ -72,7 +72,7 @@ def guard_generated_code(messages: Iterable[type[Message]]) -> None:
     for message in messages:
         for method in ("__str__", "__repr__"):
             setattr(message, method, _describe)
-        setattr(message, "__format__", _describe_formatted)  # noqa: B010  # protobuf's classes have no static slot for it
+        setattr(message, "__format__", _describe_formatted)  # noqa: B010  # mypy would not let a method be assigned
 
 
 def _describe(message: Message) -> str:

@@ -28,7 +28,7 @@ class Secret:
     def adopt(cls, buffer: bytearray) -> Self:
         """Takes over a buffer without copying it: it is overwritten when the secret is destroyed."""
         secret = cls.__new__(cls)
-        secret._buffer = buffer
+        secret._buffer = buffer  # noqa: SLF001  # its own class
         return secret
 
     def expose(self) -> bytearray:

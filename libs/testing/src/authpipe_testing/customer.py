@@ -23,9 +23,7 @@ class Customer:
         self._browsers: list[httpx2.Client] = []
         self._context = ssl.create_default_context(cafile=ca_file)
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        self.http = httpx2.Client(
-            verify=self._context, headers=headers, base_url=rest, timeout=60, trust_env=False
-        )
+        self.http = httpx2.Client(verify=self._context, headers=headers, base_url=rest, timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
@@ -86,9 +84,7 @@ class Customer:
         browser = self.browser()
         page = browser.get(url).raise_for_status().text
         csrf = re.findall(r'name="csrf" value="(\w+)"', page)[0]
-        answer = browser.post(
-            url, data={"csrf": csrf, "provider_config_id": config_id}, headers={"origin": self.rest}
-        )
+        answer = browser.post(url, data={"csrf": csrf, "provider_config_id": config_id}, headers={"origin": self.rest})
         return browser, answer.headers["location"]
 
     def allow(self, browser: httpx2.Client, url: str, answer: str = "allow") -> str:

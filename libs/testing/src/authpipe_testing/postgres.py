@@ -174,11 +174,11 @@ log_parameter_max_length_on_error = 0
             for name in self.databases:
                 for role in (name, f"{name}_owner"):
                     if not connection.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
-                        connection.execute(f"create role {role} login")  # type: ignore[arg-type]
+                        connection.execute(f"create role {role} login")
                 if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
-                    connection.execute(f"create database {name} owner {name}_owner")  # type: ignore[arg-type]
-                    connection.execute(f"revoke all on database {name} from public")  # type: ignore[arg-type]
-                    connection.execute(f"grant connect on database {name} to {name}")  # type: ignore[arg-type]
+                    connection.execute(f"create database {name} owner {name}_owner")
+                    connection.execute(f"revoke all on database {name} from public")
+                    connection.execute(f"grant connect on database {name} to {name}")
 
     def _answers(self) -> bool:
         try:

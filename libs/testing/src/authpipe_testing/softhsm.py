@@ -34,7 +34,9 @@ def find_module() -> Path:
     for place in _PLACES:
         if Path(place).exists():
             return Path(place)
-    raise FileNotFoundError("SoftHSM is not installed: apt install softhsm2, dnf install softhsm, or brew install softhsm.")
+    raise FileNotFoundError(
+        "SoftHSM is not installed: apt install softhsm2, dnf install softhsm, or brew install softhsm."
+    )
 
 
 def make_token(folder: Path, label: str) -> tuple[Path, Path]:

@@ -33,7 +33,7 @@ class AuditServicer:
         self._verify = verify
         self._audience = audience
 
-    async def Append(self, request: pb.AppendRequest, _: object) -> pb.AppendResponse:  # noqa: N802
+    async def Append(self, request: pb.AppendRequest, _: object) -> pb.AppendResponse:
         """Appends events; who emitted them is what the certificate says."""
         emitter = str(current_caller())
         events = [
@@ -41,7 +41,7 @@ class AuditServicer:
         ]
         return pb.AppendResponse(tree_size=await self._store.append(events))
 
-    async def List(self, request: pb.ListRequest, _: object) -> pb.ListResponse:  # noqa: N802
+    async def List(self, request: pb.ListRequest, _: object) -> pb.ListResponse:
         """Lists a workspace's events."""
         grant = self._verify(request.grant)
         wrong_place = self._audience not in grant.audience or grant.consumer != current_caller()
@@ -67,7 +67,7 @@ class AuditServicer:
             response.next_page_token = base64.urlsafe_b64encode(b"%d" % rows[size - 1][0]).decode()
         return response
 
-    async def GetCheckpoint(self, _: pb.GetCheckpointRequest, __: object) -> pb.GetCheckpointResponse:  # noqa: N802
+    async def GetCheckpoint(self, _: pb.GetCheckpointRequest, __: object) -> pb.GetCheckpointResponse:
         """Gives the newest signed checkpoint."""
         found = await self._store.checkpoint()
         if found is None:

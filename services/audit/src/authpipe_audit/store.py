@@ -106,7 +106,7 @@ class Store:
             ).fetchone()
         return (int(row[0]), str(row[1])) if row else None  # type: ignore[call-overload]
 
-    async def list_events(  # noqa: PLR0913  # one per filter
+    async def list_events(  # one per filter
         self,
         workspace: str,
         *,
@@ -131,7 +131,9 @@ class Store:
                 conditions.append(condition)
                 values[key] = value
         query = (
-            "select leaf_index, body from events where " + " and ".join(conditions) + " order by leaf_index desc"  # noqa: S608  # fixed conditions
+            "select leaf_index, body from events where "
+            + " and ".join(conditions)
+            + " order by leaf_index desc"  # fixed conditions
             " limit :limit"
         )
         async with self._database.transaction() as connection:

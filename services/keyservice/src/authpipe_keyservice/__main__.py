@@ -73,7 +73,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         if config.audit is None:
             raise SystemExit("keyservice does not start without an audit sink; set `audit`.")
         peer = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-        relay = Relay(database, AuditPeer(peer))  # type: ignore[arg-type]  # grpc's stub is sync and async in one
+        relay = Relay(database, AuditPeer(peer))
         tasks.append(asyncio.create_task(relay.run(stop), name="audit relay"))
     await server.start()
     tasks.append(asyncio.create_task(_watch_hsm(hsm, health, stop), name="hsm watch"))

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
@@ -35,7 +35,7 @@ _OK, _ALREADY_LOGGED_IN = 0, 0x100
 _ED25519_POINT_SIZE = 32
 
 
-class _Key(Protocol):
+class _Key(Protocol):  # python-pkcs11 types what a search finds as a bare Object
     def encrypt(self, data: bytes, *, mechanism: Mechanism, mechanism_param: object) -> bytes: ...
     def decrypt(self, data: bytes, *, mechanism: Mechanism, mechanism_param: object) -> bytes: ...
 
@@ -144,7 +144,7 @@ class Hsm:
             key = next(
                 iter(list(session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: label})))
             )
-            return bytes(key.sign(message, mechanism=Mechanism.EDDSA))
+            return bytes(cast("Any", key).sign(message, mechanism=Mechanism.EDDSA))
 
         return await self._do(work)
 
@@ -196,13 +196,11 @@ class Hsm:
     def _find(self, label: str) -> _Key:
         key = self._keys.get(label)
         if key is None:
-            found = list(
-                self._require().get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})
-            )
+            found = list(self._require().get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}))
             # A token folder that was deleted answers 'not found' too: that is never taken for a destroyed KEK.
             if len(found) != 1:
                 raise HsmUnavailableError
-            key = self._keys[label] = found[0]
+            key = self._keys[label] = cast("_Key", found[0])
         return key
 
     def _ensure_aes(self, label: str) -> None:

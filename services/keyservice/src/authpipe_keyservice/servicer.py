@@ -37,7 +37,7 @@ class KeyServicer:
         self._leaf = leaf
         self._key_domain = key_domain
 
-    async def ReleaseRecordKeys(self, request: pb.ReleaseRecordKeysRequest, _: object) -> pb.ReleaseRecordKeysResponse:  # noqa: N802
+    async def ReleaseRecordKeys(self, request: pb.ReleaseRecordKeysRequest, _: object) -> pb.ReleaseRecordKeysResponse:
         """Releases the keys of stored records."""
         asks = [
             Ask(
@@ -52,7 +52,7 @@ class KeyServicer:
         keys = self._seal(request.consumer_public_key, request.challenge, Kind.RECORD_KEYS, batch)
         return pb.ReleaseRecordKeysResponse(items=map(_release, batch.answers), keys=keys)
 
-    async def ReleaseWriteKeys(self, request: pb.ReleaseWriteKeysRequest, _: object) -> pb.ReleaseWriteKeysResponse:  # noqa: N802
+    async def ReleaseWriteKeys(self, request: pb.ReleaseWriteKeysRequest, _: object) -> pb.ReleaseWriteKeysResponse:
         """Releases the write keys of the next versions."""
         asks = [
             Ask(
@@ -66,7 +66,7 @@ class KeyServicer:
         keys = self._seal(request.consumer_public_key, request.challenge, Kind.WRITE_KEYS, batch)
         return pb.ReleaseWriteKeysResponse(items=map(_release, batch.answers), keys=keys)
 
-    async def AcknowledgeVersion(  # noqa: N802
+    async def AcknowledgeVersion(
         self, request: pb.AcknowledgeVersionRequest, _: object
     ) -> pb.AcknowledgeVersionResponse:
         """Raises floors."""
@@ -97,21 +97,19 @@ class KeyServicer:
         await self._store.acknowledge(items, entries)
         return pb.AcknowledgeVersionResponse()
 
-    async def RestrictContextKey(  # noqa: N802
+    async def RestrictContextKey(
         self, request: pb.RestrictContextKeyRequest, _: object
     ) -> pb.RestrictContextKeyResponse:
         """Restricts a connection key to revocation."""
         await self._set_state(request, KeyState.RESTRICTED, "CONTEXT_KEY_RESTRICTED")
         return pb.RestrictContextKeyResponse()
 
-    async def DestroyContextKey(  # noqa: N802
-        self, request: pb.DestroyContextKeyRequest, _: object
-    ) -> pb.DestroyContextKeyResponse:
+    async def DestroyContextKey(self, request: pb.DestroyContextKeyRequest, _: object) -> pb.DestroyContextKeyResponse:
         """Destroys a connection key."""
         await self._set_state(request, KeyState.DESTROYED, "CONTEXT_KEY_DESTROYED")
         return pb.DestroyContextKeyResponse()
 
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, _: object) -> pb.GetKeyStateResponse:  # noqa: N802
+    async def GetKeyState(self, request: pb.GetKeyStateRequest, _: object) -> pb.GetKeyStateResponse:
         """Says which keys a workspace has."""
         kek, dek, count = await self._store.describe(request.workspace_id)
         return pb.GetKeyStateResponse(
@@ -157,7 +155,7 @@ class CheckpointSigner:
         self._public_key = public_key
         self._store = store
 
-    async def Sign(self, request: pb.SignRequest, _: object) -> pb.SignResponse:  # noqa: N802
+    async def Sign(self, request: pb.SignRequest, _: object) -> pb.SignResponse:
         """Signs a checkpoint that grows the last one."""
         size, root = await self._store.last_checkpoint(request.origin)
         require_growth(size, root, request.tree_size, request.root_hash)
@@ -166,7 +164,7 @@ class CheckpointSigner:
         body = checkpoint_body(request.origin, request.tree_size, root_base64)
         return pb.SignResponse(signature=await self._hsm.sign(self._label, body))
 
-    async def GetPublicKey(self, _: pb.GetPublicKeyRequest, __: object) -> pb.GetPublicKeyResponse:  # noqa: N802
+    async def GetPublicKey(self, _: pb.GetPublicKeyRequest, __: object) -> pb.GetPublicKeyResponse:
         """Gives the verification key."""
         return pb.GetPublicKeyResponse(public_key=self._public_key)
 

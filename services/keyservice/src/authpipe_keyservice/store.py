@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -69,7 +70,7 @@ class Store:
                     (workspace, version, version),
                 )
             ).fetchone()
-        return DekRow(int(row[0]), int(row[1]), bytes(row[2])) if row else None  # type: ignore[call-overload,arg-type]
+        return DekRow(int(row[0]), int(row[1]), bytes(row[2])) if row else None  # type: ignore[call-overload,]
 
     async def put_dek(self, workspace: str, row: DekRow) -> DekRow:
         """Stores a first DEK, or gives the one that another process stored meanwhile."""
@@ -118,9 +119,7 @@ class Store:
                         )
                 await self._outbox.append_hot(connection, entries)
 
-    async def acknowledge(
-        self, items: Sequence[tuple[str, str, int, int, int]], entries: Sequence[AuditEntry]
-    ) -> None:
+    async def acknowledge(self, items: Sequence[tuple[str, str, int, int, int]], entries: Sequence[AuditEntry]) -> None:
         """Raises floors to committed versions, never above what was prepared.
 
         Args:
@@ -134,7 +133,9 @@ class Store:
                         "update floors set floor = greatest(floor, :version) where workspace_id = :workspace"
                         " and connection_id = :connection and record_class = :class and prepared >= :version"
                     ).bindparams(
-                        **{"version": version, "workspace": workspace, "connection": connection_id},
+                        version=version,
+                        workspace=workspace,
+                        connection=connection_id,
                         **{"class": record_class},
                     )
                 )
@@ -148,8 +149,11 @@ class Store:
             await self._outbox.append(connection, *entries)
 
     async def set_state(self, workspace: str, connection_id: str, state: KeyState, entry: AuditEntry) -> None:
-        """Restricts or destroys a connection key. A destroyed key is overwritten in its row, which stays as a tombstone:
-        a later first write must not make the key anew."""
+        """Restricts or destroys a connection key.
+
+        A destroyed key is overwritten in its row, which stays as a tombstone: a later first write must not make the
+        key anew.
+        """
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
@@ -185,9 +189,9 @@ class Store:
         async with self._database.transaction() as connection:
             row = (
                 await connection.execute(
-                    sa.text(
-                        "select tree_size, root_hash from signed_checkpoints where origin = :origin"
-                    ).bindparams(origin=origin)
+                    sa.text("select tree_size, root_hash from signed_checkpoints where origin = :origin").bindparams(
+                        origin=origin
+                    )
                 )
             ).one_or_none()
         return (int(row.tree_size), bytes(row.root_hash)) if row else (0, b"")
@@ -204,9 +208,9 @@ class Store:
             )
 
 
-def _key_row(row: Sequence[object]) -> KeyRow | None:
+def _key_row(row: Sequence[Any]) -> KeyRow | None:
     if row[0] is None:
         return None
     state, version, dek_version, wrapped, fence, not_before, forced, check, floor = row
-    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check)  # type: ignore[arg-type]
-    return KeyRow(facts, version, dek_version, bytes(wrapped))  # type: ignore[arg-type]
+    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check)
+    return KeyRow(facts, version, dek_version, bytes(wrapped))

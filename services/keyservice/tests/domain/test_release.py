@@ -79,7 +79,11 @@ def test_the_whole_table_of_signer_consumer_purpose_class_and_direction() -> Non
     for signer, consumer, purpose, domain, record_class, direction in itertools.product(
         signers, consumers, purposes, domains, RecordClass, Direction
     ):
-        rules = [rule for rule in TABLE.get(purpose, ()) if (rule.signer, rule.consumer, rule.key_domain) == (signer, consumer, domain)]
+        rules = [
+            rule
+            for rule in TABLE.get(purpose, ())
+            if (rule.signer, rule.consumer, rule.key_domain) == (signer, consumer, domain)
+        ]
         allowed = any(record_class in (rule.reads if direction is Direction.READ else rule.writes) for rule in rules)
         state = KeyState.RESTRICTED if purpose == "revoke" else KeyState.ACTIVE
         facts = dataclasses.replace(FACTS, state=state)
@@ -124,7 +128,11 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
     "erased": ({"facts": dataclasses.replace(FACTS, state=KeyState.DESTROYED)}, ErasedError),
     "never made": ({"facts": None}, ErasedError),
     "refresh before due": (
-        {"grant": REFRESH, "wanted": WANTED_REFRESH, "facts": dataclasses.replace(FACTS, refresh_not_before_ms=NOW + 1)},
+        {
+            "grant": REFRESH,
+            "wanted": WANTED_REFRESH,
+            "facts": dataclasses.replace(FACTS, refresh_not_before_ms=NOW + 1),
+        },
         NotDueError,
     ),
     "refresh with an old fence": (
@@ -132,7 +140,11 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         FenceError,
     ),
     "refresh without a lease": (
-        {"grant": dataclasses.replace(REFRESH, fence=0), "wanted": WANTED_REFRESH, "facts": dataclasses.replace(FACTS, fence=0)},
+        {
+            "grant": dataclasses.replace(REFRESH, fence=0),
+            "wanted": WANTED_REFRESH,
+            "facts": dataclasses.replace(FACTS, fence=0),
+        },
         FenceError,
     ),
     "forced twice within ten seconds": (
@@ -196,7 +208,7 @@ def test_the_attacks_see_every_control_that_is_switched_off(control: str) -> Non
     old, new = MUTANTS[control]
     assert old in source, "the control is not written like this any more: mend the mutant"
     namespace = dict(vars(release))
-    exec(source.replace(old, new), namespace)  # noqa: S102  # our own source, changed
+    exec(source.replace(old, new), namespace)  # our own source, changed
     noticed = []
     for name, (arguments, error) in ATTACKS.items():
         try:

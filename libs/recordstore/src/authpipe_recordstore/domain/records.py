@@ -81,9 +81,7 @@ class Asking:
 class Keys(Protocol):
     """keyservice, in a store's own words."""
 
-    async def release(
-        self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]
-    ) -> Sealed:
+    async def release(self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]) -> Sealed:
         """Has keys of stored records sealed: name, version, header, grant index, request id."""
 
     async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int]], request_id: str) -> Sealed:
@@ -105,9 +103,7 @@ class Store(Protocol):
     async def find(self, refs: Sequence[Ref]) -> list[Record | None]:
         """Gives records, or None where there is none."""
 
-    async def put(
-        self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]
-    ) -> None:
+    async def put(self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]) -> None:
         """Stores all records over the version before and deletes what is consumed, in one transaction with the events.
 
         Raises:

@@ -1,6 +1,6 @@
-"""Checkpoints as signed notes, to the letter of C2SP tlog-checkpoint and signed-note.
+r"""Checkpoints as signed notes, to the letter of C2SP tlog-checkpoint and signed-note.
 
-    <origin>\\n<size>\\n<root, base64>\\n\\n— <origin> <base64(key id (4) ‖ signature (64))>\\n
+<origin>\n<size>\n<root, base64>\n\n— <origin> <base64(key id (4) ‖ signature (64))>\n
 """
 
 from __future__ import annotations

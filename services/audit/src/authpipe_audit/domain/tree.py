@@ -1,7 +1,7 @@
 """The Merkle tree of RFC 6962, section 2.1, kept as its frontier: the roots of its full subtrees, largest first.
 
-    leaf hash  SHA-256(0x00 ‖ commitment)       node hash  SHA-256(0x01 ‖ left ‖ right)
-    commitment SHA-256(salt (32) ‖ event)       the salt goes with the body, so a kept hash cannot be guessed
+leaf hash  SHA-256(0x00 ‖ commitment)       node hash  SHA-256(0x01 ‖ left ‖ right)
+commitment SHA-256(salt (32) ‖ event)       the salt goes with the body, so a kept hash cannot be guessed
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class AuthorityServicer:
         randomness: Gives random bytes.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         sessions: Sessions,
         store: Store,
@@ -48,25 +48,29 @@ class AuthorityServicer:
         self._reuse_ms = reuse_ms
         self._randomness = randomness
 
-    async def Authorize(self, request: pb.AuthorizeRequest, _: object) -> pb.AuthorizeResponse:  # noqa: N802
+    async def Authorize(self, request: pb.AuthorizeRequest, _: object) -> pb.AuthorizeResponse:
         """Judges a batch of acts."""
         asked = [
             ActAsked(
-                item.api_key, int(item.act), item.target, tuple(int(each) for each in item.record_classes), item.request_id
+                item.api_key,
+                int(item.act),
+                item.target,
+                tuple(int(each) for each in item.record_classes),
+                item.request_id,
             )
             for item in request.items
         ]
         verdicts = await self._sessions.authorize(thumbprint(request.consumer_public_key), asked)
         return pb.AuthorizeResponse(items=[self._wire(verdict) for verdict in verdicts])
 
-    async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:  # noqa: N802
+    async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:
         """Creates a workspace."""
         workspace = f"ws_{secrets.token_hex(12)}"
         row = WorkspaceRow(workspace, _name(request.display_name), 1)
         await self._store.create_workspace(row, _entry("WORKSPACE_CREATED", workspace, workspace, request.request_id))
         return pb.CreateWorkspaceResponse(workspace_id=workspace)
 
-    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:  # noqa: N802
+    async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:
         """Creates an API key."""
         scopes = tuple(sorted(set(request.scopes)))
         if not scopes or not set(scopes) <= set(SCOPES):
@@ -83,7 +87,7 @@ class AuthorityServicer:
             await self._store.create_api_key(make, request.workspace_id, entry)
             return pb.CreateApiKeyResponse(api_key_id=api_key_id, api_key=bytes(api_key.expose()))
 
-    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, _: object) -> pb.RevokeApiKeyResponse:  # noqa: N802
+    async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, _: object) -> pb.RevokeApiKeyResponse:
         """Revokes an API key."""
         entry = _entry("API_KEY_REVOKED", request.workspace_id, request.api_key_id, request.request_id)
         await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)

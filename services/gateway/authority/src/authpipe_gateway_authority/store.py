@@ -16,7 +16,7 @@ _KEY = "k.workspace_id, k.api_key_id, k.display_name, k.key_hash, k.scopes, k.st
 _FIND = f"""
 select {_KEY}, w.workspace_id, w.display_name, w.epoch, w.mac
 from api_keys k join workspaces w using (workspace_id) where k.key_hash = any(%s)
-"""  # noqa: S608  # a fixed list of columns
+"""  # a fixed list of columns
 
 
 class Store:
@@ -37,7 +37,8 @@ class Store:
         """Gives API keys with their workspaces, by keyed hash."""
         async with self._database.hot() as connection:
             rows = await (await connection.execute(_FIND, (list(key_hashes),))).fetchall()
-        return {bytes(row[3]): (_key(row), _workspace(row[8:])) for row in rows}  # type: ignore[arg-type]
+        found = [(_key(row), _workspace(row[8:])) for row in rows]
+        return {key.key_hash: (key, workspace) for key, workspace in found}
 
     async def note(self, entries: Sequence[AuditEntry]) -> None:
         """Makes events durable."""
@@ -85,7 +86,9 @@ class Store:
             found = await self._lock(connection, workspace)
             rows = (
                 await connection.execute(
-                    sa.text(f"select {_KEY} from api_keys k where workspace_id = :workspace for update"),  # noqa: S608  # fixed columns
+                    sa.text(
+                        f"select {_KEY} from api_keys k where workspace_id = :workspace for update"
+                    ),  # fixed columns
                     {"workspace": workspace},
                 )
             ).all()

@@ -55,9 +55,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     coordinator = CoordinatorPeer(coordinator_peer)
     audit = AuditPeer(audit_peer)
     serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
-    managing = Managing(
-        authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit
-    )
+    managing = Managing(authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
     app = EdgeApp(
         Api(managing, importing, config.public_url), serving, coordinator, audit.is_ready, config.security_contact
@@ -81,7 +79,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     serving_rest = asyncio.create_task(rest.serve(), name="rest")
     await health.serve()
     await stop.wait()
-    rest.stop()
+    rest.stop()  # type: ignore[no-untyped-call]  # granian's
     await public.stop(config.grpc.grace_seconds)
     await internal.stop()
     await asyncio.wait([serving_rest], timeout=5)
@@ -102,7 +100,7 @@ def _public_grpc(config: Config, servicer: GatewayServicer) -> grpc.aio.Server:
         )
 
     gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
-    credentials = grpc.dynamic_ssl_server_credentials(read(), lambda: read(), require_client_authentication=False)
+    credentials = grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=False)
     server.add_secure_port(f"{config.grpc.host}:{config.grpc.port}", credentials)
     return server
 

@@ -84,7 +84,9 @@ PROBLEMS: dict[str, Problem] = {
         400, "Endpoint not allowed", "A Provider's endpoint is an https URL with a host, without user or fragment."
     ),
     "ISSUER_METADATA_UNUSABLE": Problem(
-        400, "Issuer metadata unusable", "The issuer's metadata cannot be used; `cause` says why. Give endpoints instead."
+        400,
+        "Issuer metadata unusable",
+        "The issuer's metadata cannot be used; `cause` says why. Give endpoints instead.",
     ),
     "PROVIDER_UNREACHABLE": Problem(
         502, "Provider not reached", "The Provider was not reached, or answered in a way we do not take; see `cause`."
@@ -106,11 +108,15 @@ PROBLEMS: dict[str, Problem] = {
         "Its state is unknown, used or over, or the flow began in another browser. Start again.",
     ),
     "FLOW_ISSUER_MISMATCH": Problem(
-        403, "Answer from another issuer", "The answer does not come from the Provider the flow began with. Start again."
+        403,
+        "Answer from another issuer",
+        "The answer does not come from the Provider the flow began with. Start again.",
     ),
     "PROVIDER_DENIED": Problem(403, "Access not granted", "The Provider did not grant access. Start again to retry."),
     "CODE_EXCHANGE_FAILED": Problem(
-        502, "Code not exchanged", "The Provider did not exchange the code; check client id and secret; see `provider_reason`."
+        502,
+        "Code not exchanged",
+        "The Provider did not exchange the code; check client id and secret; see `provider_reason`.",
     ),
     "CONNECTION_DISCONNECTED": Problem(
         409, "Connection disconnected", "Nothing of it is served any more. Connect the account again."
@@ -124,7 +130,9 @@ PROBLEMS: dict[str, Problem] = {
         409, "Connection not refreshable", "It has no refresh token: there is nothing to refresh."
     ),
     "REFRESH_FAILED": Problem(
-        503, "Token not refreshed", "The token ended and the Provider did not refresh it just now; see `cause`. Try again."
+        503,
+        "Token not refreshed",
+        "The token ended and the Provider did not refresh it just now; see `cause`. Try again.",
     ),
     "REFRESH_TOO_SOON": Problem(429, "Refreshed just now", "The token was refreshed within the last ten seconds."),
     "REFRESH_NOT_DUE": Problem(429, "Refreshed just now", "The token is not due for refresh yet. Try again shortly."),
@@ -149,7 +157,9 @@ PROBLEMS: dict[str, Problem] = {
     "AUDIT_UNAVAILABLE": Problem(
         503, "Audit log not available", "Nothing that enlarges access is begun without it. Try again shortly."
     ),
-    "DEPENDENCY_UNAVAILABLE": Problem(503, "Service not available", "A service behind this one is away. Try again shortly."),
+    "DEPENDENCY_UNAVAILABLE": Problem(
+        503, "Service not available", "A service behind this one is away. Try again shortly."
+    ),
     "PAGE_TOKEN_INVALID": Problem(400, "Page token not valid", "Begin again without `page_token`."),
     "INTERNAL": Problem(500, "Internal error", "Something failed that we did not foresee. Tell us the request id."),
 }

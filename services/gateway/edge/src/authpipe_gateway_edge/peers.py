@@ -108,7 +108,7 @@ class ServedRecordsPeer:
     """
 
     def __init__(self, client: RecordClient) -> None:
-        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open)  # type: ignore[arg-type]  # DomainError is an Exception
+        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open)
 
     async def open(self, want: Want) -> Opened:
         """Opens a record."""
@@ -194,7 +194,7 @@ class CoordinatorPeer:
         response = await self._peer.call_idempotent(lambda stub: stub.ListProviderConfigs, request)
         return [_config(each) for each in response.provider_configs], response.next_page_token
 
-    async def update_config(  # noqa: PLR0913  # one per field that may change
+    async def update_config(  # one per field that may change
         self, verdict: Verdict, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str, request_id: str
     ) -> ProviderConfig:
         """Changes one."""
@@ -234,9 +234,7 @@ class CoordinatorPeer:
             Choice(each.provider_config_id, each.display_name, each.authorization_origin) for each in response.choices
         ]
 
-    async def begin(
-        self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str
-    ) -> str:
+    async def begin(self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str:
         """Begins a flow; gives the authorization URL."""
         request = pb.BeginFlowRequest(
             session_token=session,
@@ -247,9 +245,7 @@ class CoordinatorPeer:
         )
         return (await self._peer.call(lambda stub: stub.BeginFlow, request)).authorization_url
 
-    async def complete(
-        self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str
-    ) -> str:
+    async def complete(self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str) -> str:
         """Ends a flow; gives the connection."""
         request = pb.CompleteFlowRequest(
             state=state,
@@ -261,9 +257,7 @@ class CoordinatorPeer:
         )
         return (await self._peer.call(lambda stub: stub.CompleteFlow, request)).connection_id
 
-    async def draft_connection(
-        self, verdict: Verdict, new: NewConnection, request_id: str
-    ) -> tuple[str, str, bytes]:
+    async def draft_connection(self, verdict: Verdict, new: NewConnection, request_id: str) -> tuple[str, str, bytes]:
         """Reserves an id; gives it with provider and hosts digest."""
         request = pb.DraftConnectionRequest(
             grant=verdict.manage_grant,
@@ -321,9 +315,7 @@ class CoordinatorPeer:
 
     async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
         """Disconnects."""
-        request = pb.DisconnectRequest(
-            grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id
-        )
+        request = pb.DisconnectRequest(grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id)
         return _connection((await self._peer.call_idempotent(lambda stub: stub.Disconnect, request)).connection)
 
 
@@ -337,9 +329,7 @@ class AuditPeer:
     def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
         self._peer = peer
 
-    async def list_events(
-        self, verdict: Verdict, filters: dict[str, Any]
-    ) -> tuple[list[audit_pb2.LoggedEvent], str]:
+    async def list_events(self, verdict: Verdict, filters: dict[str, Any]) -> tuple[list[audit_pb2.LoggedEvent], str]:
         """Gives a page of events, newest first."""
         name = filters.get("event") or ""
         number = events_pb2.EventName.DESCRIPTOR.values_by_name.get(f"EVENT_NAME_{name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -24,6 +24,8 @@ from authpipe_rpc.errors import abort
 from authpipe_sensitive import DomainError, Label, Status, get_log
 
 Context = grpc.aio.ServicerContext[Any, Any]
+ShownT = TypeVar("ShownT")
+WorkT = TypeVar("WorkT")
 
 
 class GatewayServicer:
@@ -42,7 +44,9 @@ class GatewayServicer:
         self._importing = importing
         self._public_url = public_url
 
-    async def CreateProviderConfig(self, request: pb.CreateProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+    async def CreateProviderConfig(
+        self, request: pb.CreateProviderConfigRequest, context: Context
+    ) -> pb.ProviderConfig:
         """Creates a provider configuration."""
         new = words.NewProviderConfig(
             provider=request.provider,
@@ -59,11 +63,11 @@ class GatewayServicer:
         )
         return await self._run(context, lambda caller: _after(self._importing.configure(caller, new), _config))
 
-    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, context: Context) -> pb.ProviderConfig:
         """Gives a provider configuration."""
         return await self._run(context, lambda caller: _after(self._managing.get_config(caller, request.id), _config))
 
-    async def ListProviderConfigs(  # noqa: N802
+    async def ListProviderConfigs(
         self, request: pb.ListProviderConfigsRequest, context: Context
     ) -> pb.ListProviderConfigsResponse:
         """Lists provider configurations."""
@@ -74,7 +78,9 @@ class GatewayServicer:
 
         return await self._run(context, work)
 
-    async def UpdateProviderConfig(self, request: pb.UpdateProviderConfigRequest, context: Context) -> pb.ProviderConfig:  # noqa: N802
+    async def UpdateProviderConfig(
+        self, request: pb.UpdateProviderConfigRequest, context: Context
+    ) -> pb.ProviderConfig:
         """Changes a provider configuration."""
         return await self._run(
             context,
@@ -86,7 +92,7 @@ class GatewayServicer:
             ),
         )
 
-    async def DeleteProviderConfig(  # noqa: N802
+    async def DeleteProviderConfig(
         self, request: pb.DeleteProviderConfigRequest, context: Context
     ) -> pb.DeleteProviderConfigResponse:
         """Deletes a provider configuration."""
@@ -97,7 +103,9 @@ class GatewayServicer:
             ),
         )
 
-    async def CreateConnectSession(self, request: pb.CreateConnectSessionRequest, context: Context) -> pb.ConnectSession:  # noqa: N802
+    async def CreateConnectSession(
+        self, request: pb.CreateConnectSessionRequest, context: Context
+    ) -> pb.ConnectSession:
         """Makes a connect session."""
 
         async def work(caller: Caller) -> pb.ConnectSession:
@@ -108,7 +116,7 @@ class GatewayServicer:
 
         return await self._run(context, work)
 
-    async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+    async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:
         """Imports a credential."""
         new = words.NewConnection(
             kind=request.kind,
@@ -129,13 +137,13 @@ class GatewayServicer:
             context, lambda caller: _after(self._importing.import_connection(caller, new), _connection)
         )
 
-    async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+    async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.Connection:
         """Gives a connection."""
         return await self._run(
             context, lambda caller: _after(self._managing.get_connection(caller, request.id), _connection)
         )
 
-    async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:  # noqa: N802
+    async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:
         """Lists connections."""
 
         async def work(caller: Caller) -> pb.ListConnectionsResponse:
@@ -146,7 +154,7 @@ class GatewayServicer:
 
         return await self._run(context, work)
 
-    async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.Token:  # noqa: N802
+    async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.Token:
         """Gives the live credential."""
         if not 0 <= request.min_ttl_seconds <= 86_400:
             await _abort(context, MalformedRequestError(field=Label("min_ttl_seconds")), new_request_id())
@@ -166,25 +174,25 @@ class GatewayServicer:
                     token.username, token.password = data["username"], data["password"]
                 case "api_key":
                     token.api_key = value
-                case "webhook_secret":
+                case _:
                     token.webhook_secret = value
             return token
 
         return await self._run(context, work)
 
-    async def RefreshConnection(self, request: pb.RefreshConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+    async def RefreshConnection(self, request: pb.RefreshConnectionRequest, context: Context) -> pb.Connection:
         """Refreshes a token now."""
         return await self._run(
             context, lambda caller: _after(self._managing.refresh(caller, request.connection_id), _connection)
         )
 
-    async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:  # noqa: N802
+    async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:
         """Disconnects."""
         return await self._run(
             context, lambda caller: _after(self._managing.disconnect(caller, request.connection_id), _connection)
         )
 
-    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:  # noqa: N802
+    async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Lists audit events."""
         filters = {
             "event": request.event,
@@ -202,7 +210,7 @@ class GatewayServicer:
 
         return await self._run(context, work)
 
-    async def _run(self, context: Context, work: Callable[[Caller], Awaitable[Any]]) -> Any:
+    async def _run(self, context: Context, work: Callable[[Caller], Awaitable[ShownT]]) -> ShownT:
         request_id = new_request_id()
         await context.send_initial_metadata((("x-request-id", request_id),))
         try:
@@ -210,9 +218,10 @@ class GatewayServicer:
             return await work(Caller(bearer(headers), request_id))
         except DomainError as error:
             await _abort(context, error, request_id)
-        except Exception as error:  # noqa: BLE001  # becomes INTERNAL with an incident id, never its text
+        except Exception as error:  # becomes INTERNAL with an incident id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
             get_log().error("incident", error=error)
             await _abort(context, IncidentError(), request_id)
+        raise AssertionError("An aborted call does not come here.")
 
 
 async def _abort(context: Context, error: DomainError, request_id: str) -> None:
@@ -222,11 +231,11 @@ async def _abort(context: Context, error: DomainError, request_id: str) -> None:
         # The same for what is another's and what does not exist, down to the reason.
         reason, status = "NOT_FOUND", Status.NOT_FOUND
     shown = PeerRefused(reason, status, request_id=Label(request_id))
-    shown.sentence = lambda: problem.detail  # type: ignore[method-assign,misc]
+    shown.sentence = lambda: problem.detail  # type: ignore[method-assign]
     await abort(context, shown)
 
 
-async def _after(work: Awaitable[Any], show: Callable[[Any], Any]) -> Any:
+async def _after(work: Awaitable[WorkT], show: Callable[[WorkT], ShownT]) -> ShownT:
     return show(await work)
 
 

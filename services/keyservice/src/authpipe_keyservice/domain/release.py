@@ -130,7 +130,7 @@ class KeyFacts:
     last_check_ms: int
 
 
-def judge(  # noqa: C901, PLR0912  # the conditions stand in the order in which they are refused
+def judge(  # the conditions stand in the order in which they are refused  # noqa: C901, PLR0912  # the conditions stand in the order in which they are refused
     grant: Grant, wanted: Wanted, facts: KeyFacts | None, thumbprint: str, audience: str, now_ms: int
 ) -> None:
     """Judges one item; returns when its key may be released.

@@ -129,7 +129,7 @@ class Releasing:
         randomness: Gives random bytes.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         *,
         key_domain: str,
@@ -235,9 +235,7 @@ class Releasing:
 
     async def _unwrap(self, wanted: Wanted, row: KeyRow) -> Secret:
         dek = await self._dek(wanted.workspace, row.dek_version)
-        return unwrap_ck(
-            dek, row.wrapped, ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version)
-        )
+        return unwrap_ck(dek, row.wrapped, ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version))
 
     async def _dek(self, workspace: str, version: int) -> Secret:
         row = await self._store.get_dek(workspace, version)
@@ -247,9 +245,7 @@ class Releasing:
 
     async def _unwrap_dek(self, workspace: str, row: DekRow) -> Secret:
         label = kek_label(self._key_domain, row.kek_version)
-        return Secret(
-            await self._wrapper.unwrap(label, row.wrapped, dek_aad(self._key_domain, workspace, row.version))
-        )
+        return Secret(await self._wrapper.unwrap(label, row.wrapped, dek_aad(self._key_domain, workspace, row.version)))
 
     async def _first_key(self, wanted: Wanted) -> KeyRow:
         workspace, connection = wanted.workspace, wanted.connection

@@ -48,9 +48,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
     audit = AuditPeer(audit_peer)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    connections = Connections(
-        store, worker, StorePeer(vault), audit, _now, _new_id, holder, config.lease_seconds
-    )
+    connections = Connections(store, worker, StorePeer(vault), audit, _now, _new_id, holder, config.lease_seconds)
     flows = Flows(store, worker, audit, _now, _new_id, lambda: secrets.token_urlsafe(32))
     configs = ProviderConfigs(store, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)

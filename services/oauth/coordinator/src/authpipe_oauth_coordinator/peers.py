@@ -114,9 +114,9 @@ class WorkerPeer:
 
 class _StoreStub(Protocol):
     @property
-    def WithholdRecords(self) -> Callable[..., Awaitable[records_pb2.WithholdRecordsResponse]]: ...  # noqa: N802
+    def WithholdRecords(self) -> Callable[..., Awaitable[records_pb2.WithholdRecordsResponse]]: ...
     @property
-    def DeleteRecords(self) -> Callable[..., Awaitable[records_pb2.DeleteRecordsResponse]]: ...  # noqa: N802
+    def DeleteRecords(self) -> Callable[..., Awaitable[records_pb2.DeleteRecordsResponse]]: ...
 
 
 class StorePeer:

@@ -48,7 +48,7 @@ class CoordinatorServicer:
         audience: What a grant must name to act here.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         configs: ProviderConfigs,
         flows: Flows,
@@ -64,7 +64,9 @@ class CoordinatorServicer:
         self._verify = verify
         self._audience = audience
 
-    async def DraftProviderConfig(self, request: pb.DraftProviderConfigRequest, _: object) -> pb.DraftProviderConfigResponse:  # noqa: N802, E501
+    async def DraftProviderConfig(
+        self, request: pb.DraftProviderConfigRequest, _: object
+    ) -> pb.DraftProviderConfigResponse:
         """Pins a Provider's endpoints under a new id."""
         acting = self._acting(request.grant, request.request_id, "draft_provider_config")
         endpoints = from_wire_endpoints(request.endpoints) if request.HasField("endpoints") else None
@@ -79,17 +81,23 @@ class CoordinatorServicer:
         )
         return pb.DraftProviderConfigResponse(provider_config=_config(await self._configs.draft(acting, draft)))
 
-    async def ActivateProviderConfig(self, request: pb.ActivateProviderConfigRequest, _: object) -> pb.ActivateProviderConfigResponse:  # noqa: N802, E501
+    async def ActivateProviderConfig(
+        self, request: pb.ActivateProviderConfigRequest, _: object
+    ) -> pb.ActivateProviderConfigResponse:
         """Makes a draft usable."""
         acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
-        return pb.ActivateProviderConfigResponse(provider_config=_config(await self._configs.activate(acting, request.id)))
+        return pb.ActivateProviderConfigResponse(
+            provider_config=_config(await self._configs.activate(acting, request.id))
+        )
 
-    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, _: object) -> pb.GetProviderConfigResponse:  # noqa: N802
+    async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, _: object) -> pb.GetProviderConfigResponse:
         """Gives one provider configuration."""
         acting = self._acting(request.grant, "", "read_provider_configs")
         return pb.GetProviderConfigResponse(provider_config=_config(await self._configs.get(acting, request.id)))
 
-    async def ListProviderConfigs(self, request: pb.ListProviderConfigsRequest, _: object) -> pb.ListProviderConfigsResponse:  # noqa: N802, E501
+    async def ListProviderConfigs(
+        self, request: pb.ListProviderConfigsRequest, _: object
+    ) -> pb.ListProviderConfigsResponse:
         """Lists provider configurations."""
         acting = self._acting(request.grant, "", "read_provider_configs")
         size = _page(request.page_size)
@@ -97,7 +105,9 @@ class CoordinatorServicer:
         token = found[size - 1].id if len(found) > size else ""
         return pb.ListProviderConfigsResponse(provider_configs=map(_config, found[:size]), next_page_token=token)
 
-    async def UpdateProviderConfig(self, request: pb.UpdateProviderConfigRequest, _: object) -> pb.UpdateProviderConfigResponse:  # noqa: N802, E501
+    async def UpdateProviderConfig(
+        self, request: pb.UpdateProviderConfigRequest, _: object
+    ) -> pb.UpdateProviderConfigResponse:
         """Changes a provider configuration."""
         acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
         changed = await self._configs.update(
@@ -105,13 +115,17 @@ class CoordinatorServicer:
         )
         return pb.UpdateProviderConfigResponse(provider_config=_config(changed))
 
-    async def DeleteProviderConfig(self, request: pb.DeleteProviderConfigRequest, _: object) -> pb.DeleteProviderConfigResponse:  # noqa: N802, E501
+    async def DeleteProviderConfig(
+        self, request: pb.DeleteProviderConfigRequest, _: object
+    ) -> pb.DeleteProviderConfigResponse:
         """Deletes a provider configuration."""
         acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
         await self._configs.delete(acting, request.id)
         return pb.DeleteProviderConfigResponse()
 
-    async def CreateConnectSession(self, request: pb.CreateConnectSessionRequest, _: object) -> pb.CreateConnectSessionResponse:  # noqa: N802, E501
+    async def CreateConnectSession(
+        self, request: pb.CreateConnectSessionRequest, _: object
+    ) -> pb.CreateConnectSessionResponse:
         """Makes a connect session."""
         acting = self._acting(request.grant, request.request_id, "create_connect_session")
         token, session = await self._flows.create_session(
@@ -119,7 +133,7 @@ class CoordinatorServicer:
         )
         return pb.CreateConnectSessionResponse(session_token=token, expire_time=_time(session.expires_at))
 
-    async def GetConnectSession(self, request: pb.GetConnectSessionRequest, _: object) -> pb.GetConnectSessionResponse:  # noqa: N802
+    async def GetConnectSession(self, request: pb.GetConnectSessionRequest, _: object) -> pb.GetConnectSessionResponse:
         """Gives what the hosted page shows."""
         configs = await self._flows.choices(request.session_token)
         return pb.GetConnectSessionResponse(
@@ -133,7 +147,7 @@ class CoordinatorServicer:
             ]
         )
 
-    async def BeginFlow(self, request: pb.BeginFlowRequest, _: object) -> pb.BeginFlowResponse:  # noqa: N802
+    async def BeginFlow(self, request: pb.BeginFlowRequest, _: object) -> pb.BeginFlowResponse:
         """Begins a flow."""
         url = await self._flows.begin(
             request.session_token,
@@ -144,7 +158,7 @@ class CoordinatorServicer:
         )
         return pb.BeginFlowResponse(authorization_url=url)
 
-    async def CompleteFlow(self, request: pb.CompleteFlowRequest, _: object) -> pb.CompleteFlowResponse:  # noqa: N802
+    async def CompleteFlow(self, request: pb.CompleteFlowRequest, _: object) -> pb.CompleteFlowResponse:
         """Ends a flow."""
         callback = Callback(
             request.state,
@@ -157,7 +171,7 @@ class CoordinatorServicer:
         connection = await self._flows.complete(callback)
         return pb.CompleteFlowResponse(connection_id=connection.id, provider=connection.provider)
 
-    async def DraftConnection(self, request: pb.DraftConnectionRequest, _: object) -> pb.DraftConnectionResponse:  # noqa: N802
+    async def DraftConnection(self, request: pb.DraftConnectionRequest, _: object) -> pb.DraftConnectionResponse:
         """Reserves an id for an import."""
         acting = self._acting(request.grant, request.request_id, "draft_connection")
         kind = _KINDS_BACK.get(request.kind)
@@ -175,7 +189,9 @@ class CoordinatorServicer:
             connection_id=connection.id, provider=connection.provider, hosts_digest=connection.hosts
         )
 
-    async def ActivateConnection(self, request: pb.ActivateConnectionRequest, _: object) -> pb.ActivateConnectionResponse:  # noqa: N802, E501
+    async def ActivateConnection(
+        self, request: pb.ActivateConnectionRequest, _: object
+    ) -> pb.ActivateConnectionResponse:
         """Makes an imported connection usable."""
         acting = self._acting(request.grant, request.request_id, "import_connection", request.connection_id)
         expires = request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None
@@ -183,22 +199,20 @@ class CoordinatorServicer:
         connection = await self._connections.activate(acting, request.connection_id, outcome)
         return pb.ActivateConnectionResponse(connection=_connection(connection))
 
-    async def GetConnection(self, request: pb.GetConnectionRequest, _: object) -> pb.GetConnectionResponse:  # noqa: N802
+    async def GetConnection(self, request: pb.GetConnectionRequest, _: object) -> pb.GetConnectionResponse:
         """Gives one connection."""
         acting = self._acting(request.grant, "", "read_connections")
         return pb.GetConnectionResponse(connection=_connection(await self._connections.get(acting, request.id)))
 
-    async def ListConnections(self, request: pb.ListConnectionsRequest, _: object) -> pb.ListConnectionsResponse:  # noqa: N802
+    async def ListConnections(self, request: pb.ListConnectionsRequest, _: object) -> pb.ListConnectionsResponse:
         """Lists connections."""
         acting = self._acting(request.grant, "", "read_connections")
         size = _page(request.page_size)
-        found = await self._store.list_connections(
-            acting.workspace, request.end_user_id, size + 1, request.page_token
-        )
+        found = await self._store.list_connections(acting.workspace, request.end_user_id, size + 1, request.page_token)
         token = found[size - 1].id if len(found) > size else ""
         return pb.ListConnectionsResponse(connections=map(_connection, found[:size]), next_page_token=token)
 
-    async def EnsureFresh(self, request: pb.EnsureFreshRequest, _: object) -> pb.EnsureFreshResponse:  # noqa: N802
+    async def EnsureFresh(self, request: pb.EnsureFreshRequest, _: object) -> pb.EnsureFreshResponse:
         """Refreshes unless fresh."""
         if request.force:
             acting = self._acting(request.grant, request.request_id, "refresh", request.connection_id)
@@ -213,7 +227,7 @@ class CoordinatorServicer:
             response.expire_time.FromDatetime(connection.expires_at)
         return response
 
-    async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:  # noqa: N802
+    async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:
         """Disconnects."""
         acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
         connection = await self._connections.disconnect(acting, request.connection_id)

@@ -49,7 +49,7 @@ class Store:
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
-                    f"insert into provider_configs ({_CONFIG}, state) values (:workspace, :id, :provider, :name,"  # noqa: S608  # fixed columns
+                    f"insert into provider_configs ({_CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
                     " :client_id, :scopes, :redirect_uris, :hosts, :created_at, :issuer, :authorization, :token,"
                     " :revocation, :method, :iss_required, 'draft')"
                 ),
@@ -80,7 +80,7 @@ class Store:
             row = (
                 await connection.execute(
                     sa.text(
-                        f"select {_CONFIG} from provider_configs"  # noqa: S608  # fixed columns
+                        f"select {_CONFIG} from provider_configs"  # fixed columns
                         " where workspace_id = :workspace and id = :id and state = 'active'"
                     ),
                     {"workspace": workspace, "id": config_id},
@@ -93,7 +93,7 @@ class Store:
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 sa.text(
-                    f"select {_CONFIG} from provider_configs where workspace_id = :workspace and state = 'active'"  # noqa: S608  # fixed columns
+                    f"select {_CONFIG} from provider_configs where workspace_id = :workspace and state = 'active'"  # fixed columns
                     " and id > :after order by id limit :limit"
                 ),
                 {"workspace": workspace, "after": after, "limit": limit},
@@ -164,14 +164,16 @@ class Store:
                     {"hash": session_hash},
                 )
             ).one_or_none()
-        return Session(row.workspace_id, row.end_user_id, tuple(row.provider_config_ids), row.expires_at) if row else None
+        return (
+            Session(row.workspace_id, row.end_user_id, tuple(row.provider_config_ids), row.expires_at) if row else None
+        )
 
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         """Stores a flow."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
-                    "insert into flows (workspace_id, state_hash, connection_id, provider_config_id, end_user_id,"  # noqa: S608  # fixed columns
+                    "insert into flows (workspace_id, state_hash, connection_id, provider_config_id, end_user_id,"  # fixed columns
                     f" binding_hash, redirect_uri, expires_at, {_ENDPOINTS}) values (:workspace, :hash, :connection,"
                     " :config, :end_user, :binding, :redirect_uri, :expires, :issuer, :authorization, :token,"
                     " :revocation, :method, :iss_required)"
@@ -226,7 +228,7 @@ class Store:
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
-                    f"insert into connections ({_CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # noqa: S608  # fixed columns
+                    f"insert into connections ({_CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
                     " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created)"
                 ),
                 {
@@ -254,7 +256,9 @@ class Store:
         async with self._database.transaction() as connection:
             row = (
                 await connection.execute(
-                    sa.text(f"select {_CONNECTION} from connections where workspace_id = :workspace and id = :id"),  # noqa: S608  # fixed columns
+                    sa.text(
+                        f"select {_CONNECTION} from connections where workspace_id = :workspace and id = :id"
+                    ),  # fixed columns
                     {"workspace": workspace, "id": connection_id},
                 )
             ).one_or_none()
@@ -265,7 +269,7 @@ class Store:
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 sa.text(
-                    f"select {_CONNECTION} from connections where workspace_id = :workspace and state <> 'draft'"  # noqa: S608  # fixed columns
+                    f"select {_CONNECTION} from connections where workspace_id = :workspace and state <> 'draft'"  # fixed columns
                     " and (:end_user = '' or end_user_id = :end_user) and (:before = '' or (created_at, id) <"
                     " (select created_at, id from connections where workspace_id = :workspace and id = :before))"
                     " order by created_at desc, id desc limit :limit"
@@ -300,8 +304,14 @@ class Store:
             await self._outbox.append(connection, entry)
         return _connection(row)
 
-    async def move(  # noqa: PLR0913  # required means argument
-        self, workspace: str, connection_id: str, sources: tuple[State, ...], target: State, reason: str, entry: AuditEntry
+    async def move(  # required means argument
+        self,
+        workspace: str,
+        connection_id: str,
+        sources: tuple[State, ...],
+        target: State,
+        reason: str,
+        entry: AuditEntry,
     ) -> bool:
         """Moves a connection to another state; False: it is in none of the source states, and nothing happened."""
         async with self._database.transaction() as connection:
@@ -353,7 +363,7 @@ class Store:
             )
         return result.rowcount == 1
 
-    async def end_lease(  # noqa: PLR0913  # required means argument
+    async def end_lease(  # required means argument
         self,
         workspace: str,
         connection_id: str,
@@ -402,7 +412,7 @@ class Store:
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 sa.text(
-                    f"select {_CONNECTION} from connections where"  # noqa: S608  # fixed columns
+                    f"select {_CONNECTION} from connections where"  # fixed columns
                     " (state = 'disconnecting' and state_at < now() - make_interval(secs => :seconds))"
                     " or (state = 'draft' and state_at < now() - interval '15 minutes') order by state_at limit 50"
                 ),

@@ -33,9 +33,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     where = (config.deployment, config.region)
-    egress = Egress(
-        config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback
-    )
+    egress = Egress(config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback)
     jobs = Jobs(
         RecordClient(vault, key, anchor, *where, "user-credentials", _now),
         RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),

@@ -134,8 +134,5 @@ async def _read(response: httpx2.Response) -> Answer:
 
 def _encode_form(form: Mapping[str, Secret | str]) -> str:
 
-
-    plain = {
-        name: value.expose().decode() if isinstance(value, Secret) else value for name, value in form.items()
-    }
+    plain = {name: value.expose().decode() if isinstance(value, Secret) else value for name, value in form.items()}
     return urlencode(plain)

@@ -27,11 +27,11 @@ class WorkerServicer:
         self._discover = discover
         self._key = key
 
-    async def GetConsumerKey(self, _: pb.GetConsumerKeyRequest, __: object) -> pb.GetConsumerKeyResponse:  # noqa: N802
+    async def GetConsumerKey(self, _: pb.GetConsumerKeyRequest, __: object) -> pb.GetConsumerKeyResponse:
         """Gives the HPKE public key."""
         return pb.GetConsumerKeyResponse(public_key=self._key.public)
 
-    async def Discover(self, request: pb.DiscoverRequest, _: object) -> pb.DiscoverResponse:  # noqa: N802
+    async def Discover(self, request: pb.DiscoverRequest, _: object) -> pb.DiscoverResponse:
         """Fetches a Provider's metadata."""
         found = await self._discover(request.issuer)
         return pb.DiscoverResponse(
@@ -45,20 +45,20 @@ class WorkerServicer:
             )
         )
 
-    async def PrepareFlow(self, request: pb.PrepareFlowRequest, _: object) -> pb.PrepareFlowResponse:  # noqa: N802
+    async def PrepareFlow(self, request: pb.PrepareFlowRequest, _: object) -> pb.PrepareFlowResponse:
         """Makes and stores a code verifier."""
         return pb.PrepareFlowResponse(code_challenge=await self._jobs.prepare_flow(self._job(request.job)))
 
-    async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:  # noqa: N802
+    async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:
         """Exchanges a code."""
         outcome = await self._jobs.exchange_code(self._job(request.job), request.code, request.redirect_uri)
         return pb.ExchangeCodeResponse(outcome=_outcome(outcome))
 
-    async def Refresh(self, request: pb.RefreshRequest, _: object) -> pb.RefreshResponse:  # noqa: N802
+    async def Refresh(self, request: pb.RefreshRequest, _: object) -> pb.RefreshResponse:
         """Uses a refresh token."""
         return pb.RefreshResponse(outcome=_outcome(await self._jobs.refresh(self._job(request.job))))
 
-    async def Revoke(self, request: pb.RevokeRequest, _: object) -> pb.RevokeResponse:  # noqa: N802
+    async def Revoke(self, request: pb.RevokeRequest, _: object) -> pb.RevokeResponse:
         """Revokes tokens."""
         failure = await self._jobs.revoke(self._job(request.job))
         if failure is None:

@@ -64,7 +64,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("status", "body", "reason", "retryable"), BAD)
-def test_a_bad_answer_is_a_word_of_the_list(status: int, body: object, reason: str, retryable: bool) -> None:  # noqa: FBT001
+def test_a_bad_answer_is_a_word_of_the_list(status: int, body: object, reason: str, retryable: bool) -> None:
     assert judge_tokens(answer(body, status)) == Failure(reason, retryable)
 
 

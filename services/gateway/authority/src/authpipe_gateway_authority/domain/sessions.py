@@ -85,7 +85,7 @@ class Sessions:
         keep_seconds: For how long a row is believed before it is read again.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         *,
         store: Store,
@@ -205,9 +205,7 @@ class Sessions:
         )
         return Verdict(row.workspace, row.api_key_id, record_grant, manage_grant)
 
-    def _grant(
-        self, row: ApiKeyRow, asked: ActAsked, thumbprint: str, rule: ActRule, classes: tuple[int, ...]
-    ) -> str:
+    def _grant(self, row: ApiKeyRow, asked: ActAsked, thumbprint: str, rule: ActRule, classes: tuple[int, ...]) -> str:
         return self._grants.get_or_issue(
             (rule.purpose, row.api_key_id, asked.target, classes, thumbprint),
             lambda: self._issuer().issue(

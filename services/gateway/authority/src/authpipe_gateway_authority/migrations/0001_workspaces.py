@@ -24,6 +24,4 @@ create table api_keys (
     )
     op.execute(OUTBOX_SQL)
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()
-    op.execute(
-        f"grant select, insert, update on workspaces, api_keys to {role};" + outbox_grants(str(role))
-    )
+    op.execute(f"grant select, insert, update on workspaces, api_keys to {role};" + outbox_grants(str(role)))

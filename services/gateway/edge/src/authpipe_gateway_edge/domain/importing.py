@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 
 from authpipe_consumer import RecordClient, Sealing
 from authpipe_envelope import RecordClass
@@ -122,5 +123,5 @@ def _value(value: bytes, name: str) -> bytes:
     return value
 
 
-def _json(value: dict[str, object]) -> bytearray:
+def _json(value: Mapping[str, object]) -> bytearray:
     return bytearray(json.dumps(value, separators=(",", ":")).encode())

@@ -57,9 +57,7 @@ class Managing:
         verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, require_id(config_id))
         await self._coordinator.delete_config(verdict, config_id, caller.request_id)
 
-    async def create_session(
-        self, caller: Caller, end_user_id: str, config_ids: Sequence[str]
-    ) -> tuple[str, datetime]:
+    async def create_session(self, caller: Caller, end_user_id: str, config_ids: Sequence[str]) -> tuple[str, datetime]:
         """Makes a connect session."""
         verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
         return await self._coordinator.create_session(verdict, end_user_id, config_ids, caller.request_id)
@@ -83,9 +81,7 @@ class Managing:
     async def refresh(self, caller: Caller, connection_id: str) -> Connection:
         """Has a token refreshed now."""
         verdict = await self._authority.authorize(caller, Act.REFRESH, require_id(connection_id))
-        return await self._coordinator.ensure_fresh(
-            verdict, connection_id, 0, force=True, request_id=caller.request_id
-        )
+        return await self._coordinator.ensure_fresh(verdict, connection_id, 0, force=True, request_id=caller.request_id)
 
     async def disconnect(self, caller: Caller, connection_id: str) -> Connection:
         """Disconnects."""

@@ -8,7 +8,15 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 from authpipe_consumer import Opened, Want
-from authpipe_gateway_edge.domain.words import Caller, Choice, Connection, NewConnection, NewProviderConfig, ProviderConfig, Verdict
+from authpipe_gateway_edge.domain.words import (
+    Caller,
+    Choice,
+    Connection,
+    NewConnection,
+    NewProviderConfig,
+    ProviderConfig,
+    Verdict,
+)
 
 
 class Act(IntEnum):
@@ -59,36 +67,36 @@ class Masked(Protocol):
 class Coordinator(Protocol):
     """coordinator, in our own words."""
 
-    async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig: ...  # noqa: D102
-    async def activate_config(self, verdict: Verdict, config_id: str, request_id: str) -> ProviderConfig: ...  # noqa: D102
-    async def get_config(self, verdict: Verdict, config_id: str) -> ProviderConfig: ...  # noqa: D102
-    async def list_configs(self, verdict: Verdict, size: int, token: str) -> tuple[list[ProviderConfig], str]: ...  # noqa: D102
-    async def update_config(  # noqa: D102
+    async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig: ...
+    async def activate_config(self, verdict: Verdict, config_id: str, request_id: str) -> ProviderConfig: ...
+    async def get_config(self, verdict: Verdict, config_id: str) -> ProviderConfig: ...
+    async def list_configs(self, verdict: Verdict, size: int, token: str) -> tuple[list[ProviderConfig], str]: ...
+    async def update_config(
         self, verdict: Verdict, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str, request_id: str
     ) -> ProviderConfig: ...
-    async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None: ...  # noqa: D102
-    async def create_session(  # noqa: D102
+    async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None: ...
+    async def create_session(
         self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], request_id: str
     ) -> tuple[str, datetime]: ...
-    async def choices(self, session: str) -> list[Choice]: ...  # noqa: D102
-    async def begin(self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str: ...  # noqa: D102
-    async def complete(  # noqa: D102
+    async def choices(self, session: str) -> list[Choice]: ...
+    async def begin(self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str: ...
+    async def complete(
         self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str
     ) -> str: ...
-    async def draft_connection(  # noqa: D102
+    async def draft_connection(
         self, verdict: Verdict, new: NewConnection, request_id: str
     ) -> tuple[str, str, bytes]: ...
-    async def activate_connection(  # noqa: D102
+    async def activate_connection(
         self, verdict: Verdict, connection_id: str, new: NewConnection, request_id: str
     ) -> Connection: ...
-    async def get_connection(self, verdict: Verdict, connection_id: str) -> Connection: ...  # noqa: D102
-    async def list_connections(  # noqa: D102
+    async def get_connection(self, verdict: Verdict, connection_id: str) -> Connection: ...
+    async def list_connections(
         self, verdict: Verdict, end_user_id: str, size: int, token: str
     ) -> tuple[list[Connection], str]: ...
-    async def ensure_fresh(  # noqa: D102
+    async def ensure_fresh(
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
     ) -> Connection: ...
-    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...  # noqa: D102
+    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
 
 
 class AuditLog(Protocol):

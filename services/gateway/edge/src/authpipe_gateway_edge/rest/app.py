@@ -68,7 +68,7 @@ async def _read(receive: Receive) -> bytes:
     body = b""
     while True:
         message = await receive()
-        body += message.get("body", b"")
+        body += bytes(message.get("body", b""))
         if len(body) > _LONGEST_BODY:
             raise TooLargeError
         if not message.get("more_body"):
@@ -138,7 +138,9 @@ def _fastapi(
 
     @app.get("/.well-known/security.txt", include_in_schema=False)
     async def security_txt() -> Response:
-        return PlainTextResponse(f"Contact: {security_contact}\nExpires: 2027-12-31T23:59:59Z\nPreferred-Languages: en\n")
+        return PlainTextResponse(
+            f"Contact: {security_contact}\nExpires: 2027-12-31T23:59:59Z\nPreferred-Languages: en\n"
+        )
 
     @app.exception_handler(DomainError)
     async def on_domain_error(request: Request, error: DomainError) -> Response:

@@ -53,7 +53,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def router(api: Api) -> APIRouter:  # noqa: C901  # a list of routes
+def router(api: Api) -> APIRouter:  # a list of routes
     """Makes the routes of /v1."""
     routes = APIRouter(prefix="/v1", responses=_ERRORS)
 
@@ -138,7 +138,7 @@ def router(api: Api) -> APIRouter:  # noqa: C901  # a list of routes
         return schemas.ConnectionOut.of(await api.managing.disconnect(caller, connection_id))
 
     @routes.get("/audit/events", tags=["Audit"])
-    async def list_audit_events(  # noqa: PLR0913  # one per filter
+    async def list_audit_events(  # one per filter
         caller: CallerDep,
         event: Annotated[str, Query(max_length=60)] = "",
         target: Annotated[str, Query(max_length=80)] = "",

@@ -119,7 +119,9 @@ class ConnectionIn(_Strict):
 
     kind: Literal["oauth2", "api_key", "basic", "webhook_secret"]
     end_user_id: str = Field(min_length=1, max_length=200)
-    provider: str = Field("", max_length=100, description="A name for the Provider; for oauth2 it is the configuration's.")
+    provider: str = Field(
+        "", max_length=100, description="A name for the Provider; for oauth2 it is the configuration's."
+    )
     provider_config_id: str = Field("", max_length=80, description="For oauth2: the OAuth client.")
     allowed_hosts: list[str] = Field(default=[], max_length=20, description="For keys: where they may be sent.")
     api_key: SecretStr = Field(SecretStr(""), max_length=16384)

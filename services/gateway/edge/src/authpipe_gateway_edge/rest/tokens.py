@@ -61,7 +61,7 @@ class TokenRoute:
             status, document = problem_document(error, request_id)
             await _respond(send, status, b"application/problem+json", document, request_id)
             return
-        except Exception as error:  # noqa: BLE001  # becomes a problem document with the request id, never its text
+        except Exception as error:  # becomes a problem document with the request id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
             get_log().error("incident", error=error)
             status, document = problem_document(IncidentError(), request_id)
             await _respond(send, status, b"application/problem+json", document, request_id)

@@ -46,7 +46,7 @@ class Connections:
         lease_seconds: How long a lease lives without a heartbeat.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         store: Store,
         worker: Worker,
@@ -68,7 +68,7 @@ class Connections:
         self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._revoke_attempts: dict[str, int] = {}
 
-    async def draft(  # noqa: PLR0913  # required means argument
+    async def draft(  # required means argument
         self,
         acting: Acting,
         kind: Kind,
@@ -132,7 +132,7 @@ class Connections:
             raise NotFoundError
         return found
 
-    async def ensure_fresh(
+    async def ensure_fresh(  # noqa: C901  # the conditions stand in the order in which they are refused
         self, acting: Acting, connection_id: str, min_ttl: timedelta, *, force: bool
     ) -> tuple[Connection, bool]:
         """Has a connection's token refreshed unless it lives long enough (promise P36).
@@ -203,9 +203,7 @@ class Connections:
         # Step 2: the lease, with its event, in one transaction.
         entry = _entry("REFRESH_BEGUN", acting, connection_id, purpose="refresh")
         while True:
-            fence = await self._store.acquire_lease(
-                workspace, connection_id, self._holder, self._lease_seconds, entry
-            )
+            fence = await self._store.acquire_lease(workspace, connection_id, self._holder, self._lease_seconds, entry)
             current = await self._store.get_connection(workspace, connection_id)
             if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
                 if fence is not None:

@@ -68,7 +68,7 @@ class Flows:
         new_token: Makes 256 random bits, base64url.
     """
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         store: Store,
         worker: Worker,
@@ -114,9 +114,7 @@ class Flows:
         wanted = session.provider_config_ids
         return [config for config in configs if not wanted or config.id in wanted]
 
-    async def begin(
-        self, token: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str
-    ) -> str:
+    async def begin(self, token: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str:
         """Begins a flow and gives the authorization URL. PKCE always, state always: there is no switch.
 
         Raises:
@@ -221,9 +219,9 @@ class Flows:
         if not hmac.compare_digest(_hash_bytes(callback.binding), flow.binding_hash):
             raise FlowError
         # RFC 9207, section 2.4: compared to the letter; missing where it was promised is as bad as wrong.
-        if flow.endpoints.issuer and callback.iss != flow.endpoints.issuer:
-            if callback.iss or flow.endpoints.iss_required:
-                raise IssuerMismatchError
+        differs = bool(flow.endpoints.issuer) and callback.iss != flow.endpoints.issuer
+        if differs and (callback.iss or flow.endpoints.iss_required):
+            raise IssuerMismatchError
         if callback.denied:
             raise ProviderDeniedError
         if not 1 <= len(callback.code) <= _LONGEST_CODE or not callback.code.isprintable():

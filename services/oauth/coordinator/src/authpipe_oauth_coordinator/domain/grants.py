@@ -30,7 +30,7 @@ class Grants:
         self._issuer = issuer
         self._region = region
 
-    def for_credential(  # noqa: PLR0913  # required means argument
+    def for_credential(  # required means argument
         self, purpose: str, acting: Acting, connection: str, thumbprint: str, *, fence: int = 0, forced: bool = False
     ) -> str:
         """Signs a grant on a connection's records."""

@@ -141,7 +141,13 @@ class Store(Protocol):
         """Makes a draft active."""
 
     async def move(
-        self, workspace: str, connection_id: str, sources: tuple[State, ...], target: State, reason: str, entry: AuditEntry
+        self,
+        workspace: str,
+        connection_id: str,
+        sources: tuple[State, ...],
+        target: State,
+        reason: str,
+        entry: AuditEntry,
     ) -> bool:
         """Moves a connection to another state; False: it is in none of the source states."""
 

@@ -52,7 +52,7 @@ class Draft:
 class ProviderConfigs:
     """The rules over provider configurations."""
 
-    def __init__(  # noqa: PLR0913  # required means argument
+    def __init__(  # required means argument
         self,
         store: Store,
         worker: Worker,

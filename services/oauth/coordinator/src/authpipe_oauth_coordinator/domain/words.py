@@ -27,7 +27,7 @@ class Kind(enum.Enum):
     OAUTH2 = "oauth2"
     API_KEY = "api_key"
     BASIC = "basic"
-    WEBHOOK_SECRET = "webhook_secret"  # noqa: S105  # the name of a kind
+    WEBHOOK_SECRET = "webhook_secret"  # the name of a kind  # noqa: S105  # the name of a kind
 
 
 @dataclass(frozen=True, slots=True)

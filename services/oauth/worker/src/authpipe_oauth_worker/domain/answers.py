@@ -163,7 +163,7 @@ def _failure(answer: Answer, data: dict[str, Any]) -> Failure:
     return Failure(reason, retryable=False)
 
 
-def _life(value: object) -> int | None | Failure:
+def _life(value: object) -> int | Failure | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):

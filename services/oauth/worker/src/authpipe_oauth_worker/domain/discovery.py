@@ -39,14 +39,14 @@ async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]]) -> Meta
         f"{path}/.well-known/openid-configuration",
         f"/.well-known/oauth-authorization-server{path}",
     )
-    found: dict[str, Any] | Failure = Failure("NOT_FETCHED", retryable=False)
+    reason = "NOT_FETCHED"
     for address in addresses:
         answer = await get(urlunsplit((parts.scheme, parts.netloc, address, "", "")))
         found = judge_metadata(answer)
         if not isinstance(found, Failure):
             return _use(issuer, found)
-    assert isinstance(found, Failure)  # noqa: S101  # the loop returns otherwise
-    raise DiscoveryError(cause=Label(found.reason))
+        reason = found.reason
+    raise DiscoveryError(cause=Label(reason))
 
 
 def _use(issuer: str, data: dict[str, Any]) -> Metadata:

@@ -209,7 +209,9 @@ class Jobs:
         await self._vault.put(records, ended, job.credential_grant, job.request_id)
         return outcome
 
-    def _seal_tokens(self, job: Job, tokens: Tokens, keys: dict[RecordClass, WriteKey]) -> tuple[list[SealedRecord], Outcome]:
+    def _seal_tokens(
+        self, job: Job, tokens: Tokens, keys: dict[RecordClass, WriteKey]
+    ) -> tuple[list[SealedRecord], Outcome]:
         expires_at = None
         if tokens.life_seconds is not None:
             expires_at = self._clock() + timedelta(seconds=tokens.life_seconds)
@@ -257,9 +259,7 @@ class Jobs:
         return found
 
     async def _prepare(self, job: Job) -> dict[RecordClass, WriteKey]:
-        return await self._vault.prepare(
-            job.workspace, job.connection, _WRITES, job.credential_grant, job.request_id
-        )
+        return await self._vault.prepare(job.workspace, job.connection, _WRITES, job.credential_grant, job.request_id)
 
     def _want(self, job: Job, record_class: RecordClass) -> Want:
         return Want(job.workspace, job.connection, record_class, job.credential_grant, job.request_id)
