@@ -1,0 +1,168 @@
+"""A server between our processes, with real certificates and sockets: what it refuses, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from authpipe_rpc import (
+    Files,
+    Health,
+    Peer,
+    PeerConfig,
+    PeerRefused,
+    PeerUnavailable,
+    RpcServer,
+    ServerConfig,
+    dns_name,
+    policies_of,
+)
+import grpc
+from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe.options.v1 import access_pb2
+from authpipe.vault.v1 import vault_pb2, vault_pb2_grpc
+from authpipe.types.v1 import records_pb2
+from authpipe_rpc.access import UndeclaredError
+from authpipe_sensitive import DomainError, Label
+from authpipe_testing.ca import CertificateAuthority
+from authpipe_testing.ports import free_ports
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+
+class Stage:
+    """A CA, and a server that does what a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = CertificateAuthority(folder, "ca")
+        self.port = free_ports(1)[0]
+        self.answer: Callable[[], Any] = records_pb2.PutRecordsResponse
+
+    def files(self, name: str, **more: Any) -> Files:
+        """Issues the certificate of a process."""
+        leaf = self.ca.issue(
+            self.folder,
+            name.replace("/", "-"),
+            common_name="x",
+            dns=(dns_name(name),),
+            uris=(f"spiffe://test/{name}",),
+            **more,
+        )
+        return Files(certificate=leaf.certificate, key=leaf.key, ca=self.ca.certificate_file, trust_domain="test")
+
+    def peer(self, files: Files) -> Peer[Any]:
+        config = PeerConfig(name="vault", address=f"127.0.0.1:{self.port}")
+        return Peer(config, files, vault_pb2_grpc.VaultStub, timeout_seconds=5)
+
+    async def PutRecords(self, _: object, __: object) -> Any:  # noqa: N802  # the name of the rpc
+        return self.answer()
+
+    def __getattr__(self, _: str) -> Any:
+        async def nothing(*_: object) -> None:
+            raise AssertionError
+
+        return nothing
+
+
+async def reason(peer: Peer[Any]) -> str:
+    try:
+        await peer.call(lambda stub: stub.PutRecords, records_pb2.PutRecordsRequest())
+    except DomainError as error:
+        return error.reason
+    return "OK"
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    made = Stage(tmp_path)
+    config = ServerConfig(host="127.0.0.1", port=made.port, connection_age_seconds=1.0, grace_seconds=0.5)
+    server = RpcServer(Label("vault"), config, made.files("vault"), Health())
+    service = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
+    server.add(service, vault_pb2_grpc.add_VaultServicer_to_server, made)
+    await server.start()
+    yield made
+    await server.stop()
+
+
+async def test_a_call_that_leaves_out_its_declared_event_is_an_error(stage: Stage) -> None:
+    """PutRecords declares RECORDS_WRITTEN; this handler writes nothing."""
+    peer = stage.peer(stage.files("gateway/edge"))
+    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    await peer.close()
+
+
+@pytest.mark.promise("P07")
+async def test_an_error_that_nobody_foresaw_shows_an_incident_id_and_never_its_text(stage: Stage) -> None:
+    def fail() -> None:
+        raise ValueError("sk_live_a-secret-in-an-exception")
+
+    stage.answer = fail
+    peer = stage.peer(stage.files("gateway/edge"))
+    with pytest.raises(PeerRefused) as caught:
+        await peer.call(lambda stub: stub.PutRecords, records_pb2.PutRecordsRequest())
+    assert caught.value.reason == "INTERNAL"
+    assert set(caught.value.metadata) == {"incident_id"}
+    assert "sk_live" not in str(caught.value)
+    await peer.close()
+
+
+async def test_a_call_without_a_deadline_is_refused(stage: Stage) -> None:
+    files = stage.files("gateway/edge")
+    credentials = grpc.ssl_channel_credentials(
+        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+    options = [("grpc.ssl_target_name_override", dns_name("vault"))]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{stage.port}", credentials, options=options) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await vault_pb2_grpc.VaultStub(channel).PutRecords(records_pb2.PutRecordsRequest())
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.case(15)
+async def test_a_certificate_that_ends_while_its_connection_is_open_ends_with_it(stage: Stage) -> None:
+    files = stage.files("gateway/edge", life=dt.timedelta(seconds=2))
+    peer = stage.peer(files)
+    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"  # it got in
+    await asyncio.sleep(4)
+    assert await reason(peer) == "DEPENDENCY_UNAVAILABLE"
+    await peer.close()
+
+
+async def test_new_certificate_files_are_taken_up_by_both_sides_without_a_restart(stage: Stage) -> None:
+    peer = stage.peer(stage.files("gateway/edge", life=dt.timedelta(seconds=2)))
+    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    stage.files("vault")
+    stage.files("gateway/edge")
+    await asyncio.sleep(3)
+    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    await peer.close()
+
+
+async def test_a_peer_that_is_away_is_told_apart_from_one_that_refuses(stage: Stage) -> None:
+    config = PeerConfig(name="vault", address=f"127.0.0.1:{free_ports(1)[0]}")
+    peer: Peer[Any] = Peer(config, stage.files("gateway/edge"), vault_pb2_grpc.VaultStub, timeout_seconds=2)
+    with pytest.raises(PeerUnavailable):
+        await peer.call_idempotent(lambda stub: stub.PutRecords, records_pb2.PutRecordsRequest())
+    await peer.close()
+
+
+def test_a_server_with_an_rpc_that_declares_nothing_does_not_start() -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="undeclared.proto", package="undeclared", syntax="proto3")
+    file.message_type.add(name="Empty")
+    file.service.add(name="Bare").method.add(name="Do", input_type=".undeclared.Empty", output_type=".undeclared.Empty")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    with pytest.raises(UndeclaredError):
+        policies_of([pool.FindServiceByName("undeclared.Bare")], "vault")
+
+
+def test_a_caller_that_is_named_for_one_server_is_not_let_in_at_another() -> None:
+    service = audit_pb2.DESCRIPTOR.services_by_name["Audit"]
+    assert audit_pb2_grpc.AuditServicer
+    policies = policies_of([service], "audit")
+    declared = service.methods_by_name["Append"].GetOptions().Extensions[access_pb2.allowed_callers]
+    assert policies["/authpipe.audit.v1.Audit/Append"].callers == {caller.peer for caller in declared}
