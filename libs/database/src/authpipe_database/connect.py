@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from authpipe_sensitive import DomainError, Status
+
+_RESTED_SECONDS = 0.5
 
 
 class DatabaseUnavailableError(DomainError):
@@ -69,6 +72,21 @@ class DatabaseConfig(BaseModel):
         }
 
 
+class _Connection(psycopg.AsyncConnection[tuple[object, ...]]):
+    """A hot connection that knows when it was last seen to work."""
+
+    seen: float = 0.0
+
+
+async def _check(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+    """Pings a connection that has rested, so that a database that was restarted costs nobody a failed request."""
+    assert isinstance(connection, _Connection)  # noqa: S101  # the pool makes no others
+    now = time.monotonic()
+    if now - connection.seen > _RESTED_SECONDS:
+        await AsyncConnectionPool.check_connection(connection)
+    connection.seen = now
+
+
 class Database:
     """A process's own database.
 
@@ -92,8 +110,8 @@ class Database:
             max_size=config.pool_size,
             timeout=3,
             open=False,
-            # One ping a batch, so that a database that was restarted costs nobody a failed request.
-            check=AsyncConnectionPool.check_connection,
+            connection_class=_Connection,
+            check=_check,
         )
 
     async def open(self) -> None:

@@ -115,7 +115,7 @@ class Relay:
     Args:
         database: The process's own database.
         sink: Where to.
-        pause_seconds: How long to wait when the outbox is empty or the sink away.
+        pause_seconds: How long to wait after a batch that was not full, or when the sink is away.
     """
 
     def __init__(self, database: Database, sink: EventSink, pause_seconds: float = 0.25) -> None:
@@ -135,7 +135,9 @@ class Relay:
                 get_log().warning("audit events wait for delivery", error=error)
                 delivered = 0
                 pause = min(5.0, pause * 2)
-            if delivered == 0:
+            # Only a full batch is followed at once: a delivery costs about 3 ms of CPU on its way, whatever is in it,
+            # and what waits a moment is durable already.
+            if delivered < _BATCH_ROWS:
                 try:
                     await asyncio.wait_for(stop.wait(), pause)
                 except TimeoutError:

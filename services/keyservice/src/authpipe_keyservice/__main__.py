@@ -8,8 +8,8 @@ import time
 
 from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2, keyservice_pb2_grpc
@@ -39,9 +39,9 @@ class _Budget:
         self._item = item
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
-    def take(self, name: str, amount: int) -> bool:
+    async def take(self, name: str, amount: int) -> bool:
         """Takes from what is left."""
-        return self._limiter.hit(self._item, name, cost=amount)
+        return await self._limiter.hit(self._item, name, cost=amount)
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 class Budget(Protocol):
     """Counts within fixed windows."""
 
-    def take(self, name: str, amount: int) -> bool:
+    async def take(self, name: str, amount: int) -> bool:
         """Takes from the budget of this name; False: there is not so much left."""
 
 
@@ -27,10 +27,10 @@ class Budgets:
         self._per_signer = per_signer
         self._refusals = refusals
 
-    def allow_release(self, workspace: str, signer: str, amount: int) -> bool:
+    async def allow_release(self, workspace: str, signer: str, amount: int) -> bool:
         """Says whether so many more keys may be released."""
-        return self._per_workspace.take(workspace, amount) and self._per_signer.take(signer, amount)
+        return await self._per_workspace.take(workspace, amount) and await self._per_signer.take(signer, amount)
 
-    def note_refusal(self, workspace: str) -> bool:
+    async def note_refusal(self, workspace: str) -> bool:
         """Says whether this refusal is written as an event of its own."""
-        return self._refusals.take(workspace, 1)
+        return await self._refusals.take(workspace, 1)

@@ -168,7 +168,7 @@ class Releasing:
         rows = await self._store.look_up([ask.wanted for ask in asks])
         # Step 3: judge, count, derive; each item on its own.
         batch = Batch([], [])
-        within = self._take_budgets(asks, grants)
+        within = await self._take_budgets(asks, grants)
         entries: list[AuditEntry] = []
         steps: list[Step] = []
         for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
@@ -183,7 +183,7 @@ class Releasing:
                 key = await self._key_for(ask, row)
             except DomainError as error:
                 batch.answers.append(error)
-                if self._budgets.note_refusal(ask.wanted.workspace):
+                if await self._budgets.note_refusal(ask.wanted.workspace):
                     entries.append(_refusal(ask, grant, error))
                 continue
             batch.answers.append(ask.wanted.version)
@@ -195,14 +195,14 @@ class Releasing:
         await self._store.commit(entries, steps, now_ms)
         return batch
 
-    def _take_budgets(
+    async def _take_budgets(
         self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError]
     ) -> dict[tuple[str, str], bool]:
         """Takes what a batch asks for from the budgets, once for each workspace and signer in it."""
         amounts = Counter(
             (grant.workspace, grant.issuer) for ask in asks if isinstance(grant := grants[ask.token], Grant)
         )
-        return {key: self._budgets.allow_release(*key, amount) for key, amount in amounts.items()}
+        return {key: await self._budgets.allow_release(*key, amount) for key, amount in amounts.items()}
 
     def forget(self, workspace: str, connection: str) -> None:
         """Overwrites the cached keys of a connection that was erased."""
