@@ -100,3 +100,11 @@ def test_a_killed_process_is_reported_and_up_brings_it_back(stack: Stack, wait_f
     stack.up()
     assert all(process["healthy"] for process in stack.status()["processes"])
     assert stack.pid("vault") == kept
+
+
+def test_readiness_says_when_a_part_is_away(stack: Stack, customer: Customer, wait_for: Callable[..., Any]) -> None:
+    assert customer.http.get("/readyz").status_code == 200
+    with away(stack, "authority", wait_for):
+        assert customer.http.get("/readyz").status_code == 503
+        assert customer.http.get("/healthz").status_code == 200
+    assert wait_for(lambda: customer.http.get("/readyz").status_code == 200)

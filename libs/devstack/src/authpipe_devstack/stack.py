@@ -19,16 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from authpipe_rpc import Files, Peer, PeerConfig, dns_name  # first: it sets grpc's cipher list
+from authpipe_rpc import Files, Peer, PeerConfig, Probe, dns_name  # first: it sets grpc's cipher list
 import httpx2
 from cryptography import x509
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe_database import DatabaseConfig, upgrade
 from authpipe_devstack.configs import Configs
 from authpipe_devstack.layout import CLUSTERS, PROCESSES, TRUST_DOMAIN, Layout, Process
-from authpipe_sensitive import DomainError
 from authpipe_testing.ca import CertificateAuthority, write_private
 from authpipe_testing.postgres import Cluster
 from authpipe_testing.softhsm import make_token
@@ -307,14 +305,11 @@ class Stack:
             if not self.pid(process.name):
                 return False
             config = PeerConfig(name=process.identity, address=self.layout.address(process.name))
-            peer: Peer[Any] = Peer(config, self.operator(), health_pb2_grpc.HealthStub, timeout_seconds=2)
+            probe = Probe(config, self.operator())
             try:
-                answer = await peer.call(lambda stub: stub.Check, health_pb2.HealthCheckRequest())
-            except DomainError:
-                return False
+                return await probe.is_serving()
             finally:
-                await peer.close()
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+                await probe.close()
 
         answers = await asyncio.gather(*(ask(process) for process in PROCESSES))
         return {process.name: answer for process, answer in zip(PROCESSES, answers, strict=True)}

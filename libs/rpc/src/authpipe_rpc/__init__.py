@@ -12,6 +12,7 @@ from authpipe_rpc.config import Files, PeerConfig, ServerConfig
 from authpipe_rpc.errors import IncidentError, PeerRefused, PeerUnavailable, status_of
 from authpipe_rpc.health import Health
 from authpipe_rpc.identity import current_caller, current_request_deadline, dns_name
+from authpipe_rpc.probe import Probe
 from authpipe_rpc.process import run_process
 from authpipe_rpc.server import RpcServer
 
@@ -26,6 +27,7 @@ __all__ = [
     "PeerConfig",
     "PeerRefused",
     "PeerUnavailable",
+    "Probe",
     "RpcServer",
     "ServerConfig",
     "current_caller",

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 from typing import Any
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Health, Peer, Probe, RpcServer, run_process  # first: it sets grpc's cipher list
 import grpc
 from granian.server.embed import Server
 from granian.constants import Interfaces, HTTPModes
@@ -57,9 +57,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
     managing = Managing(authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
-    app = EdgeApp(
-        Api(managing, importing, config.public_url), serving, coordinator, audit.is_ready, config.security_contact
-    )
+    behind = (config.authority, config.vault, config.clientsecrets, config.coordinator, config.audit)
+    probes = [Probe(peer, files) for peer in behind]
+
+    async def is_ready() -> bool:
+        return all(await asyncio.gather(*(probe.is_serving() for probe in probes)))
+
+    app = EdgeApp(Api(managing, importing, config.public_url), serving, coordinator, is_ready, config.security_contact)
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()

@@ -28,7 +28,7 @@ from authpipe_gateway_edge.domain.words import (
     Verdict,
 )
 from authpipe_rpc import Coalescer, Peer, PeerRefused
-from authpipe_sensitive import DomainError, Status
+from authpipe_sensitive import Status
 
 _CACHED_VERDICTS = 20_000
 _STATES = {
@@ -346,14 +346,6 @@ class AuditPeer:
         )
         response = await self._peer.call_idempotent(lambda stub: stub.List, request)
         return list(response.events), response.next_page_token
-
-    async def is_ready(self) -> bool:
-        """Says whether the log answers."""
-        try:
-            await self._peer.call(lambda stub: stub.GetCheckpoint, audit_pb2.GetCheckpointRequest())
-        except DomainError as error:
-            return error.reason == "NO_CHECKPOINT_YET"
-        return True
 
 
 def _wire_time(moment: dt.datetime | None) -> Timestamp | None:
