@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# What issues have claimed so far; who claims more adds it here.
 PROMISES = {
     "P01": "Every credential is AES-256-GCM encrypted before it is written; any change or move is detected and refused.",
     "P02": "TLS 1.3 only, on every socket.",
@@ -49,8 +50,6 @@ CASES = {
     20: "Redirect URI variants",
     24: "A part away before the call: the Provider saw no call",
 }
-# What ended issues have claimed; here a promise without a passing test fails the build.
-CLAIMED: set[str] = set()
 
 
 def main() -> None:
@@ -77,9 +76,8 @@ def main() -> None:
         if not entry["passed"]:
             missing.append(key)
     write_page(report)
-    wrong = sorted(set(missing) & (CLAIMED or set(report)))
-    if wrong:
-        sys.exit(f"Not shown by a passing test: {', '.join(wrong)}.")
+    if missing:
+        sys.exit(f"Not shown by a passing test: {', '.join(missing)}.")
 
 
 def write_page(report: dict[str, dict[str, object]]) -> None:
