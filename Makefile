@@ -5,7 +5,7 @@ BIN := .authpipe/venv/bin
 BUF = $(firstword $(wildcard .authpipe/node/node_modules/@bufbuild/buf-*/bin/buf))
 HOME_FOLDER := .authpipe
 
-.PHONY: help up demo test check promises bench protos lock clean setup setup-test
+.PHONY: help up demo test check promises bench protos lock clean setup setup-test setup-bench
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ setup:
 
 setup-test:
 	@tools/setup/setup.sh test
+
+setup-bench:
+	@tools/setup/setup.sh bench
 
 up: setup ## Set everything up and run the whole system in the foreground; Ctrl-C stops it
 	@$(BIN)/devstack up
@@ -37,7 +40,7 @@ check: setup-test ## Style, types, contracts, protos: ruff, mypy, import-linter,
 promises: ## Show which tests keep which promise, with their last result; write build/promises.json and docs/trust.md
 	@$(BIN)/python tools/promises/report.py
 
-bench: setup ## Measure tokens per second, latency, CPU and memory against their references; write build/bench.json
+bench: setup-bench ## Measure tokens per second, latency, CPU and memory against their references; write build/bench.json
 	@$(BIN)/python tools/bench/bench.py
 
 protos: setup ## Generate the API wheels from protos/

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything a newcomer's machine needs, each step skipped when its work is done: the second run installs nothing and
-# needs no network. `setup.sh run` prepares the system; `setup.sh test` also Node's packages and Chromium.
+# needs no network. `setup.sh run` prepares the system; `setup.sh test` also Node's packages and Chromium, `setup.sh bench` also wrk.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/setup/members.sh
@@ -38,6 +38,9 @@ if [ "${1:-run}" = test ]; then
     command -v npm >/dev/null || missing+=(npm)
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
     command -v openssl >/dev/null || missing+=(openssl)
+fi
+if [ "${1:-run}" = bench ]; then
+    command -v wrk >/dev/null || missing+=(wrk)
 fi
 [ ${#missing[@]} -eq 0 ] || system "${missing[@]}"
 
