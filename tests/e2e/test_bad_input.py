@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
+from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
@@ -150,3 +152,39 @@ def test_security_txt_says_where_to_report(customer: Customer) -> None:
     text = customer.http.get("/.well-known/security.txt").text
     assert text.startswith("Contact: mailto:")
     assert "Expires: " in text
+
+
+@pytest.mark.case(16)
+@pytest.mark.promise("P05")
+def test_another_workspaces_ids_look_like_ids_that_do_not_exist_by_grpc_too(
+    customer: Customer, stranger: Customer, config: str, stack: Stack
+) -> None:
+    connection = customer.import_api_key("sk_live_this-is-an-api-key-of-the-test")["id"]
+    calls: list[tuple[str, Any, str, str]] = [
+        ("GetToken", gateway_pb2.GetTokenRequest, "connection_id", connection),
+        ("GetConnection", gateway_pb2.GetConnectionRequest, "id", connection),
+        ("RefreshConnection", gateway_pb2.RefreshConnectionRequest, "connection_id", connection),
+        ("DisconnectConnection", gateway_pb2.DisconnectConnectionRequest, "connection_id", connection),
+        ("GetProviderConfig", gateway_pb2.GetProviderConfigRequest, "id", config),
+        ("UpdateProviderConfig", gateway_pb2.UpdateProviderConfigRequest, "id", config),
+        ("DeleteProviderConfig", gateway_pb2.DeleteProviderConfigRequest, "id", config),
+    ]
+    with_id = {
+        f.name
+        for f in gateway_pb2.DESCRIPTOR.services_by_name["Gateway"].methods
+        if {"id", "connection_id"} & set(f.input_type.fields_by_name)
+    }
+    assert with_id == {name for name, *_ in calls}, "an operation on an id is not tried here"
+    credentials = grpc.ssl_channel_credentials(stack.public_ca.certificate_file.read_bytes())
+    metadata = (("authorization", stranger.http.headers["authorization"]),)
+    with grpc.secure_channel(stack.layout.grpc_address, credentials) as channel:
+        gateway = gateway_pb2_grpc.GatewayStub(channel)
+        for name, request, field, theirs in calls:
+            seen = []
+            for value in (theirs, theirs.partition("_")[0] + "_" + "0" * 24, "nonsense"):
+                with pytest.raises(grpc.RpcError) as caught:
+                    getattr(gateway, name)(request(**{field: value}), metadata=metadata, timeout=20)
+                seen.append((caught.value.code(), caught.value.details()))
+            assert seen[0] == seen[1] == seen[2], name
+            assert seen[0][0] == grpc.StatusCode.NOT_FOUND, name
+    assert customer.token(connection).status_code == 200
