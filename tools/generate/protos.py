@@ -6,6 +6,7 @@ The proto tree equals the Python tree (`authpipe/vault/v1`), so nothing that pro
 from __future__ import annotations
 
 import importlib.resources
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -32,6 +33,8 @@ def generate(destination: Path) -> None:
     Raises:
         SystemExit: protoc refused a proto.
     """
+    # protoc finds its plugins on the PATH; they are beside this interpreter.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     include = importlib.resources.files("grpc_tools") / "_proto"
     for wheel, packages in WHEELS.items():
         source = destination / wheel / "src"
