@@ -91,6 +91,29 @@ def test_no_error_repeats_what_came_in(customer: Customer) -> None:
         assert marker not in answer.text
 
 
+def test_a_filter_with_control_characters_is_malformed_and_not_an_incident(customer: Customer) -> None:
+    for path, name in (
+        ("/connections", "end_user_id"),
+        ("/connections", "page_token"),
+        ("/provider-configs", "page_token"),
+        ("/audit/events", "target"),
+        ("/audit/events", "event"),
+    ):
+        answer = customer.get(path, **{name: "a\x00b"})
+        assert reason(answer) == (400, "REQUEST_MALFORMED"), (path, name)
+        assert answer.json()["field"] == name
+
+
+def test_a_second_disconnect_changes_nothing_and_is_no_second_event(
+    customer: Customer, wait_for: Callable[..., Any]
+) -> None:
+    connection = customer.import_api_key("sk_live_this-is-an-api-key-of-the-test")["id"]
+    for _ in range(2):
+        assert customer.delete(f"/connections/{connection}").json()["state"] == "disconnected"
+    assert wait_for(lambda: customer.events(target=connection, event="CONNECTION_DISCONNECTED"))
+    assert len(customer.events(target=connection, event="CONNECTION_DISCONNECTING")) == 1
+
+
 def test_a_body_over_64_kib_is_refused(customer: Customer) -> None:
     assert reason(customer.http.post("/v1/connections", content=b"x" * 70_000)) == (413, "BODY_TOO_LARGE")
 

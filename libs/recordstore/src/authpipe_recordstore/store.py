@@ -70,7 +70,9 @@ class Store:
             rows = await (await connection.execute(_FIND, names, binary=True)).fetchall()
         return [_record(row) for row in rows]
 
-    async def put(self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]) -> None:
+    async def put(
+        self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], entries: Sequence[AuditEntry]
+    ) -> None:
         """Stores all records over the version before, in one transaction with the events.
 
         Raises:
@@ -79,7 +81,8 @@ class Store:
             WithheldError: The connection is being disconnected, or gone.
         """
         async with self._database.transaction() as connection:
-            fences = {(record.ref.workspace, record.ref.connection): record.fence for record in records}
+            fences = {(ref.workspace, ref.connection): fence for ref, fence in consumed}
+            fences |= {(record.ref.workspace, record.ref.connection): record.fence for record in records}
             for (workspace, connection_id), fence in sorted(fences.items()):
                 state = (
                     await connection.execute(
@@ -108,7 +111,7 @@ class Store:
                     result = await connection.execute(_INSERT, values)
                 if result.rowcount != 1:
                     raise VersionConflictError
-            for ref in consumed:
+            for ref, _ in consumed:
                 await connection.execute(_DELETE_ONE, _name(ref))
             await self._outbox.append(connection, *entries)
 

@@ -103,7 +103,9 @@ class Store(Protocol):
     async def find(self, refs: Sequence[Ref]) -> list[Record | None]:
         """Gives records, or None where there is none."""
 
-    async def put(self, records: Sequence[Record], consumed: Sequence[Ref], entries: Sequence[AuditEntry]) -> None:
+    async def put(
+        self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], entries: Sequence[AuditEntry]
+    ) -> None:
         """Stores all records over the version before and deletes what is consumed, in one transaction with the events.
 
         Raises:
@@ -219,18 +221,21 @@ class Records:
         entries = []
         for record, token in records:
             grant = self._verify(token)
-            if not _allows(grant, caller, record.ref):
+            # The fence is the one that coordinator signed, not one that the writer claims.
+            if not _allows(grant, caller, record.ref) or record.fence != grant.fence:
                 raise GrantError
             _require_record(record)
             entries.append(_written(record.ref, record.version, grant, request_id))
+        ended = []
         for ref, token in consumed:
             grant = self._verify(token)
             if not _allows(grant, caller, ref) or ref.record_class not in TRANSIENT_NUMBERS:
                 raise GrantError
+            ended.append((ref, grant.fence))
             if not records:
                 entries.append(_written(ref, 0, grant, request_id))
         # Step 2: one transaction with its events.
-        await self._store.put([record for record, _ in records], [ref for ref, _ in consumed], entries)
+        await self._store.put([record for record, _ in records], ended, entries)
         if not records:
             return
         # Step 3: the floors. Should this not arrive, keyservice raises them at the first release.

@@ -18,6 +18,7 @@ from authpipe_oauth_coordinator.domain.words import (
     TokenOutcome,
 )
 from authpipe_sensitive import AuditEntry
+from authpipe_sensitive.duties import note_nothing_done
 
 _ENDPOINTS = (
     "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
@@ -328,7 +329,10 @@ class Store:
                     "sources": [state.value for state in sources],
                 },
             )
-            await self._outbox.append(connection, entry)
+            if result.rowcount:
+                await self._outbox.append(connection, entry)
+            else:
+                note_nothing_done()
         return bool(result.rowcount)
 
     async def acquire_lease(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from authpipe_gateway_edge.domain.ports import Act, AuditLog, Authority, Coordinator, Masked
-from authpipe_gateway_edge.domain.words import Caller, Connection, ProviderConfig, require_id
+from authpipe_gateway_edge.domain.words import Caller, Connection, ProviderConfig, require_id, require_plain
 
 
 class Managing:
@@ -41,7 +41,7 @@ class Managing:
     async def list_configs(self, caller: Caller, size: int, token: str) -> tuple[list[ProviderConfig], str]:
         """Lists provider configurations."""
         verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
-        configs, following = await self._coordinator.list_configs(verdict, size, token)
+        configs, following = await self._coordinator.list_configs(verdict, size, require_plain(token, "page_token"))
         masked = await self._secrets.masked(verdict, [config.id for config in configs])
         return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in configs], following
 
@@ -60,7 +60,9 @@ class Managing:
     async def create_session(self, caller: Caller, end_user_id: str, config_ids: Sequence[str]) -> tuple[str, datetime]:
         """Makes a connect session."""
         verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
-        return await self._coordinator.create_session(verdict, end_user_id, config_ids, caller.request_id)
+        return await self._coordinator.create_session(
+            verdict, end_user_id, [require_id(each) for each in config_ids], caller.request_id
+        )
 
     async def get_connection(self, caller: Caller, connection_id: str) -> Connection:
         """Gives a connection."""
@@ -74,7 +76,9 @@ class Managing:
     ) -> tuple[list[Connection], str]:
         """Lists connections."""
         verdict = await self._authority.authorize(caller, Act.READ_CONNECTIONS, "")
-        connections, following = await self._coordinator.list_connections(verdict, end_user_id, size, token)
+        connections, following = await self._coordinator.list_connections(
+            verdict, require_plain(end_user_id, "end_user_id"), size, require_plain(token, "page_token")
+        )
         masked = await self._vault.masked(verdict, [each.id for each in connections])
         return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in connections], following
 
@@ -91,4 +95,6 @@ class Managing:
     async def list_events(self, caller: Caller, filters: dict[str, Any]) -> tuple[list[Any], str]:
         """Lists the workspace's audit events."""
         verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
+        for name in ("event", "target", "page_token"):
+            require_plain(filters.get(name) or "", name)
         return await self._audit.list_events(verdict, filters)

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from authpipe_gateway_edge.errors import NotFoundError
+from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError
+from authpipe_sensitive import Label
 
 _ID = re.compile(r"[a-z]{2,4}_[0-9A-Za-z]{10,40}")
 
@@ -19,6 +20,17 @@ def require_id(text: str) -> str:
     """
     if _ID.fullmatch(text) is None:
         raise NotFoundError
+    return text
+
+
+def require_plain(text: str, name: str) -> str:
+    """Gives a filter's text, which may be empty.
+
+    Raises:
+        MalformedRequestError: It has control characters, which no stored text has.
+    """
+    if text and not text.isprintable():
+        raise MalformedRequestError(field=Label(name))
     return text
 
 
