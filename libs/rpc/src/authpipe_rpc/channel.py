@@ -115,6 +115,8 @@ class Peer(Generic[StubT_co]):
                 ("grpc.initial_reconnect_backoff_ms", 50),
                 ("grpc.min_reconnect_backoff_ms", 50),
                 ("grpc.max_reconnect_backoff_ms", 300),
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.enable_retries", 0),
             ],
         )
         self._stub = self._make_stub(self._channel)

@@ -52,7 +52,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await hsm.open()
     database = Database(config.database)
     await database.open()
-    store = Store(database, Outbox())
+    outbox = Outbox()
+    store = Store(database, outbox)
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
     tasks: list[asyncio.Task[None]] = []
@@ -73,7 +74,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         if config.audit is None:
             raise SystemExit("keyservice does not start without an audit sink; set `audit`.")
         peer = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-        relay = Relay(database, AuditPeer(peer))
+        relay = Relay(database, outbox, AuditPeer(peer))
         tasks.append(asyncio.create_task(relay.run(stop), name="audit relay"))
     await server.start()
     tasks.append(asyncio.create_task(_watch_hsm(hsm, health, stop), name="hsm watch"))

@@ -49,7 +49,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     mac_key, hash_key = keys[:_KEY_SIZE], keys[_KEY_SIZE:]
     database = Database(config.database)
     await database.open()
-    store = Store(database, Outbox(), mac_key)
+    outbox = Outbox()
+    store = Store(database, outbox, mac_key)
     leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
     sessions = Sessions(
         store=store,
@@ -70,7 +71,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-    relay = asyncio.create_task(Relay(database, AuditPeer(peer)).run(stop), name="audit relay")
+    relay = asyncio.create_task(Relay(database, outbox, AuditPeer(peer)).run(stop), name="audit relay")
     await health.serve()
     await stop.wait()
     await server.stop()

@@ -38,7 +38,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
     database = Database(config.database)
     await database.open()
-    store = Store(database, Outbox())
+    outbox = Outbox()
+    store = Store(database, outbox)
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
     worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50)
@@ -60,7 +61,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         CoordinatorServicer(configs, flows, connections, store, verifier.verify, f"oauth/{config.region}"),
     )
     await server.start()
-    relay = asyncio.create_task(Relay(database, audit).run(stop), name="audit relay")
+    relay = asyncio.create_task(Relay(database, outbox, audit).run(stop), name="audit relay")
     sweep = asyncio.create_task(_sweep(connections, config.sweep_seconds, stop), name="sweep")
     await health.serve()
     await stop.wait()

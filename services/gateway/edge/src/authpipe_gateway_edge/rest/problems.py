@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 
 from authpipe_gateway_edge.errors import problem_of
 from authpipe_sensitive import DomainError, get_log
@@ -11,9 +11,16 @@ from authpipe_sensitive import DomainError, get_log
 _TYPE = "https://authpipe.dev/problems/"
 
 
+_ID_SIZE = 12
+_drawn: list[str] = []
+
+
 def new_request_id() -> str:
-    """Gives the id of a request."""
-    return f"req_{secrets.token_hex(12)}"
+    """Gives the id of a request. They are drawn 64 at a time: a call of the kernel costs about 7 µs."""
+    if not _drawn:
+        bits = os.urandom(64 * _ID_SIZE)
+        _drawn.extend(bits[at : at + _ID_SIZE].hex() for at in range(0, len(bits), _ID_SIZE))
+    return f"req_{_drawn.pop()}"
 
 
 def problem_document(error: DomainError, request_id: str) -> tuple[int, bytes]:
