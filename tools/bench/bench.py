@@ -66,11 +66,10 @@ class Load:
     errors: int
 
 
-def wrk(url: str, connections: int, script: Path | None) -> Load:
+def wrk(url: str, connections: int, script: Path) -> Load:
     """Puts a closed loop of requests on a URL."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
-    command += ["-s", str(script)] if script else []
-    out = subprocess.run([*command, url], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True, check=True).stdout
     errors = sum(int(found) for found in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
     socket_errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
     errors += sum(map(int, socket_errors.groups())) if socket_errors else 0
@@ -186,7 +185,7 @@ def measure() -> list[Row]:  # one story
         wrk(stack.layout.rest_url, 8, script)  # warm
         for connections in (1, 32, 128):
             _console.print(f"{connections} connections…")
-            reference = wrk(echo_url, connections, None)
+            reference = wrk(echo_url, connections, script)
             found = processes(stack)
             before = cpu(found)
             load = wrk(stack.layout.rest_url, connections, script)

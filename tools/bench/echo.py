@@ -1,7 +1,8 @@
 """The reference of the benchmark: the same edge stripped to an echo. REST → mTLS gRPC → answer, no work.
 
-`echo.py front CONFIG` is Granian with a bare ASGI application that coalesces as edge does; `echo.py back CONFIG` is our
-RPC server with health alone. Both use the certificates of the stack that is measured.
+`echo.py front CONFIG` is edge's own application and listener with an echo in the place of its rules: no check, no key, no
+second hop; it coalesces as edge does. `echo.py back CONFIG` is our RPC server, which answers with as many records of the
+usual size. Both use the certificates of the stack that is measured, and get the same requests.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from authpipe_rpc import Coalescer, Files, Health, Peer, PeerConfig, RpcServer, ServerConfig
+from authpipe_rpc import Coalescer, Files, Health, Peer, PeerConfig, RpcServer, ServerConfig  # first: grpc's ciphers
 import uvloop
+
 from authpipe.types.v1 import records_pb2 as pb
 from authpipe.vault.v1 import vault_pb2, vault_pb2_grpc
-from authpipe_sensitive import Label, configure_logs
-from granian.constants import HTTPModes, Interfaces
-from granian.server.embed import Server
+from authpipe_gateway_edge.domain.serving import Served, Serving
+from authpipe_gateway_edge.domain.words import Caller
+from authpipe_gateway_edge.rest.app import EdgeApp
+from authpipe_gateway_edge.rest.listening import rest_server
+from authpipe_gateway_edge.rest.resources import Api
+from authpipe_sensitive import Label, Secret, configure_logs
+
+_WORKSPACE = "ws_" + "0" * 24
+_RECORD = b"x" * 408
 
 
 class Echo:
@@ -28,7 +36,7 @@ class Echo:
 
     async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:
         """Echoes."""
-        found = [pb.FoundRecord(record=pb.SealedRecord(ref=item.ref, record=bytes(408))) for item in request.items]
+        found = [pb.FoundRecord(record=pb.SealedRecord(ref=item.ref, record=_RECORD)) for item in request.items]
         return pb.GetRecordsResponse(items=found)
 
     def __getattr__(self, _: str) -> None:
@@ -48,38 +56,35 @@ async def back(settings: dict[str, Any], stop: asyncio.Event) -> None:
     await server.stop()
 
 
+class EchoServing:
+    """Stands where edge's rules stand: one coalesced rpc, and what it gave is the answer."""
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+        self._coalescer: Coalescer[pb.RecordWanted, pb.FoundRecord] = Coalescer(self._send)
+
+    async def _send(self, items: Sequence[pb.RecordWanted]) -> Sequence[pb.FoundRecord]:
+        request = pb.GetRecordsRequest(items=items)
+        return (await self._peer.call(lambda stub: stub.GetRecords, request)).items
+
+    async def serve(self, caller: Caller, connection: str, _: int) -> Served:
+        """Echoes."""
+        ref = pb.RecordRef(workspace_id=_WORKSPACE, connection_id=connection)
+        found = await self._coalescer.submit(pb.RecordWanted(ref=ref, request_id=caller.request_id))
+        return Served(connection, "oauth2", Secret(b'{"access_token":"' + found.record.record[:300] + b'"}'), None)
+
+
 async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
-    """Answers REST with what one coalesced rpc gave."""
+    """Serves edge's own application, with the echo in the place of its rules."""
     address = f"127.0.0.1:{settings['back_port']}"
     peer: Peer[Any] = Peer(
         PeerConfig(name="vault", address=address), Files(**settings["front"]), vault_pb2_grpc.VaultStub
     )
-
-    async def send(items: Sequence[pb.RecordWanted]) -> Sequence[pb.FoundRecord]:
-        return (await peer.call(lambda stub: stub.GetRecords, pb.GetRecordsRequest(items=items))).items
-
-    coalescer: Coalescer[pb.RecordWanted, pb.FoundRecord] = Coalescer(send)
-
-    async def app(_: dict[str, Any], __: Any, respond: Any) -> None:
-        ref = pb.RecordRef(workspace_id="ws_" + "0" * 24, connection_id="con_" + "0" * 24)
-        found = await coalescer.submit(pb.RecordWanted(ref=ref, request_id="req_" + "0" * 24))
-        body = b'{"echo":"' + found.record.record[:300].hex().encode() + b'"}'
-        await respond(
-            {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
-        )
-        await respond({"type": "http.response.body", "body": body})
-
-    server = Server(
-        app,
-        address="127.0.0.1",
-        port=settings["front_port"],
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.auto,
-        websockets=False,
-        log_enabled=False,
-        ssl_cert=Path(settings["public_certificate"]),
-        ssl_key=Path(settings["public_key"]),
-    )
+    nothing: Any = None
+    api = Api(nothing, nothing, "https://echo.invalid")
+    app = EdgeApp(api, cast("Serving", EchoServing(peer)), nothing, nothing, "mailto:nobody@echo.invalid")
+    listen = ServerConfig(host="127.0.0.1", port=settings["front_port"])
+    server = rest_server(app, listen, Path(settings["public_certificate"]), Path(settings["public_key"]))
     task = asyncio.create_task(server.serve(), name="rest")
     await stop.wait()
     server.stop()

@@ -8,8 +8,6 @@ from typing import Any
 
 from authpipe_rpc import Health, Peer, Probe, RpcServer, run_process  # first: it sets grpc's cipher list
 import grpc
-from granian.server.embed import Server
-from granian.constants import Interfaces, HTTPModes
 
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2_grpc
@@ -24,6 +22,7 @@ from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.peers import AuditPeer, AuthorityPeer, CoordinatorPeer, MaskedPeer, ServedRecordsPeer
 from authpipe_gateway_edge.rest.app import EdgeApp
+from authpipe_gateway_edge.rest.listening import rest_server
 from authpipe_gateway_edge.rest.resources import Api
 from authpipe_gateway_edge.servicer import GatewayServicer
 from authpipe_grants import ConsumerKey, TrustAnchor
@@ -69,17 +68,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await internal.start()
     public = _public_grpc(config, GatewayServicer(serving, managing, importing, config.public_url))
     await public.start()
-    rest = Server(
-        app,
-        address=config.rest.host,
-        port=config.rest.port,
-        interface=Interfaces.ASGINL,
-        http=HTTPModes.auto,
-        websockets=False,
-        log_enabled=False,
-        ssl_cert=config.public_certificate,
-        ssl_key=config.public_key,
-    )
+    rest = rest_server(app, config.rest, config.public_certificate, config.public_key)
     serving_rest = asyncio.create_task(rest.serve(), name="rest")
     await health.serve()
     await stop.wait()
