@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from authpipe_grants.consumer import Kind, ReleasedKey, SealedBundle, seal_to_consumer
 from authpipe_grants.issuing import Issuer
 
+# How often the files are looked at.
+_LOOK_SECONDS = 1.0
+
 
 class Leaf:
     """Signs with the leaf key.
@@ -32,6 +35,7 @@ class Leaf:
         self._trust_domain = trust_domain
         self._clock = clock
         self._seen = 0.0
+        self._look_at = 0.0
         self._load()
 
     def seal(
@@ -48,8 +52,11 @@ class Leaf:
         return self._issuer
 
     def _refresh(self) -> None:
-        if self._certificate.stat().st_mtime != self._seen:
-            self._load()
+        now = self._clock()
+        if not self._look_at - _LOOK_SECONDS <= now < self._look_at:  # also when the clock was put back
+            self._look_at = now + _LOOK_SECONDS
+            if self._certificate.stat().st_mtime != self._seen:
+                self._load()
 
     def _load(self) -> None:
         seen = self._certificate.stat().st_mtime

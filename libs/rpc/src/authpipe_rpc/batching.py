@@ -1,4 +1,4 @@
-"""Coalescing: all requests of one event-loop turn share one rpc.
+"""Coalescing: all requests of one event-loop turn share one rpc, and so do those that come back together.
 
 A call costs 400-650 µs on both ends together, whatever is in it (FACTS), so what waits travels together. At most
 `outstanding` batches are in flight; what comes meanwhile is the next batch. Items fail one by one: a batch that fails as
@@ -31,8 +31,8 @@ class Coalescer(Generic[ItemT, AnswerT]):
         send: Sends a batch and gives one answer per item, in order; an answer may be an exception.
         largest: How many items a batch has at most.
         outstanding: How many batches are in flight at most.
-        patience_seconds: How long a batch beside another waits to become as large. It is the difference between
-            2,030 and 2,440 to 2,640 tokens/s at 32 connections; a lone request never waits.
+        patience_seconds: How long a batch waits to become as large as the one before. It is the difference between
+            2,030 and 2,750 to 2,870 tokens/s at 32 connections; a caller that is alone never waits.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Coalescer(Generic[ItemT, AnswerT]):
         send: Callable[[Sequence[ItemT]], Awaitable[Sequence[AnswerT | Exception]]],
         largest: int = 64,
         outstanding: int = 2,
-        patience_seconds: float = 0.003,
+        patience_seconds: float = 0.005,
     ) -> None:
         self._send = send
         self._largest = largest
@@ -48,6 +48,7 @@ class Coalescer(Generic[ItemT, AnswerT]):
         self._patience = patience_seconds
         self._waiting: list[tuple[ItemT, asyncio.Future[AnswerT]]] = []
         self._scheduled = False
+        self._last = 1
         self._timer: asyncio.TimerHandle | None = None
         self._flying: dict[asyncio.Task[None], int] = {}
 
@@ -68,9 +69,9 @@ class Coalescer(Generic[ItemT, AnswerT]):
     def _send_what_waits(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._flying) < self._outstanding:
-            # A batch beside another goes when it is as large, or has waited: answers come back together, so their
-            # callers do too, and the first of them should not travel alone.
-            if len(self._waiting) < min(self._flying.values(), default=0):
+            # Answers come back together, so their callers do too, and the first of them should not travel alone: a
+            # batch goes when it is as large as the one in flight, or the one that came back last, or has waited.
+            if len(self._waiting) < min(self._flying.values(), default=self._last):
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(self._patience, self._send_at_once)
                 return
@@ -91,7 +92,7 @@ class Coalescer(Generic[ItemT, AnswerT]):
         task.add_done_callback(self._arrived)
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
-        del self._flying[task]
+        self._last = self._flying.pop(task)
         self._send_what_waits()
 
     async def _carry(self, batch: list[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:

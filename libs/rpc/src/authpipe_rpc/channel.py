@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 # Its own log lines are text with values in it.
 stamina.instrumentation.set_on_retry_hooks([])
 
+# How often our certificate's files are looked at.
+_LOOK_SECONDS = 1.0
 _LONGEST_MESSAGE = 16 * 1024 * 1024
 
 
@@ -53,6 +56,7 @@ class Peer(Generic[StubT_co]):
         self._make_stub = stub
         self._timeout = timeout_seconds
         self._seen = 0.0
+        self._look_at = 0.0
         self._channel: grpc.aio.Channel | None = None
         self._stub: StubT_co | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -91,9 +95,12 @@ class Peer(Generic[StubT_co]):
         raise PeerUnavailable  # pragma: no cover  # stamina raises the last error itself
 
     def _current(self) -> StubT_co:
-        changed = max(self._files.certificate.stat().st_mtime, self._files.key.stat().st_mtime)
-        if self._stub is None or changed != self._seen:
-            self._rebuild(changed)
+        now = time.monotonic()
+        if self._stub is None or now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            changed = max(self._files.certificate.stat().st_mtime, self._files.key.stat().st_mtime)
+            if self._stub is None or changed != self._seen:
+                self._rebuild(changed)
         assert self._stub is not None  # set by _rebuild  # noqa: S101  # the migration or _rebuild put it there
         return self._stub
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_envelope import RecordClass
-from authpipe_grants import Kind, SealedBundle
+from authpipe_grants import Kind
 from authpipe_keyservice.domain.checkpoints import checkpoint_body, require_growth
 from authpipe_keyservice.domain.release import Direction, KeyState, Wanted
-from authpipe_keyservice.domain.releasing import Ask, Batch, Releasing
+from authpipe_keyservice.domain.releasing import Ask, Batch, IndexedKey, Releasing
 from authpipe_keyservice.errors import PurposeError
 from authpipe_keyservice.hsm import Hsm
 from authpipe_keyservice.store import Store
@@ -48,9 +48,8 @@ class KeyServicer:
             )
             for item in request.items
         ]
-        batch = await self._releasing.release(request.consumer_public_key, asks)
-        keys = self._seal(request.consumer_public_key, request.challenge, Kind.RECORD_KEYS, batch)
-        return pb.ReleaseRecordKeysResponse(items=map(_release, batch.answers), keys=keys)
+        batch = await self._release(request, Kind.RECORD_KEYS, asks)
+        return pb.ReleaseRecordKeysResponse(items=map(_release, batch.answers), keys=batch.sealed)
 
     async def ReleaseWriteKeys(self, request: pb.ReleaseWriteKeysRequest, _: object) -> pb.ReleaseWriteKeysResponse:
         """Releases the write keys of the next versions."""
@@ -62,9 +61,8 @@ class KeyServicer:
             )
             for item in request.items
         ]
-        batch = await self._releasing.release(request.consumer_public_key, asks)
-        keys = self._seal(request.consumer_public_key, request.challenge, Kind.WRITE_KEYS, batch)
-        return pb.ReleaseWriteKeysResponse(items=map(_release, batch.answers), keys=keys)
+        batch = await self._release(request, Kind.WRITE_KEYS, asks)
+        return pb.ReleaseWriteKeysResponse(items=map(_release, batch.answers), keys=batch.sealed)
 
     async def AcknowledgeVersion(
         self, request: pb.AcknowledgeVersionRequest, _: object
@@ -131,12 +129,19 @@ class KeyServicer:
         if state is KeyState.DESTROYED:
             self._releasing.forget(request.workspace_id, request.connection_id)
 
-    def _seal(self, public_key: bytes, challenge: bytes, kind: Kind, batch: Batch) -> records_pb2.SealedKeys | None:
-        if not batch.keys:
-            note_nothing_done()
-            return None
-        bundle: SealedBundle = self._leaf.seal(public_key, challenge, kind, batch.keys)
-        return records_pb2.SealedKeys(sealed=bundle.sealed, signature=bundle.signature, chain=bundle.chain)
+    async def _release(
+        self, request: pb.ReleaseRecordKeysRequest | pb.ReleaseWriteKeysRequest, kind: Kind, asks: Sequence[Ask]
+    ) -> Batch[records_pb2.SealedKeys]:
+        consumer, challenge = request.consumer_public_key, request.challenge
+
+        def seal(keys: Sequence[IndexedKey]) -> records_pb2.SealedKeys | None:
+            if not keys:
+                note_nothing_done()
+                return None
+            bundle = self._leaf.seal(consumer, challenge, kind, keys)
+            return records_pb2.SealedKeys(sealed=bundle.sealed, signature=bundle.signature, chain=bundle.chain)
+
+        return await self._releasing.release(consumer, asks, seal)
 
 
 class CheckpointSigner:

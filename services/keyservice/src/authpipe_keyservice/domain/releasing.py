@@ -5,12 +5,13 @@ No audit, no key: the events of the whole batch are durable before the first key
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hmac
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
@@ -103,14 +104,16 @@ class Store(Protocol):
 
 
 Answer = int | DomainError
+IndexedKey = tuple[int, ReleasedKey]
+SealedT = TypeVar("SealedT")
 
 
-@dataclass(slots=True)
-class Batch:
-    """The verdict on each item, and the keys of those that were granted, by index."""
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[SealedT]):
+    """The verdict on each item, and the keys of those that were granted, sealed; None: none was."""
 
-    answers: list[Answer]
-    keys: list[tuple[int, ReleasedKey]]
+    answers: Sequence[Answer]
+    sealed: SealedT | None
 
 
 class Releasing:
@@ -154,8 +157,15 @@ class Releasing:
         self._clock = clock
         self._randomness = randomness
 
-    async def release(self, public_key: bytes, asks: Sequence[Ask]) -> Batch:
-        """Judges a batch and gives the keys of what was granted. Items are refused one by one.
+    async def release(
+        self, public_key: bytes, asks: Sequence[Ask], seal: Callable[[Sequence[IndexedKey]], SealedT | None]
+    ) -> Batch[SealedT]:
+        """Judges a batch and gives the keys of what was granted, sealed. Items are refused one by one.
+
+        Args:
+            public_key: The consumer's, to which they are sealed.
+            asks: The items.
+            seal: Seals the keys of the items, each with its index, to that public key.
 
         Raises:
             DomainError: The batch as a whole could not be carried out; nothing was released.
@@ -167,7 +177,8 @@ class Releasing:
         # Step 2: what we know ourselves; the store is not believed.
         rows = await self._store.look_up([ask.wanted for ask in asks])
         # Step 3: judge, count, derive; each item on its own.
-        batch = Batch([], [])
+        answers: list[Answer] = []
+        keys: list[IndexedKey] = []
         within = await self._take_budgets(asks, grants)
         entries: list[AuditEntry] = []
         steps: list[Step] = []
@@ -182,18 +193,24 @@ class Releasing:
                     raise BudgetError
                 key = await self._key_for(ask, row)
             except DomainError as error:
-                batch.answers.append(error)
+                answers.append(error)
                 if await self._budgets.note_refusal(ask.wanted.workspace):
                     entries.append(_refusal(ask, grant, error))
                 continue
-            batch.answers.append(ask.wanted.version)
-            batch.keys.append((index, key))
+            answers.append(ask.wanted.version)
+            keys.append((index, key))
             entries.append(_released(ask, grant))
             if step := _step(ask, grant, row):
                 steps.append(step)
-        # Step 4: no audit, no key.
-        await self._store.commit(entries, steps, now_ms)
-        return batch
+        # Step 4: no audit, no key. They are sealed while PostgreSQL makes their events durable, which takes as long;
+        # what was sealed leaves here afterwards, or never.
+        durable = asyncio.create_task(self._store.commit(entries, steps, now_ms), name="durable events")
+        try:
+            await asyncio.sleep(0)
+            sealed = seal(keys)
+        finally:
+            await durable
+        return Batch(answers, sealed)
 
     async def _take_budgets(
         self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError]
