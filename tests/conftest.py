@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import secrets
 import shutil
+import signal
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
+from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 from authpipe_testing.ports import free_ports
@@ -191,6 +195,82 @@ def chromium() -> str:
         if found := shutil.which(name):
             return found
     raise RuntimeError("Chromium is not installed; make test installs it.")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A control that is switched off in one process.
+
+    Args:
+        process: The process.
+        module: The module that has the control.
+        old: How it is written.
+        new: What stands there instead.
+    """
+
+    process: str
+    module: str
+    old: str
+    new: str
+
+
+def stop(stack: Stack, name: str) -> None:
+    """Kills a process and waits until it is gone."""
+    os.kill(stack.pid(name), signal.SIGKILL)
+    assert wait_for(lambda: not stack.pid(name))
+
+
+@contextmanager
+def mutated(stack: Stack, patches: Sequence[Patch]) -> Iterator[None]:
+    """Runs the system with controls switched off, and mends it again."""
+    names = list(dict.fromkeys(patch.process for patch in patches))
+    try:
+        for name in names:
+            file = stack.layout.home / f"mutant-{name}.json"
+            module = next(process.module for process in PROCESSES if process.name == name)
+            own = [(patch.module, patch.old, patch.new) for patch in patches if patch.process == name]
+            file.write_text(json.dumps({"module": module, "patches": own}))
+            stop(stack, name)
+            stack.start(name, "authpipe_testing.mutant", {"AUTHPIPE_MUTANT": str(file)})
+        time.sleep(0.6)  # their peers connect again within 0.3 s
+        yield
+    finally:
+        for name in names:
+            if stack.pid(name):
+                stop(stack, name)
+            stack.start(name)
+        time.sleep(0.6)
+
+
+@pytest.fixture
+def mutant(stack: Stack) -> Callable[..., AbstractContextManager[None]]:
+    """Runs the system with controls switched off: process, module, old text, new text."""
+    return lambda *patches: mutated(stack, [Patch(*patch) for patch in patches])
+
+
+@pytest.fixture
+def notices(
+    stack: Stack, new_customer: Callable[..., Customer], request: pytest.FixtureRequest
+) -> Callable[..., None]:
+    """Runs an attack of this module against the system with a control switched off: it has to see it, or it sees nothing."""
+
+    def run(attack: Callable[..., Any], *patches: tuple[str, str, str, str], **given: Any) -> None:
+        with mutated(stack, [Patch(*patch) for patch in patches]):
+            # The mutant works: what the attack sees is the control, and not a system that is down.
+            works = new_customer()
+            connection = works.import_api_key("sk_live_the-mutant-works-0123456789")["id"]
+            assert works.token(connection).status_code == 200
+            names = inspect.signature(attack).parameters
+            arguments = {name: given[name] if name in given else request.getfixturevalue(name) for name in names}
+            try:
+                answer = attack(**arguments)
+                if inspect.iscoroutine(answer):
+                    asyncio.run(answer)
+            except (AssertionError, KeyError, pytest.fail.Exception):
+                return
+            pytest.fail("The attack did not see that its control was switched off.")
+
+    return run
 
 
 def pytest_report_header() -> str:

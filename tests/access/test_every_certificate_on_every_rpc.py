@@ -132,3 +132,21 @@ def test_the_dependency_list_of_a_member_is_its_right_to_call() -> None:
             project = tomllib.loads((ROOT / "services" / folder / "pyproject.toml").read_text())["project"]
             depends = f"authpipe-api-{api}" in project["dependencies"]
             assert depends == bool(named & set(identities)), f"{folder} and authpipe-api-{api}"
+
+
+@pytest.mark.case(15)
+def test_the_attack_sees_a_server_that_lets_everybody_in(notices: Any) -> None:
+    server, service, method, callers = next(rpc for rpc in RPCS if rpc[2] == "GetMasked" and rpc[0] == "vault")
+    notices(
+        test_only_the_callers_that_the_proto_names_get_in,
+        (
+            "vault",
+            "authpipe_rpc.server",
+            "if policy.callers is not None and caller not in policy.callers:",
+            "if False:",
+        ),
+        server=server,
+        service=service,
+        method=method,
+        callers=callers,
+    )

@@ -178,3 +178,41 @@ def test_a_session_that_does_not_exist_is_told_so_on_a_page(customer: Customer) 
     answer = customer.browser().get(f"{customer.rest}/connect/{'x' * 43}")
     assert answer.status_code == 404
     assert "Make a new one" in answer.text
+
+
+_FLOWS = "authpipe_oauth_coordinator.domain.flows"
+MUTANTS: dict[str, tuple[Any, tuple[str, str, str, str], dict[str, Any]]] = {
+    "the browser's cookie is not compared": (
+        test_a_callback_in_another_browser_is_refused_and_its_state_is_used_up,
+        (
+            "coordinator",
+            _FLOWS,
+            "if not hmac.compare_digest(_hash_bytes(callback.binding), flow.binding_hash):",
+            "if False:",
+        ),
+        {},
+    ),
+    "a state is not used up": (
+        test_a_used_state_is_refused_and_the_connection_stands,
+        ("coordinator", "authpipe_oauth_coordinator.store", " and used_at is null", ""),
+        {},
+    ),
+    "the issuer of an answer is not compared": (
+        test_an_answer_of_another_issuer_or_without_one_is_refused,
+        ("coordinator", _FLOWS, "if differs and (callback.iss or flow.endpoints.iss_required):", "if False:"),
+        {"iss": "https://other.example"},
+    ),
+    "a missing issuer is taken": (
+        test_an_answer_of_another_issuer_or_without_one_is_refused,
+        ("coordinator", _FLOWS, " and (callback.iss or flow.endpoints.iss_required)", " and callback.iss"),
+        {"iss": None},
+    ),
+}
+
+
+@pytest.mark.case(18)
+@pytest.mark.case(19)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_attacks_see_a_control_that_is_switched_off(mutant: str, notices: Any) -> None:
+    attack, patch, given = MUTANTS[mutant]
+    notices(attack, patch, **given)

@@ -62,8 +62,22 @@ def test_vaults_memory_holds_no_token_while_it_serves_a_thousand(
     assert connection.encode() in memory, "the stage is right: it did pass through this process"
     assert canary.encode() not in memory
     assert token.encode() not in memory
-    # The same eyes see it where it is allowed to be: the edge, while it serves.
-    assert read_memory(stack.pid("edge"))
+
+
+@pytest.mark.case(11)
+def test_the_same_eyes_see_a_token_in_a_process_that_keeps_it(
+    customer: Customer, mutant: Callable[..., Any], stack: Stack
+) -> None:
+    canary = "sk_live_MEMORYCANARY-0a1b2c3d4e5f6071"
+    keeps = "kept.append(bytes(opened.plaintext.expose())); return Served("
+    module = "authpipe_gateway_edge.domain.serving"
+    with mutant(("edge", module, "return Served(", keeps), ("edge", module, "\nclass Serving:", "\nkept = []\nclass Serving:")):
+        connection = customer.import_api_key(canary)["id"]
+        assert customer.token(connection).json()["api_key"] == canary
+        try:
+            assert canary.encode() in read_memory(stack.pid("edge"))
+        except PermissionError:
+            assert os.geteuid() != 0
 
 
 @pytest.mark.case(11)

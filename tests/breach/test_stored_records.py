@@ -187,3 +187,86 @@ def test_a_connection_moved_to_another_workspace_by_a_superuser_is_not_served(
         keys.execute("update floors set workspace_id = %s where connection_id = %s", (row[0], connection))
     answer = stranger.token(connection)
     assert (answer.status_code, answer.json()["reason"]) == (500, "WRAPPED_KEY_TAMPERED")
+
+
+KEYSERVICE = "keyservice-user-credentials"
+_CIPHERS = "__import__('cryptography.hazmat.primitives.ciphers', fromlist=['Cipher', 'algorithms', 'modes'])"
+MUTANTS: dict[str, tuple[Callable[..., None], list[tuple[str, str, str, str]], dict[str, Any]]] = {
+    "keyservice does not compare the commitment": (
+        test_ciphertext_of_two_connections_or_workspaces_exchanged_does_not_open,
+        [
+            (
+                KEYSERVICE,
+                "authpipe_keyservice.domain.releasing",
+                "if not hmac.compare_digest(header.commitment, key.material.expose()[44:76]):",
+                "if False:",
+            )
+        ],
+        {},
+    ),
+    "the context does not bind the hosts": (
+        test_a_record_passed_off_as_another_version_class_or_for_other_hosts_does_not_open,
+        [("edge", "authpipe_envelope.context", "            self.hosts,\n        )", "            bytes(32),\n        )")],
+        {"column": "hosts_digest", "value": b"\x01" * 32},
+    ),
+    "the context does not bind the provider": (
+        test_a_record_passed_off_as_another_version_class_or_for_other_hosts_does_not_open,
+        [("edge", "authpipe_envelope.context", "_text(self.provider)", "b''")],
+        {"column": "provider", "value": "other"},
+    ),
+    "the context does not bind the version": (
+        test_a_record_passed_off_as_another_version_class_or_for_other_hosts_does_not_open,
+        [("edge", "authpipe_envelope.context", 'struct.pack(">Q", self.version)', "bytes(8)")],
+        {"column": "version", "value": 2},
+    ),
+    "the floor is not compared": (
+        test_yesterdays_row_put_back_after_a_refresh_is_refused_and_todays_token_stands,
+        [(KEYSERVICE, "authpipe_keyservice.domain.release", "if wanted.version < lowest:", "if False:")],
+        {},
+    ),
+    "the ciphertext has no tag": (
+        test_a_flipped_byte_in_each_part_of_a_stored_record_is_refused,
+        [
+            (
+                "edge",
+                "authpipe_envelope.record",
+                "AESGCM(material[:32]).decrypt_into(bytes(material[32:44]), sealed, header + context.encode(), padded)",
+                f"padded[:] = {_CIPHERS}.Cipher({_CIPHERS}.algorithms.AES(bytes(material[:32])), {_CIPHERS}.modes.CTR("
+                "bytes(material[32:44]) + bytes([0, 0, 0, 2]))).decryptor().update(sealed[:-16])",
+            )
+        ],
+        {"position": 80},
+    ),
+    "the suite is neither read nor bound": (
+        test_a_flipped_byte_in_each_part_of_a_stored_record_is_refused,
+        [
+            ("edge", "authpipe_envelope.record", " or suite != SUITE", ""),
+            (KEYSERVICE, "authpipe_envelope.record", " or suite != SUITE", ""),
+            ("edge", "authpipe_envelope.record", "header + context.encode()", "context.encode()"),
+        ],
+        {"position": 3},
+    ),
+    "a wrapped DEK is bound to no workspace": (
+        test_wrapped_keys_copied_from_another_workspace_or_connection_do_not_unwrap,
+        [
+            (
+                KEYSERVICE,
+                "authpipe_keyservice.domain.keys",
+                'return _fields("DEK", key_domain, workspace, str(version))',
+                'return b"DEK"',
+            )
+        ],
+        {},
+    ),
+}
+
+
+@pytest.mark.case(1)
+@pytest.mark.case(2)
+@pytest.mark.case(3)
+@pytest.mark.case(4)
+@pytest.mark.case(6)
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_attacks_see_a_control_that_is_switched_off(mutant: str, notices: Callable[..., None]) -> None:
+    attack, patches, given = MUTANTS[mutant]
+    notices(attack, *patches, **given)

@@ -112,3 +112,17 @@ def test_the_audit_role_cannot_update_or_delete(stack: Stack) -> None:
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 audit.execute(statement)  # type: ignore[arg-type]
+
+
+@pytest.mark.case(14)
+def test_the_attack_sees_that_the_mac_of_a_row_is_not_checked(notices: Callable[..., None]) -> None:
+    notices(
+        test_a_changed_row_gives_no_access_and_raises_an_alarm,
+        (
+            "authority",
+            "authpipe_gateway_authority.domain.row_mac",
+            "return hmac.compare_digest(row_mac(key, table, fields), mac)",
+            "return True",
+        ),
+        change="update api_keys set scopes = scopes || '{tokens:read}' where api_key_id = %(key)s",
+    )

@@ -146,3 +146,30 @@ def test_plaintext_gets_no_answer(stack: Stack) -> None:
                 answer = b""
         assert b"HTTP/1" not in answer
         assert not answer.startswith(b"\x00\x00")
+
+
+@pytest.mark.case(15)
+def test_the_attack_sees_a_server_that_speaks_tls_1_2(notices: Any) -> None:
+    notices(
+        test_tls_1_2_is_refused_and_1_3_is_taken,
+        ("vault", "authpipe_rpc.tls", "    os.environ[_VARIABLE] = _NONE_OF_TLS_1_2", "    pass"),
+        ("vault", "authpipe_rpc.tls", "if accepted is not wanted:", "if False:"),
+        port="vault",
+    )
+
+
+@pytest.mark.case(15)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [("len(uris) != 1", "not uris")],
+        [
+            ("not uris[0].startswith(prefix)", 'not uris[0].startswith(b"spiffe://")'),
+            ("uris[0][len(prefix) :]", 'uris[0].split(b"/", 3)[3]'),
+        ],
+    ],
+    ids=["two names are taken", "any trust domain is taken"],
+)
+def test_the_attack_sees_a_server_that_reads_names_carelessly(changes: list[tuple[str, str]], notices: Any) -> None:
+    attack = test_certificates_that_name_nobody_or_two_or_another_domain_are_refused
+    notices(attack, *(("vault", "authpipe_rpc.identity", old, new) for old, new in changes))

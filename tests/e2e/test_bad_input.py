@@ -211,3 +211,24 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist_by_grpc_too(
             assert seen[0] == seen[1] == seen[2], name
             assert seen[0][0] == grpc.StatusCode.NOT_FOUND, name
     assert customer.token(connection).status_code == 200
+
+
+@pytest.mark.case(20)
+def test_the_attack_sees_a_redirect_uri_that_is_compared_by_its_beginning(notices: Any) -> None:
+    notices(
+        test_our_callback_must_be_in_the_allowlist_to_the_letter,
+        (
+            "coordinator",
+            "authpipe_oauth_coordinator.domain.urls",
+            "if uri not in tuple(allowed):",
+            "if not any(each.startswith(uri) for each in allowed):",
+        ),
+    )
+
+
+@pytest.mark.case(16)
+def test_the_attack_sees_a_connection_that_is_found_in_another_workspace(notices: Any) -> None:
+    notices(
+        test_another_workspaces_ids_look_like_ids_that_do_not_exist,
+        ("coordinator", "authpipe_oauth_coordinator.store", "where workspace_id = :workspace and id = :id", "where id = :id"),
+    )

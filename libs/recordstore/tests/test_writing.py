@@ -51,7 +51,7 @@ async def test_a_write_under_its_grant_is_stored_and_what_it_ends_goes_with_its_
 @pytest.mark.parametrize("claimed", [0, 2, 4, 999])
 async def test_a_writer_cannot_claim_another_fence_than_its_grant_has(claimed: int) -> None:
     with pytest.raises(GrantError):
-        await put(dataclasses.replace(RECORD, fence=claimed), None)
+        await put(RECORD._replace(fence=claimed), None)
 
 
 @pytest.mark.parametrize(

@@ -86,29 +86,52 @@ async def test_patience_ends() -> None:
     assert await asyncio.gather(*tasks) == [-1, -2, -3]
 
 
-async def test_what_waits_departs_when_the_batch_before_has_come_back() -> None:
+async def test_those_who_come_back_together_travel_together_again() -> None:
     far = Far()
     coalescer = Coalescer(far.send, patience_seconds=3600)
     tasks = [asyncio.create_task(coalescer.submit(item)) for item in (1, 2)]
     await turns()
-    tasks.append(asyncio.create_task(coalescer.submit(3)))
-    await turns()
     far.answer(0)
     await turns()
-    assert far.batches == [[1, 2], [3]]
+    tasks.append(asyncio.create_task(coalescer.submit(3)))
+    await turns()
+    assert far.batches == [[1, 2]], "the second of the two is expected"
+    tasks.append(asyncio.create_task(coalescer.submit(4)))
+    await turns()
+    assert far.batches == [[1, 2], [3, 4]]
     far.answer(1)
-    assert await asyncio.gather(*tasks) == [-1, -2, -3]
+    assert await asyncio.gather(*tasks) == [-1, -2, -3, -4]
+
+
+async def test_one_who_comes_back_alone_waits_for_nobody_the_second_time() -> None:
+    far = Far()
+    coalescer = Coalescer(far.send, patience_seconds=0.001)
+    first = [asyncio.create_task(coalescer.submit(item)) for item in (1, 2)]
+    await turns()
+    far.answer(0)
+    await asyncio.gather(*first)
+    waits = asyncio.create_task(coalescer.submit(3))
+    while len(far.batches) < 2:
+        await asyncio.sleep(0.001)
+    far.answer(1)
+    assert await waits == -3
+    at_once = asyncio.create_task(coalescer.submit(4))
+    await turns()
+    assert far.batches[2:] == [[4]]
+    far.answer(2)
+    assert await at_once == -4
 
 
 async def test_no_batch_is_larger_and_no_more_are_in_flight_than_allowed() -> None:
     far = Far()
-    coalescer = Coalescer(far.send, largest=2, outstanding=2)
+    coalescer = Coalescer(far.send, largest=2, outstanding=2, patience_seconds=0)
     tasks = [asyncio.create_task(coalescer.submit(item)) for item in range(5)]
     await turns()
     assert far.batches == [[0, 1], [2, 3]]
     far.answer(0)
     far.answer(1)
-    await turns()
+    while len(far.batches) < 3:
+        await asyncio.sleep(0.001)
     assert far.batches[2:] == [[4]]
     far.answer(2)
     assert await asyncio.gather(*tasks) == [0, -1, -2, -3, -4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from authpipe.types.v1 import records_pb2 as pb
 from authpipe_envelope import (
@@ -36,8 +36,7 @@ class StoreStub(Protocol):
     def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(NamedTuple):
     """A record to open.
 
     Args:
@@ -55,8 +54,7 @@ class Want:
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """An opened record.
 
     Args:

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Stack:
         self._say("Ten processes and a playground Provider")
         for process in PROCESSES:
             if not self.pid(process.name):
-                self._start(process)
+                self._start(process, process.module, {})
         if not self.pid("playground"):
             self._start_playground()
         self._wait_until_healthy()
@@ -181,9 +181,16 @@ class Stack:
             return 0
         return int(entry["pid"])
 
-    def start(self, name: str) -> None:
-        """Starts one process again and waits until it is healthy."""
-        self._start(next(process for process in PROCESSES if process.name == name))
+    def start(self, name: str, module: str = "", environment: Mapping[str, str] | None = None) -> None:
+        """Starts one process again and waits until it is healthy.
+
+        Args:
+            name: The process.
+            module: Another main module than its own, for a test.
+            environment: What that module wants in its environment.
+        """
+        process = next(process for process in PROCESSES if process.name == name)
+        self._start(process, module or process.module, environment or {})
         self._wait_until_healthy()
 
     def operator(self) -> Files:
@@ -250,11 +257,11 @@ class Stack:
     def _make_token(self, process: Process) -> None:
         make_token(self.layout.home / "hsm" / process.hsm, process.hsm)
 
-    def _start(self, process: Process) -> None:
-        environment = {}
+    def _start(self, process: Process, module: str, more: Mapping[str, str]) -> None:
+        environment = dict(more)
         if process.hsm:
             environment["SOFTHSM2_CONF"] = str(self.layout.home / "hsm" / process.hsm / "softhsm2.conf")
-        self._spawn(process.name, process.module, self.layout.configs / f"{process.name}.json", environment)
+        self._spawn(process.name, module, self.layout.configs / f"{process.name}.json", environment)
 
     def _start_playground(self) -> None:
         settings = {

@@ -20,8 +20,8 @@ import hashlib
 import struct
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _LONGEST = 255
 
@@ -30,8 +30,7 @@ class ContextError(ValueError):
     """A field of the context is empty, too long, not in normalisation form C, or has a control character."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What is bound to a record as associated data.
 
     Args:

@@ -11,7 +11,7 @@ commitment makes the record key-committing, which AES-GCM alone is not.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -25,8 +25,7 @@ COMMITMENT_SIZE = 32
 MATERIAL_SIZE = 32 + 12 + COMMITMENT_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class RecordKey:
+class RecordKey(NamedTuple):
     """The key of one record.
 
     Args:

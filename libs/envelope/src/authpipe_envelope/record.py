@@ -20,8 +20,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -46,8 +45,7 @@ class IntegrityError(DomainError):
     status = Status.DATA_LOSS
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The first 72 bytes of a record: all that keyservice sees of it.
 
     Args:

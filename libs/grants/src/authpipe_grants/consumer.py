@@ -21,6 +21,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke
@@ -58,8 +59,7 @@ class SealedBundle:
     chain: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedKey:
+class ReleasedKey(NamedTuple):
     """One key for one item of a batch.
 
     Args:

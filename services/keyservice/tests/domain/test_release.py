@@ -47,7 +47,7 @@ WANTED = Wanted("ws_a", "con_a", RecordClass.ACCESS, 5, Direction.READ)
 REFRESH = dataclasses.replace(
     GRANT, issuer="oauth/coordinator", consumer="oauth/worker", purpose="refresh", classes=(1, 2, 8), fence=3
 )
-WANTED_REFRESH = dataclasses.replace(WANTED, record_class=RecordClass.REFRESH)
+WANTED_REFRESH = WANTED._replace(record_class=RecordClass.REFRESH)
 Judge = Callable[..., None]
 
 
@@ -65,7 +65,7 @@ def run(
 def test_what_is_allowed_is_allowed() -> None:
     run()
     run(REFRESH, WANTED_REFRESH)
-    run(REFRESH, dataclasses.replace(WANTED_REFRESH, direction=Direction.WRITE, version=6))
+    run(REFRESH, WANTED_REFRESH._replace(direction=Direction.WRITE, version=6))
 
 
 @pytest.mark.promise("P09")
@@ -86,7 +86,7 @@ def test_the_whole_table_of_signer_consumer_purpose_class_and_direction() -> Non
         ]
         allowed = any(record_class in (rule.reads if direction is Direction.READ else rule.writes) for rule in rules)
         state = KeyState.RESTRICTED if purpose == "revoke" else KeyState.ACTIVE
-        facts = dataclasses.replace(FACTS, state=state)
+        facts = FACTS._replace(state=state)
         grant = dataclasses.replace(
             GRANT,
             issuer=signer,
@@ -108,9 +108,9 @@ def test_the_whole_table_of_signer_consumer_purpose_class_and_direction() -> Non
 
 
 ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
-    "other workspace": ({"wanted": dataclasses.replace(WANTED, workspace="ws_b")}, GrantError),
-    "other connection": ({"wanted": dataclasses.replace(WANTED, connection="con_b")}, GrantError),
-    "class not in the grant": ({"wanted": dataclasses.replace(WANTED, record_class=RecordClass.BASIC)}, GrantError),
+    "other workspace": ({"wanted": WANTED._replace(workspace="ws_b")}, GrantError),
+    "other connection": ({"wanted": WANTED._replace(connection="con_b")}, GrantError),
+    "class not in the grant": ({"wanted": WANTED._replace(record_class=RecordClass.BASIC)}, GrantError),
     "other consumer's key": ({"thumbprint": "other"}, GrantError),
     "other audience": ({"audience": "user-credentials/us"}, GrantError),
     "serve asking for refresh": (
@@ -119,19 +119,19 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
     ),
     "signer not of this purpose": ({"grant": dataclasses.replace(GRANT, issuer="oauth/coordinator")}, PurposeError),
     "consumer not of this purpose": ({"grant": dataclasses.replace(GRANT, consumer="vault")}, PurposeError),
-    "older than the floor": ({"wanted": dataclasses.replace(WANTED, version=4)}, RolledBackError),
+    "older than the floor": ({"wanted": WANTED._replace(version=4)}, RolledBackError),
     "write over the version in force": (
-        {"grant": REFRESH, "wanted": dataclasses.replace(WANTED_REFRESH, direction=Direction.WRITE, version=5)},
+        {"grant": REFRESH, "wanted": WANTED_REFRESH._replace(direction=Direction.WRITE, version=5)},
         RolledBackError,
     ),
-    "disconnecting": ({"facts": dataclasses.replace(FACTS, state=KeyState.RESTRICTED)}, NotActiveError),
-    "erased": ({"facts": dataclasses.replace(FACTS, state=KeyState.DESTROYED)}, ErasedError),
+    "disconnecting": ({"facts": FACTS._replace(state=KeyState.RESTRICTED)}, NotActiveError),
+    "erased": ({"facts": FACTS._replace(state=KeyState.DESTROYED)}, ErasedError),
     "never made": ({"facts": None}, ErasedError),
     "refresh before due": (
         {
             "grant": REFRESH,
             "wanted": WANTED_REFRESH,
-            "facts": dataclasses.replace(FACTS, refresh_not_before_ms=NOW + 1),
+            "facts": FACTS._replace(refresh_not_before_ms=NOW + 1),
         },
         NotDueError,
     ),
@@ -143,7 +143,7 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         {
             "grant": dataclasses.replace(REFRESH, fence=0),
             "wanted": WANTED_REFRESH,
-            "facts": dataclasses.replace(FACTS, fence=0),
+            "facts": FACTS._replace(fence=0),
         },
         FenceError,
     ),
@@ -151,7 +151,7 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         {
             "grant": dataclasses.replace(REFRESH, forced=True),
             "wanted": WANTED_REFRESH,
-            "facts": dataclasses.replace(FACTS, refresh_not_before_ms=NOW + 1, last_forced_ms=NOW - 9_999),
+            "facts": FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_ms=NOW - 9_999),
         },
         NotDueError,
     ),
@@ -173,7 +173,7 @@ def test_each_attack_is_refused_by_its_own_reason(name: str) -> None:
 
 
 def test_a_forced_refresh_may_come_early_once() -> None:
-    facts = dataclasses.replace(FACTS, refresh_not_before_ms=NOW + 1, last_forced_ms=NOW - 10_000)
+    facts = FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_ms=NOW - 10_000)
     run(dataclasses.replace(REFRESH, forced=True), WANTED_REFRESH, facts)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from authpipe_envelope import HEADER_SIZE, SERVABLE, TRANSIENT, Header
 from authpipe_grants import Grant, GrantError
@@ -21,8 +21,7 @@ SERVABLE_NUMBERS = tuple(sorted(int(each) for each in SERVABLE))
 TRANSIENT_NUMBERS = tuple(sorted(int(each) for each in TRANSIENT))
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(NamedTuple):
     """The name of a record: workspace, connection (or provider configuration), number of the class."""
 
     workspace: str
@@ -30,8 +29,7 @@ class Ref:
     record_class: int
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as stored: ciphertext and what may be known of it.
 
     Args:

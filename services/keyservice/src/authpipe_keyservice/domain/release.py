@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from authpipe_envelope import SERVABLE, RecordClass
 from authpipe_grants import Grant, GrantError
@@ -90,8 +91,7 @@ TABLE: dict[str, tuple[Rule, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """One key that is asked for.
 
     Args:
@@ -109,8 +109,7 @@ class Wanted:
     direction: Direction
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFacts:
+class KeyFacts(NamedTuple):
     """What keyservice itself knows of a connection key and a record; the store is not believed.
 
     Args:

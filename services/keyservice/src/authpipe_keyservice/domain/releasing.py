@@ -6,12 +6,11 @@ No audit, no key: the events of the whole batch are durable before the first key
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import hmac
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
@@ -31,8 +30,7 @@ from authpipe_keyservice.errors import BudgetError, KeyTamperedError
 from authpipe_sensitive import AuditEntry, DomainError, Secret
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRow:
+class KeyRow(NamedTuple):
     """A connection key as stored.
 
     Args:
@@ -57,8 +55,7 @@ class DekRow:
     wrapped: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One item of a batch.
 
     Args:
@@ -295,7 +292,7 @@ def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
     if row is None or wanted.direction is Direction.READ or wanted.record_class not in TRANSIENT:
         return ask
     version = max(wanted.version, row.facts.floor + 1)
-    return dataclasses.replace(ask, wanted=dataclasses.replace(wanted, version=version))
+    return ask._replace(wanted=wanted._replace(version=version))
 
 
 def _step(ask: Ask, grant: Grant, row: KeyRow | None) -> Step | None:

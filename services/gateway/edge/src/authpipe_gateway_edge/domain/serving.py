@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from authpipe_consumer import Opened, Want
 from authpipe_envelope import RecordClass
@@ -22,8 +22,7 @@ _KINDS = {
 _TRAVEL = timedelta(seconds=5)
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """The live credential.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError
 from authpipe_sensitive import Label
@@ -34,8 +35,7 @@ def require_plain(text: str, name: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks.
 
     Args:
