@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import textwrap
+from collections.abc import Callable
 
 import pytest
+from authpipe_envelope import context as context_module
 from authpipe_envelope import (
     HEADER_SIZE,
     Context,
@@ -152,9 +156,46 @@ def test_text_that_could_be_read_in_two_ways_is_refused(text: str) -> None:
 
 
 @pytest.mark.case(5)
+@given(parts=st.lists(st.text("a|", min_size=1, max_size=4), min_size=3, max_size=3))
+def test_fields_that_hold_a_separator_are_not_mixed_up(parts: list[str]) -> None:
+    a, b, c = parts
+    one = CONTEXT._replace(workspace=f"{a}|{b}", connection=c)
+    two = CONTEXT._replace(workspace=a, connection=f"{b}|{c}")
+    assert one != two
+    assert one.encode() != two.encode()
+
+
+@pytest.mark.case(5)
 def test_a_boundary_between_fields_cannot_be_moved() -> None:
     one = CONTEXT._replace(workspace="ab", connection="c").encode()
     two = CONTEXT._replace(workspace="a", connection="bc").encode()
     assert one != two
     assert hosts_digest(["ab", "c"]) != hosts_digest(["a", "bc"])
     assert hosts_digest(["A.example", "b"]) == hosts_digest(["b", "a.example", "b"])
+
+
+@pytest.mark.case(5)
+@pytest.mark.parametrize(
+    ("old", "new", "attack"),
+    [
+        ('struct.pack(">BI", tag, len(value)) + value', "value", test_a_boundary_between_fields_cannot_be_moved),
+        (
+            'struct.pack(">BI", tag, len(value)) + value',
+            'value + b"|"',
+            test_fields_that_hold_a_separator_are_not_mixed_up,
+        ),
+    ],
+    ids=["fields run together", "fields end with a sign that may stand in them"],
+)
+def test_the_attacks_see_a_context_without_lengths(
+    old: str, new: str, attack: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = textwrap.dedent(inspect.getsource(Context.encode))
+    assert old in source, "the control is not written like this any more: mend the mutant"
+    namespace = dict(vars(context_module))
+    # The mutant takes every text: what is refused elsewhere would hide what is missing here.
+    namespace["_text"] = lambda value: value.encode("utf-8", "surrogatepass")
+    exec(source.replace(old, new), namespace)  # our own source, changed
+    monkeypatch.setattr(Context, "encode", namespace["encode"])
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        attack()

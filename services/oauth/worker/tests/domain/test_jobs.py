@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from authpipe_consumer import Opened, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain import jobs as jobs_module
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs
 from authpipe_oauth_worker.errors import EgressError, HostError
@@ -120,6 +123,21 @@ async def test_whatever_is_away_before_the_call_the_provider_sees_none(step: str
         await jobs.refresh(JOB)
     assert provider.forms == []
     assert vault.records[RecordClass.REFRESH] == b"old-refresh"
+
+
+@pytest.mark.case(24)
+async def test_the_attack_sees_a_refresh_that_asks_for_write_keys_only_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = textwrap.dedent(inspect.getsource(Jobs.refresh))
+    early = "    keys = await self._prepare(job)\n"
+    late = "    return await self._keep(job, answer, keys, [])\n"
+    assert source.count(early) == source.count(late) == 1, "the control is not written like this any more"
+    namespace = dict(vars(jobs_module))
+    exec(source.replace(early, "    keys = {}\n").replace(late, early + late), namespace)  # our own source, changed
+    monkeypatch.setattr(Jobs, "refresh", namespace["refresh"])
+    with pytest.raises(AssertionError):
+        await test_whatever_is_away_before_the_call_the_provider_sees_none("prepare")
 
 
 @pytest.mark.promise("P36")
