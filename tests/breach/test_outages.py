@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
@@ -108,3 +109,20 @@ def test_readiness_says_when_a_part_is_away(stack: Stack, customer: Customer, wa
         assert customer.http.get("/readyz").status_code == 503
         assert customer.http.get("/healthz").status_code == 200
     assert wait_for(lambda: customer.http.get("/readyz").status_code == 200)
+
+
+@pytest.mark.parametrize("cluster", ["vault", "clientsecrets", "core"])
+def test_a_process_whose_database_is_away_says_so_and_recovers_by_itself(
+    cluster: str, stack: Stack, wait_for: Callable[..., Any]
+) -> None:
+    concerned = {each.name for each in PROCESSES if each.cluster == cluster and each.database}
+    assert concerned
+
+    def unhealthy() -> set[str]:
+        return {process["name"] for process in stack.status()["processes"] if not process["healthy"]}
+
+    pids = {name: stack.pid(name) for name in concerned}
+    with away(stack, f"postgres-{cluster}", wait_for):
+        assert wait_for(lambda: unhealthy() == concerned, 20), unhealthy()
+    assert wait_for(lambda: not unhealthy(), 20)
+    assert {name: stack.pid(name) for name in concerned} == pids, "nobody had to be started again"

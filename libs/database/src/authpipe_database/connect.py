@@ -153,6 +153,15 @@ class Database:
                 raise DatabaseUnavailableError from None
             raise
 
+    async def check(self) -> None:
+        """Asks the database for nothing.
+
+        Raises:
+            DatabaseUnavailableError: It does not answer.
+        """
+        async with self.hot() as connection:
+            await connection.execute("select 1")
+
     def hot(self) -> _Hot:
         """Gives a pooled connection in autocommit, for the time of a block.
 

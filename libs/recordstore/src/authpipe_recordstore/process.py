@@ -19,7 +19,7 @@ from authpipe_recordstore.domain.records import Records
 from authpipe_recordstore.peers import AuditPeer, KeyservicePeer
 from authpipe_recordstore.servicer import RecordServicer
 from authpipe_recordstore.store import Store
-from authpipe_rpc import Health, Peer, RpcServer
+from authpipe_rpc import Background, Health, Peer, RpcServer
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -52,9 +52,10 @@ async def serve_store(
     server = RpcServer(name, config.server, config.files, health)
     server.add(service, register, RecordServicer(records))
     await server.start()
-    relay = asyncio.create_task(Relay(database, outbox, AuditPeer(audit)).run(stop), name="audit relay")
-    await health.serve()
+    beside = Background(stop)
+    beside.add("audit relay", Relay(database, outbox, AuditPeer(audit)).run(stop))
+    beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
-    await relay
+    await beside.finish()
     await database.close()

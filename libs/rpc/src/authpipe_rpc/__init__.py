@@ -13,11 +13,12 @@ from authpipe_rpc.errors import IncidentError, PeerRefused, PeerUnavailable, sta
 from authpipe_rpc.health import Health
 from authpipe_rpc.identity import current_caller, current_request_deadline, dns_name
 from authpipe_rpc.probe import Probe
-from authpipe_rpc.process import run_process
+from authpipe_rpc.process import Background, run_process
 from authpipe_rpc.server import RpcServer
 
 __all__ = [
     "AccessError",
+    "Background",
     "Coalescer",
     "Files",
     "Health",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio  # type: ignore[attr-defined]  # it is there; the package is untyped
 
-from authpipe_sensitive import Label, get_log
+from authpipe_sensitive import DomainError, Label, get_log
 
 
 class Health:
@@ -28,3 +32,22 @@ class Health:
             get_log().error("not serving", reason=reason)
         self.serving = False
         await self.servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def watch(self, stop: asyncio.Event, *checks: Callable[[], Awaitable[None]], seconds: float = 2.0) -> None:
+        """Says what the checks say, again and again, until told to stop.
+
+        Args:
+            stop: Set when to stop.
+            checks: Each raises a DomainError when requests cannot be carried out: a database, a device of our own. Not
+                what other processes say: one that is away would take all others with it.
+            seconds: How long between two looks.
+        """
+        while not stop.is_set():
+            try:
+                for check in checks:
+                    await check()
+                await self.serve()
+            except DomainError as error:
+                await self.refuse(Label(error.reason))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), seconds)

@@ -6,9 +6,9 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 from pydantic import BaseModel, ValidationError
@@ -16,6 +16,43 @@ from pydantic import BaseModel, ValidationError
 from authpipe_sensitive import Label, configure_logs, get_log, harden_process
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+class Background:
+    """Work beside serving: a relay, a sweep, a watch.
+
+    Work that ends by an error ends the process. Whoever runs it starts it again; going on quietly without it would be
+    worse: events that nobody delivers, connections that nobody sweeps.
+
+    Args:
+        stop: Set when the process is to stop; set by this class when some work has failed.
+    """
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Starts work that ends when the process is told to stop."""
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            get_log().error("work beside serving failed", work=Label(task.get_name().replace(" ", "-")), error=error)
+            self._stop.set()
+
+    async def finish(self) -> None:
+        """Waits until all of it has ended.
+
+        Raises:
+            SystemExit: Some of it had failed.
+        """
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if any(isinstance(each, BaseException) for each in ended):
+            raise SystemExit("Work beside serving failed; the log says which.")
 
 
 def run_process(

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
@@ -39,11 +39,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     peer: Peer[Any] = Peer(config.signer, config.files, keyservice_pb2_grpc.CheckpointSignerStub)
-    signing = asyncio.create_task(_sign_checkpoints(store, SignerPeer(peer), config.origin, stop), name="checkpoints")
-    await health.serve()
+    beside = Background(stop)
+    beside.add("checkpoints", _sign_checkpoints(store, SignerPeer(peer), config.origin, stop))
+    beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
-    await signing
+    await beside.finish()
     await database.close()
 
 

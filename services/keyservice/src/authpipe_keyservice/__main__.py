@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
@@ -20,7 +20,6 @@ from authpipe_keyservice.config import Config
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.keys import KeyCache, kek_label
 from authpipe_keyservice.domain.releasing import Releasing
-from authpipe_keyservice.errors import HsmUnavailableError
 from authpipe_keyservice.hsm import Hsm
 from authpipe_keyservice.peers import AuditPeer
 from authpipe_keyservice.servicer import CheckpointSigner, KeyServicer
@@ -56,7 +55,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     store = Store(database, outbox)
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
-    tasks: list[asyncio.Task[None]] = []
+    beside = Background(stop)
     if config.key_domain == "audit-log":
         public_key = await hsm.ensure_signing_key(_SIGNING_KEY)
         server.add(
@@ -74,13 +73,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         if config.audit is None:
             raise SystemExit("keyservice does not start without an audit sink; set `audit`.")
         peer = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-        relay = Relay(database, outbox, AuditPeer(peer))
-        tasks.append(asyncio.create_task(relay.run(stop), name="audit relay"))
+        beside.add("audit relay", Relay(database, outbox, AuditPeer(peer)).run(stop))
     await server.start()
-    tasks.append(asyncio.create_task(_watch_hsm(hsm, health, stop), name="hsm watch"))
+    # The canary in the token is sealed and opened each time.
+    beside.add("health", health.watch(stop, hsm.check, database.check))
     await stop.wait()
     await server.stop()
-    await asyncio.gather(*tasks)
+    await beside.finish()
     await database.close()
     await hsm.close()
 
@@ -106,20 +105,6 @@ def _key_servicer(config: Config, hsm: Hsm, store: Store) -> KeyServicer:
     )
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     return KeyServicer(releasing, store, leaf, config.key_domain)
-
-
-async def _watch_hsm(hsm: Hsm, health: Health, stop: asyncio.Event) -> None:
-    """Seals and opens a canary every two seconds; what fails shows as NOT_SERVING until it works again."""
-    while not stop.is_set():
-        try:
-            await hsm.check()
-            await health.serve()
-        except HsmUnavailableError as error:
-            await health.refuse(Label(error.reason))
-        try:
-            await asyncio.wait_for(stop.wait(), 2.0)
-        except TimeoutError:
-            continue
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
@@ -71,11 +71,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-    relay = asyncio.create_task(Relay(database, outbox, AuditPeer(peer)).run(stop), name="audit relay")
-    await health.serve()
+    beside = Background(stop)
+    beside.add("audit relay", Relay(database, outbox, AuditPeer(peer)).run(stop))
+    beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
-    await relay
+    await beside.finish()
     await database.close()
 
 

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Any
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
@@ -61,12 +61,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         CoordinatorServicer(configs, flows, connections, store, verifier.verify, f"oauth/{config.region}"),
     )
     await server.start()
-    relay = asyncio.create_task(Relay(database, outbox, audit).run(stop), name="audit relay")
-    sweep = asyncio.create_task(_sweep(connections, config.sweep_seconds, stop), name="sweep")
-    await health.serve()
+    beside = Background(stop)
+    beside.add("audit relay", Relay(database, outbox, audit).run(stop))
+    beside.add("sweep", _sweep(connections, config.sweep_seconds, stop))
+    beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
-    await asyncio.gather(relay, sweep)
+    await beside.finish()
     await database.close()
 
 
