@@ -17,9 +17,11 @@ from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe_database import Database, Outbox, Relay
 from authpipe_gateway_authority.config import Config
 from authpipe_gateway_authority.domain.sessions import Sessions
+from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.peers import AuditPeer
 from authpipe_gateway_authority.servicer import AuthorityServicer
 from authpipe_gateway_authority.store import Store
+from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -62,12 +64,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         clock=time.time,
         keep_seconds=config.reuse_ms / 1000,
     )
+    anchor = TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain)
+    verifier = Verifier(anchor, time.time)
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
     server.add(
         authority_pb2.DESCRIPTOR.services_by_name["Authority"],
         authority_pb2_grpc.add_AuthorityServicer_to_server,
-        AuthorityServicer(sessions, store, hash_key, config.key_kind, config.reuse_ms, os.urandom),
+        AuthorityServicer(sessions, Violations(store, verifier.verify), store, hash_key, config.key_kind, config.reuse_ms, os.urandom),
     )
     await server.start()
     peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)

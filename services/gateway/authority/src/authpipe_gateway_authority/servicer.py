@@ -9,6 +9,7 @@ from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow, hash_api_key, new_api_key
 from authpipe_gateway_authority.domain.sessions import ActAsked, Sessions, Verdict
+from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.errors import MalformedError
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import thumbprint
@@ -24,7 +25,8 @@ class AuthorityServicer:
     """Serves Authority.
 
     Args:
-        sessions: The rules.
+        sessions: The rules over acts.
+        violations: The rules over what did not open.
         store: authority's own tables.
         hash_key: The key of the API keys' hash.
         key_kind: The middle of new API keys.
@@ -35,6 +37,7 @@ class AuthorityServicer:
     def __init__(  # required means argument
         self,
         sessions: Sessions,
+        violations: Violations,
         store: Store,
         hash_key: bytes,
         key_kind: str,
@@ -42,6 +45,7 @@ class AuthorityServicer:
         randomness: Callable[[int], bytes],
     ) -> None:
         self._sessions = sessions
+        self._violations = violations
         self._store = store
         self._hash_key = hash_key
         self._key_kind = key_kind
@@ -62,6 +66,13 @@ class AuthorityServicer:
         ]
         verdicts = await self._sessions.authorize(thumbprint(request.consumer_public_key), asked)
         return pb.AuthorizeResponse(items=[self._wire(verdict) for verdict in verdicts])
+
+    async def ReportIntegrityViolation(
+        self, request: pb.ReportIntegrityViolationRequest, _: object
+    ) -> pb.ReportIntegrityViolationResponse:
+        """Puts on record what did not open at a consumer."""
+        await self._violations.report(current_caller(), request.record_grant, request.request_id)
+        return pb.ReportIntegrityViolationResponse()
 
     async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:
         """Creates a workspace."""

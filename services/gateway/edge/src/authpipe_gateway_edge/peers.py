@@ -95,6 +95,13 @@ class AuthorityPeer:
             self._good_until.popitem(last=False)
         return verdict
 
+    async def report_violation(self, verdict: Verdict, request_id: str) -> None:
+        """Has it put on record that a record did not open here."""
+        request = authority_pb2.ReportIntegrityViolationRequest(
+            record_grant=verdict.record_grant, request_id=request_id
+        )
+        await self._peer.call(lambda stub: stub.ReportIntegrityViolation, request)
+
     async def _send(self, items: Sequence[authority_pb2.ActRequest]) -> Sequence[authority_pb2.Verdict | Exception]:
         request = authority_pb2.AuthorizeRequest(consumer_public_key=self._public_key, items=items)
         return (await self._peer.call_idempotent(lambda stub: stub.Authorize, request)).items

@@ -45,6 +45,13 @@ class Authority(Protocol):
             DomainError: It was refused.
         """
 
+    async def report_violation(self, verdict: Verdict, request_id: str) -> None:
+        """Has it put on record that a record did not open here.
+
+        Raises:
+            DomainError: It could not be.
+        """
+
 
 class ServedRecords(Protocol):
     """vault, for what is served: all requests of the moment share one rpc."""

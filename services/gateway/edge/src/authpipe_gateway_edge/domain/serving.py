@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from authpipe_consumer import Opened, Want
-from authpipe_envelope import RecordClass
+from authpipe_envelope import IntegrityError, RecordClass
 from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator, ServedRecords
 from authpipe_gateway_edge.domain.words import Caller, Verdict, require_id
-from authpipe_sensitive import Secret
+from authpipe_sensitive import DomainError, Secret, get_log
 
 _KINDS = {
     RecordClass.ACCESS: "oauth2",
@@ -81,4 +81,12 @@ class Serving:
 
     async def _open(self, verdict: Verdict, connection: str, caller: Caller) -> Opened:
         want = Want(verdict.workspace, connection, None, verdict.record_grant, caller.request_id)
-        return await self._records.open(want)
+        try:
+            return await self._records.open(want)
+        except IntegrityError:
+            # keyservice released the key, so the header fits, and the rest does not: nobody else has seen it.
+            try:
+                await self._authority.report_violation(verdict, caller.request_id)
+            except DomainError as error:
+                get_log().error("integrity violation not on record", error=error)
+            raise

@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2 as authpipe_dot_options_dot_v1_dot_ac
 from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%authpipe/authority/v1/authority.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\"a\n\x10\x41uthorizeRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.authpipe.authority.v1.ActRequest\"\xa7\x01\n\nActRequest\x12\x14\n\x07\x61pi_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\'\n\x03\x61\x63t\x18\x02 \x01(\x0e\x32\x1a.authpipe.authority.v1.Act\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x0erecord_classes\x18\x04 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"B\n\x11\x41uthorizeResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.authority.v1.Verdict\"\xc0\x01\n\x07Verdict\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12\x19\n\x0crecord_grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cmanage_grant\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08reuse_ms\x18\x06 \x01(\r\x12\x16\n\x0egrant_reuse_ms\x18\x07 \x01(\r\"B\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x17\x43reateWorkspaceResponse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"e\n\x13\x43reateApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"@\n\x14\x43reateApiKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x13RevokeApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14RevokeApiKeyResponse*\xab\x02\n\x03\x41\x63t\x12\x13\n\x0f\x41\x43T_UNSPECIFIED\x10\x00\x12\r\n\tACT_SERVE\x10\x01\x12\x0f\n\x0b\x41\x43T_REFRESH\x10\x02\x12\x18\n\x14\x41\x43T_READ_CONNECTIONS\x10\x03\x12\x19\n\x15\x41\x43T_IMPORT_CONNECTION\x10\x04\x12\x12\n\x0e\x41\x43T_DISCONNECT\x10\x05\x12\x1e\n\x1a\x41\x43T_CREATE_CONNECT_SESSION\x10\x06\x12\x1d\n\x19\x41\x43T_READ_PROVIDER_CONFIGS\x10\x07\x12\x1a\n\x16\x41\x43T_CONFIGURE_PROVIDER\x10\x08\x12\x12\n\x0e\x41\x43T_READ_AUDIT\x10\t\x12\x18\n\x14\x41\x43T_DRAFT_CONNECTION\x10\n\x12\x1d\n\x19\x41\x43T_DRAFT_PROVIDER_CONFIG\x10\x0b\x32\x84\x04\n\tAuthority\x12v\n\tAuthorize\x12\'.authpipe.authority.v1.AuthorizeRequest\x1a(.authpipe.authority.v1.AuthorizeResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x84\x01\n\x0f\x43reateWorkspace\x12-.authpipe.authority.v1.CreateWorkspaceRequest\x1a..authpipe.authority.v1.CreateWorkspaceResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\x0b\x12{\n\x0c\x43reateApiKey\x12*.authpipe.authority.v1.CreateApiKeyRequest\x1a+.authpipe.authority.v1.CreateApiKeyResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\x0c\x12{\n\x0cRevokeApiKey\x12*.authpipe.authority.v1.RevokeApiKeyRequest\x1a+.authpipe.authority.v1.RevokeApiKeyResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%authpipe/authority/v1/authority.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\"a\n\x10\x41uthorizeRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.authpipe.authority.v1.ActRequest\"\xa7\x01\n\nActRequest\x12\x14\n\x07\x61pi_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\'\n\x03\x61\x63t\x18\x02 \x01(\x0e\x32\x1a.authpipe.authority.v1.Act\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x0erecord_classes\x18\x04 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"B\n\x11\x41uthorizeResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.authority.v1.Verdict\"\xc0\x01\n\x07Verdict\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12\x19\n\x0crecord_grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cmanage_grant\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08reuse_ms\x18\x06 \x01(\r\x12\x16\n\x0egrant_reuse_ms\x18\x07 \x01(\r\"P\n\x1fReportIntegrityViolationRequest\x12\x19\n\x0crecord_grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\"\n ReportIntegrityViolationResponse\"B\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x17\x43reateWorkspaceResponse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"e\n\x13\x43reateApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"@\n\x14\x43reateApiKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x13RevokeApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14RevokeApiKeyResponse*\xab\x02\n\x03\x41\x63t\x12\x13\n\x0f\x41\x43T_UNSPECIFIED\x10\x00\x12\r\n\tACT_SERVE\x10\x01\x12\x0f\n\x0b\x41\x43T_REFRESH\x10\x02\x12\x18\n\x14\x41\x43T_READ_CONNECTIONS\x10\x03\x12\x19\n\x15\x41\x43T_IMPORT_CONNECTION\x10\x04\x12\x12\n\x0e\x41\x43T_DISCONNECT\x10\x05\x12\x1e\n\x1a\x41\x43T_CREATE_CONNECT_SESSION\x10\x06\x12\x1d\n\x19\x41\x43T_READ_PROVIDER_CONFIGS\x10\x07\x12\x1a\n\x16\x41\x43T_CONFIGURE_PROVIDER\x10\x08\x12\x12\n\x0e\x41\x43T_READ_AUDIT\x10\t\x12\x18\n\x14\x41\x43T_DRAFT_CONNECTION\x10\n\x12\x1d\n\x19\x41\x43T_DRAFT_PROVIDER_CONFIG\x10\x0b\x32\xaa\x05\n\tAuthority\x12v\n\tAuthorize\x12\'.authpipe.authority.v1.AuthorizeRequest\x1a(.authpipe.authority.v1.AuthorizeResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\xa3\x01\n\x18ReportIntegrityViolation\x12\x36.authpipe.authority.v1.ReportIntegrityViolationRequest\x1a\x37.authpipe.authority.v1.ReportIntegrityViolationResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18!\x12\x84\x01\n\x0f\x43reateWorkspace\x12-.authpipe.authority.v1.CreateWorkspaceRequest\x1a..authpipe.authority.v1.CreateWorkspaceResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\x0b\x12{\n\x0c\x43reateApiKey\x12*.authpipe.authority.v1.CreateApiKeyRequest\x1a+.authpipe.authority.v1.CreateApiKeyResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\x0c\x12{\n\x0cRevokeApiKey\x12*.authpipe.authority.v1.RevokeApiKeyRequest\x1a+.authpipe.authority.v1.RevokeApiKeyResponse\"\x12\x8a\xb5\x18\n\n\x08operator\x90\xb5\x18\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,18 +39,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERDICT'].fields_by_name['record_grant']._serialized_options = b'\200\001\001'
   _globals['_VERDICT'].fields_by_name['manage_grant']._loaded_options = None
   _globals['_VERDICT'].fields_by_name['manage_grant']._serialized_options = b'\200\001\001'
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST'].fields_by_name['record_grant']._loaded_options = None
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST'].fields_by_name['record_grant']._serialized_options = b'\200\001\001'
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['api_key']._loaded_options = None
   _globals['_CREATEAPIKEYRESPONSE'].fields_by_name['api_key']._serialized_options = b'\200\001\001'
   _globals['_AUTHORITY'].methods_by_name['Authorize']._loaded_options = None
   _globals['_AUTHORITY'].methods_by_name['Authorize']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
+  _globals['_AUTHORITY'].methods_by_name['ReportIntegrityViolation']._loaded_options = None
+  _globals['_AUTHORITY'].methods_by_name['ReportIntegrityViolation']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030!'
   _globals['_AUTHORITY'].methods_by_name['CreateWorkspace']._loaded_options = None
   _globals['_AUTHORITY'].methods_by_name['CreateWorkspace']._serialized_options = b'\212\265\030\n\n\010operator\220\265\030\013'
   _globals['_AUTHORITY'].methods_by_name['CreateApiKey']._loaded_options = None
   _globals['_AUTHORITY'].methods_by_name['CreateApiKey']._serialized_options = b'\212\265\030\n\n\010operator\220\265\030\014'
   _globals['_AUTHORITY'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_AUTHORITY'].methods_by_name['RevokeApiKey']._serialized_options = b'\212\265\030\n\n\010operator\220\265\030\r'
-  _globals['_ACT']._serialized_start=1059
-  _globals['_ACT']._serialized_end=1358
+  _globals['_ACT']._serialized_start=1177
+  _globals['_ACT']._serialized_end=1476
   _globals['_AUTHORIZEREQUEST']._serialized_start=131
   _globals['_AUTHORIZEREQUEST']._serialized_end=228
   _globals['_ACTREQUEST']._serialized_start=231
@@ -59,18 +63,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZERESPONSE']._serialized_end=466
   _globals['_VERDICT']._serialized_start=469
   _globals['_VERDICT']._serialized_end=661
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=663
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=729
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=731
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=778
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=780
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=881
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=883
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=947
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=949
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1032
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1034
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1056
-  _globals['_AUTHORITY']._serialized_start=1361
-  _globals['_AUTHORITY']._serialized_end=1877
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_start=663
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_end=743
+  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_start=745
+  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_end=779
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=781
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=847
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=849
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=896
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=898
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=999
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1001
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1065
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1067
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1150
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1152
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1174
+  _globals['_AUTHORITY']._serialized_start=1479
+  _globals['_AUTHORITY']._serialized_end=2161
 # @@protoc_insertion_point(module_scope)

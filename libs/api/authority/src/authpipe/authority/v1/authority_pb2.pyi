@@ -197,6 +197,49 @@ class Verdict(_message.Message):
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
+class ReportIntegrityViolationRequest(_message.Message):
+    """ReportIntegrityViolationRequest says what did not open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_GRANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    record_grant: _builtins.str
+    """The grant under which it was asked for: it names workspace, connection and actor, so that none is invented."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        record_grant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_grant", b"record_grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportIntegrityViolationRequest: _TypeAlias = ReportIntegrityViolationRequest  # noqa: Y015
+
+@_typing.final
+class ReportIntegrityViolationResponse(_message.Message):
+    """ReportIntegrityViolationResponse says that it is on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportIntegrityViolationResponse: _TypeAlias = ReportIntegrityViolationResponse  # noqa: Y015
+
+@_typing.final
 class CreateWorkspaceRequest(_message.Message):
     """CreateWorkspaceRequest describes a workspace."""
 

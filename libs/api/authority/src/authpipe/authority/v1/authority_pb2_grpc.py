@@ -40,6 +40,11 @@ class AuthorityStub:
                 request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeRequest.SerializeToString,
                 response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeResponse.FromString,
                 _registered_method=True)
+        self.ReportIntegrityViolation = channel.unary_unary(
+                '/authpipe.authority.v1.Authority/ReportIntegrityViolation',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationResponse.FromString,
+                _registered_method=True)
         self.CreateWorkspace = channel.unary_unary(
                 '/authpipe.authority.v1.Authority/CreateWorkspace',
                 request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceRequest.SerializeToString,
@@ -63,6 +68,13 @@ class AuthorityServicer:
 
     def Authorize(self, request, context):
         """Judges a batch of acts, each under its own API key, and signs the grants that they need.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportIntegrityViolation(self, request, context):
+        """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +108,11 @@ def add_AuthorityServicer_to_server(servicer, server):
                     servicer.Authorize,
                     request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeRequest.FromString,
                     response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeResponse.SerializeToString,
+            ),
+            'ReportIntegrityViolation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportIntegrityViolation,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationResponse.SerializeToString,
             ),
             'CreateWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateWorkspace,
@@ -141,6 +158,33 @@ class Authority:
             '/authpipe.authority.v1.Authority/Authorize',
             authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeRequest.SerializeToString,
             authpipe_dot_authority_dot_v1_dot_authority__pb2.AuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportIntegrityViolation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Authority/ReportIntegrityViolation',
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.ReportIntegrityViolationResponse.FromString,
             options,
             channel_credentials,
             insecure,

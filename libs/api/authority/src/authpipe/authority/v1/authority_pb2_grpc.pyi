@@ -35,6 +35,8 @@ class AuthorityStub:
     def __new__(cls, channel: _aio.Channel) -> AuthorityAsyncStub: ...
     Authorize: _grpc.UnaryUnaryMultiCallable[_authority_pb2.AuthorizeRequest, _authority_pb2.AuthorizeResponse]
     """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+    ReportIntegrityViolation: _grpc.UnaryUnaryMultiCallable[_authority_pb2.ReportIntegrityViolationRequest, _authority_pb2.ReportIntegrityViolationResponse]
+    """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]
     """Creates a workspace."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_authority_pb2.CreateApiKeyRequest, _authority_pb2.CreateApiKeyResponse]
@@ -49,6 +51,8 @@ class AuthorityAsyncStub(AuthorityStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Authorize: _aio.UnaryUnaryMultiCallable[_authority_pb2.AuthorizeRequest, _authority_pb2.AuthorizeResponse]  # type: ignore[assignment]
     """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+    ReportIntegrityViolation: _aio.UnaryUnaryMultiCallable[_authority_pb2.ReportIntegrityViolationRequest, _authority_pb2.ReportIntegrityViolationResponse]  # type: ignore[assignment]
+    """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
     """Creates a workspace."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_authority_pb2.CreateApiKeyRequest, _authority_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
@@ -66,6 +70,14 @@ class AuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authority_pb2.AuthorizeResponse, _abc.Awaitable[_authority_pb2.AuthorizeResponse]]:
         """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+
+    @_abc_1.abstractmethod
+    def ReportIntegrityViolation(
+        self,
+        request: _authority_pb2.ReportIntegrityViolationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authority_pb2.ReportIntegrityViolationResponse, _abc.Awaitable[_authority_pb2.ReportIntegrityViolationResponse]]:
+        """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
 
     @_abc_1.abstractmethod
     def CreateWorkspace(
