@@ -249,9 +249,7 @@ def mutant(stack: Stack) -> Callable[..., AbstractContextManager[None]]:
 
 
 @pytest.fixture
-def notices(
-    stack: Stack, new_customer: Callable[..., Customer], request: pytest.FixtureRequest
-) -> Callable[..., None]:
+def notices(stack: Stack, new_customer: Callable[..., Customer], request: pytest.FixtureRequest) -> Callable[..., None]:
     """Runs an attack of this module against the system with a control switched off: it has to see it, or it sees nothing."""
 
     def run(attack: Callable[..., Any], *patches: tuple[str, str, str, str], **given: Any) -> None:

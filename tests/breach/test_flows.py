@@ -194,7 +194,12 @@ MUTANTS: dict[str, tuple[Any, tuple[str, str, str, str], dict[str, Any]]] = {
     ),
     "a state is not used up": (
         test_a_used_state_is_refused_and_the_connection_stands,
-        ("coordinator", "authpipe_oauth_coordinator.store", " and used_at is null", ""),
+        (
+            "coordinator",
+            "authpipe_oauth_coordinator.store.flows",
+            "where state_hash = :hash and used_at is null",
+            "where state_hash = :hash",
+        ),
         {},
     ),
     "the issuer of an answer is not compared": (

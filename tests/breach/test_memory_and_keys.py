@@ -77,7 +77,9 @@ def test_the_same_eyes_see_a_token_in_a_process_that_keeps_it(
     canary = "sk_live_MEMORYCANARY-0a1b2c3d4e5f6071"
     keeps = "kept.append(bytes(opened.plaintext.expose())); return Served("
     module = "authpipe_gateway_edge.domain.serving"
-    with mutant(("edge", module, "return Served(", keeps), ("edge", module, "\nclass Serving:", "\nkept = []\nclass Serving:")):
+    with mutant(
+        ("edge", module, "return Served(", keeps), ("edge", module, "\nclass Serving:", "\nkept = []\nclass Serving:")
+    ):
         connection = customer.import_api_key(canary)["id"]
         assert customer.token(connection).json()["api_key"] == canary
         try:

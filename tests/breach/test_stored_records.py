@@ -209,7 +209,14 @@ MUTANTS: dict[str, tuple[Callable[..., None], list[tuple[str, str, str, str]], d
     ),
     "the context does not bind the hosts": (
         test_a_record_passed_off_as_another_version_class_or_for_other_hosts_does_not_open,
-        [("edge", "authpipe_envelope.context", "            self.hosts,\n        )", "            bytes(32),\n        )")],
+        [
+            (
+                "edge",
+                "authpipe_envelope.context",
+                "            self.hosts,\n        )",
+                "            bytes(32),\n        )",
+            )
+        ],
         {"column": "hosts_digest", "value": b"\x01" * 32},
     ),
     "the context does not bind the provider": (

@@ -95,7 +95,15 @@ def opened_with(keys: list[Secret], dump: list[tuple[Any, ...]]) -> list[bytes]:
     for workspace, connection, record_class, version, record, provider, hosts in dump:
         header = Header.parse(bytes(record)[:HEADER_SIZE])
         context = Context(
-            "devstack", "local", "user-credentials", workspace, connection, record_class, version, provider, bytes(hosts)
+            "devstack",
+            "local",
+            "user-credentials",
+            workspace,
+            connection,
+            record_class,
+            version,
+            provider,
+            bytes(hosts),
         )
         for each in keys:
             try:
@@ -167,15 +175,13 @@ async def test_their_certificates_release_nothing_with_grants_that_they_sign_the
                 )
                 config = PeerConfig(name=f"keyservice/{domain}", address=stack.layout.address(server))
                 peer: Peer[Any] = Peer(config, stack.files(caller), keyservice_pb2_grpc.KeyServiceStub)
-                ref = records_pb2.RecordRef(
-                    workspace_id=workspace, connection_id=connection, record_class=record_class
-                )
+                ref = records_pb2.RecordRef(workspace_id=workspace, connection_id=connection, record_class=record_class)
                 header = pb.RecordHeader(ref=ref, version=version, header=bytes(record)[:HEADER_SIZE])
                 request = pb.ReleaseRecordKeysRequest(
                     consumer_public_key=key.public, challenge=bytes(32), grants=[grant], items=[header]
                 )
                 try:
-                    response = await peer.call(lambda stub: stub.ReleaseRecordKeys, request)  # noqa: B023
+                    response = await peer.call(lambda stub: stub.ReleaseRecordKeys, request)
                     reasons.add(response.items[0].refusal.reason or "RELEASED")
                 except PeerRefused as error:
                     reasons.add(error.reason)

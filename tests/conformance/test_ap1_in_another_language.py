@@ -26,7 +26,17 @@ def ask(requests: list[dict[str, Any]]) -> list[str]:
 def context(number: int) -> Context:
     """A context whose fields differ with the number, also in their length and alphabet."""
     hosts = hosts_digest([f"api{number}.example", "b.example"])
-    return Context("prod", "eu", "user-credentials", "ws_é" * (number + 1), f"con_{number}", 1 + number % 6, 1 + number * 2**40, "provider", hosts)
+    return Context(
+        "prod",
+        "eu",
+        "user-credentials",
+        "ws_é" * (number + 1),
+        f"con_{number}",
+        1 + number % 6,
+        1 + number * 2**40,
+        "provider",
+        hosts,
+    )
 
 
 def fields(bound: Context) -> dict[str, Any]:

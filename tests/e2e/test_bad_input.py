@@ -230,5 +230,10 @@ def test_the_attack_sees_a_redirect_uri_that_is_compared_by_its_beginning(notice
 def test_the_attack_sees_a_connection_that_is_found_in_another_workspace(notices: Any) -> None:
     notices(
         test_another_workspaces_ids_look_like_ids_that_do_not_exist,
-        ("coordinator", "authpipe_oauth_coordinator.store", "where workspace_id = :workspace and id = :id", "where id = :id"),
+        (
+            "coordinator",
+            "authpipe_oauth_coordinator.store.connections",
+            "where workspace_id = :workspace and id = :id",
+            "where id = :id",
+        ),
     )

@@ -61,7 +61,9 @@ class EchoServing:
 
     def __init__(self, peer: Peer[Any]) -> None:
         self._peer = peer
-        self._coalescer: Coalescer[pb.RecordWanted, pb.FoundRecord] = Coalescer(self._send, outstanding=1_000, patience_seconds=0)
+        self._coalescer: Coalescer[pb.RecordWanted, pb.FoundRecord] = Coalescer(
+            self._send, outstanding=1_000, patience_seconds=0
+        )
 
     async def _send(self, items: Sequence[pb.RecordWanted]) -> Sequence[pb.FoundRecord]:
         request = pb.GetRecordsRequest(items=items)

@@ -30,6 +30,13 @@ class Far:
         self._gates[batch].set()
 
 
+async def until_batches(far: Far, count: int) -> None:
+    """Waits until so many batches have departed."""
+    async with asyncio.timeout(5):
+        while len(far.batches) < count:  # noqa: ASYNC110  # what is waited for is what is tested
+            await asyncio.sleep(0.001)
+
+
 async def turns(count: int = 5) -> None:
     """Lets the loop turn."""
     for _ in range(count):
@@ -78,8 +85,7 @@ async def test_patience_ends() -> None:
     tasks = [asyncio.create_task(coalescer.submit(item)) for item in (1, 2)]
     await turns()
     tasks.append(asyncio.create_task(coalescer.submit(3)))
-    while len(far.batches) < 2:
-        await asyncio.sleep(0.001)
+    await until_batches(far, 2)
     assert far.batches == [[1, 2], [3]]
     far.answer(0)
     far.answer(1)
@@ -111,8 +117,7 @@ async def test_one_who_comes_back_alone_waits_for_nobody_the_second_time() -> No
     far.answer(0)
     await asyncio.gather(*first)
     waits = asyncio.create_task(coalescer.submit(3))
-    while len(far.batches) < 2:
-        await asyncio.sleep(0.001)
+    await until_batches(far, 2)
     far.answer(1)
     assert await waits == -3
     at_once = asyncio.create_task(coalescer.submit(4))
@@ -130,8 +135,7 @@ async def test_no_batch_is_larger_and_no_more_are_in_flight_than_allowed() -> No
     assert far.batches == [[0, 1], [2, 3]]
     far.answer(0)
     far.answer(1)
-    while len(far.batches) < 3:
-        await asyncio.sleep(0.001)
+    await until_batches(far, 3)
     assert far.batches[2:] == [[4]]
     far.answer(2)
     assert await asyncio.gather(*tasks) == [0, -1, -2, -3, -4]

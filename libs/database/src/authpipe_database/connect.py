@@ -19,9 +19,7 @@ from authpipe_sensitive import DomainError, Status
 _RESTED_SECONDS = 0.5
 # Hot statements look up by key. PostgreSQL is told so: it plans them once, and not by statistics that it does not have yet
 # (an audit table filled a minute ago cost 190 µs of its CPU a request instead of 45).
-_HOT = (
-    "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
-)
+_HOT = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
 _HotConnection = psycopg.AsyncConnection[tuple[object, ...]]
 
 

@@ -99,14 +99,14 @@ class Coalescer(Generic[ItemT, AnswerT]):
         answers: Sequence[AnswerT | Exception]
         try:
             answers = await self._send([item for item, _ in batch])
-            if len(answers) != len(batch):
-                raise BatchBrokenError
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
             raise
         except Exception as error:  # it is handed to every item, not swallowed  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
             answers = [error] * len(batch)
+        if len(answers) != len(batch):
+            answers = [BatchBrokenError()] * len(batch)
         for (_, future), answer in zip(batch, answers, strict=True):
             if future.done():
                 continue

@@ -57,7 +57,7 @@ def main() -> None:
     patches: dict[str, list[tuple[str, str]]] = {}
     for module, old, new in settings["patches"]:
         patches.setdefault(module, []).append((old, new))
-    sys.meta_path.insert(0, _Finder(patches))  # type: ignore[arg-type]  # find_spec is all it needs
+    sys.meta_path.insert(0, _Finder(patches))
     runpy.run_module(settings["module"], run_name="__main__", alter_sys=True)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
@@ -36,9 +36,9 @@ class _Budget:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._item = RateLimitItemPerSecond(10)
 
-    def take(self, name: str) -> bool:
+    async def take(self, name: str) -> bool:
         """Takes one."""
-        return self._limiter.hit(self._item, name)
+        return await self._limiter.hit(self._item, name)
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -71,7 +71,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     server.add(
         authority_pb2.DESCRIPTOR.services_by_name["Authority"],
         authority_pb2_grpc.add_AuthorityServicer_to_server,
-        AuthorityServicer(sessions, Violations(store, verifier.verify), store, hash_key, config.key_kind, config.reuse_ms, os.urandom),
+        AuthorityServicer(
+            sessions, Violations(store, verifier.verify), store, hash_key, config.key_kind, config.reuse_ms, os.urandom
+        ),
     )
     await server.start()
     peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)

@@ -7,6 +7,7 @@ import datetime as dt
 import secrets
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
@@ -26,7 +27,7 @@ from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
-from authpipe_oauth_coordinator.store import Store
+from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -39,7 +40,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     database = Database(config.database)
     await database.open()
     outbox = Outbox()
-    store = Store(database, outbox)
+    own = (database, outbox)
+    config_table, connection_table = ConfigTable(*own), ConnectionTable(*own)
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
     worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50)
@@ -49,21 +51,45 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
     audit = AuditPeer(audit_peer)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    connections = Connections(store, worker, StorePeer(vault), audit, _now, _new_id, holder, config.lease_seconds)
-    flows = Flows(store, worker, audit, _now, _new_id, lambda: secrets.token_urlsafe(32))
-    configs = ProviderConfigs(store, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
+    connections = Connections(
+        config_table,
+        connection_table,
+        LeaseTable(*own),
+        worker,
+        StorePeer(vault),
+        audit,
+        _now,
+        _new_id,
+        holder,
+        config.lease_seconds,
+    )
+    flows = Flows(
+        config_table,
+        FlowTable(*own),
+        connection_table,
+        worker,
+        StorePeer(vault),
+        audit,
+        _now,
+        _new_id,
+        lambda: secrets.token_urlsafe(32),
+    )
+    configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
         coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"],
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server,
-        CoordinatorServicer(configs, flows, connections, store, verifier.verify, f"oauth/{config.region}"),
+        CoordinatorServicer(
+            configs, flows, connections, config_table, connection_table, verifier.verify, f"oauth/{config.region}"
+        ),
     )
     await server.start()
     beside = Background(stop)
     beside.add("audit relay", Relay(database, outbox, audit).run(stop))
-    beside.add("sweep", _sweep(connections, config.sweep_seconds, stop))
+    for what, sweep in (("connections", connections.sweep), ("flows", flows.sweep), ("configs", configs.sweep)):
+        beside.add(f"sweep of {what}", _sweep(sweep, config.sweep_seconds, stop))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
@@ -71,10 +97,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await database.close()
 
 
-async def _sweep(connections: Connections, seconds: float, stop: asyncio.Event) -> None:
+async def _sweep(sweep: Callable[[], Awaitable[None]], seconds: float, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
-            await connections.sweep()
+            await sweep()
         except DomainError as error:
             get_log().warning("sweep not finished", error=error)
         try:

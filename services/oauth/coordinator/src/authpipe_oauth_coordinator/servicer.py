@@ -12,7 +12,7 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
-from authpipe_oauth_coordinator.domain.ports import Store
+from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import MalformedError
@@ -43,7 +43,8 @@ class CoordinatorServicer:
         configs: The rules over provider configurations.
         flows: The rules over flows.
         connections: The rules over connections.
-        store: coordinator's own tables, for lists.
+        config_table: For lists.
+        connection_table: For lists.
         verify: Verifies grants.
         audience: What a grant must name to act here.
     """
@@ -53,14 +54,16 @@ class CoordinatorServicer:
         configs: ProviderConfigs,
         flows: Flows,
         connections: Connections,
-        store: Store,
+        config_table: ConfigStore,
+        connection_table: ConnectionStore,
         verify: Callable[[str], Grant],
         audience: str,
     ) -> None:
         self._configs = configs
         self._flows = flows
         self._connections = connections
-        self._store = store
+        self._config_table = config_table
+        self._connection_table = connection_table
         self._verify = verify
         self._audience = audience
 
@@ -101,7 +104,7 @@ class CoordinatorServicer:
         """Lists provider configurations."""
         acting = self._acting(request.grant, "", "read_provider_configs")
         size = _page(request.page_size)
-        found = await self._store.list_configs(acting.workspace, size + 1, request.page_token)
+        found = await self._config_table.list_configs(acting.workspace, size + 1, request.page_token)
         token = found[size - 1].id if len(found) > size else ""
         return pb.ListProviderConfigsResponse(provider_configs=map(_config, found[:size]), next_page_token=token)
 
@@ -208,7 +211,9 @@ class CoordinatorServicer:
         """Lists connections."""
         acting = self._acting(request.grant, "", "read_connections")
         size = _page(request.page_size)
-        found = await self._store.list_connections(acting.workspace, request.end_user_id, size + 1, request.page_token)
+        found = await self._connection_table.list_connections(
+            acting.workspace, request.end_user_id, size + 1, request.page_token
+        )
         token = found[size - 1].id if len(found) > size else ""
         return pb.ListConnectionsResponse(connections=map(_connection, found[:size]), next_page_token=token)
 

@@ -67,7 +67,7 @@ class Store(Protocol):
 class Budget(Protocol):
     """Counts within fixed windows."""
 
-    def take(self, name: str) -> bool:
+    async def take(self, name: str) -> bool:
         """Takes one; False: it is used up."""
 
 
@@ -134,7 +134,7 @@ class Sessions:
                 verdicts.append(error)
                 workspace = row.workspace if isinstance(row, ApiKeyRow) else ""
                 forged = isinstance(error, ForgedRowError)
-                if forged or self._refusals.take(workspace):
+                if forged or await self._refusals.take(workspace):
                     entries.append(_refused(each, row, error))
         if entries:
             await self._store.note(entries)

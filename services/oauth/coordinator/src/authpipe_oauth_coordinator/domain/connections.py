@@ -8,7 +8,16 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from authpipe_envelope import hosts_digest
-from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, Job, Records, Store, Worker
+from authpipe_oauth_coordinator.domain.ports import (
+    AuditLog,
+    Clock,
+    ConfigStore,
+    ConnectionStore,
+    Job,
+    LeaseStore,
+    Records,
+    Worker,
+)
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import (
     DisconnectedError,
@@ -36,7 +45,9 @@ class Connections:
     """The rules over connections.
 
     Args:
-        store: coordinator's own tables.
+        configs: The table of provider configurations.
+        connections: The table of connections.
+        leases: The table of leases.
         worker: The worker.
         vault: The store of user credentials.
         audit: The audit log.
@@ -48,7 +59,9 @@ class Connections:
 
     def __init__(  # required means argument
         self,
-        store: Store,
+        configs: ConfigStore,
+        connections: ConnectionStore,
+        leases: LeaseStore,
         worker: Worker,
         vault: Records,
         audit: AuditLog,
@@ -57,7 +70,9 @@ class Connections:
         holder: str,
         lease_seconds: float,
     ) -> None:
-        self._store = store
+        self._configs = configs
+        self._connections = connections
+        self._leases = leases
         self._worker = worker
         self._vault = vault
         self._audit = audit
@@ -86,7 +101,7 @@ class Connections:
         if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
             raise MalformedError(field=Label("end_user_id"))
         if kind is Kind.OAUTH2:
-            config = await self._store.get_config(acting.workspace, config_id)
+            config = await self._configs.get_config(acting.workspace, config_id)
             if config is None:
                 raise NotFoundError
             provider, hosts = config.provider, config.hosts
@@ -114,20 +129,20 @@ class Connections:
             refreshed_at=now,
             created_at=now,
         )
-        await self._store.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         return connection
 
     async def activate(self, acting: Acting, connection_id: str, outcome: TokenOutcome) -> Connection:
         """Makes an imported connection usable."""
         entry = _entry("CONNECTION_CREATED", acting, connection_id)
-        found = await self._store.activate(acting.workspace, connection_id, outcome, entry)
+        found = await self._connections.activate(acting.workspace, connection_id, outcome, entry)
         if found is None:
             raise NotFoundError
         return found
 
     async def get(self, acting: Acting, connection_id: str) -> Connection:
         """Gives a connection; a draft is not there yet."""
-        found = await self._store.get_connection(acting.workspace, connection_id)
+        found = await self._connections.get_connection(acting.workspace, connection_id)
         if found is None or found.state is State.DRAFT:
             raise NotFoundError
         return found
@@ -196,18 +211,18 @@ class Connections:
         began = connection.refreshed_at
         give_up = self._clock() + timedelta(seconds=30)
         # Step 1: preflight. Anything missing: the Provider is not called (case 24).
-        config = await self._store.get_config(workspace, connection.provider_config_id)
+        config = await self._configs.get_config(workspace, connection.provider_config_id)
         if config is None:
             raise NotFoundError
         await self._audit.require_reachable()
         # Step 2: the lease, with its event, in one transaction.
         entry = _entry("REFRESH_BEGUN", acting, connection_id, purpose="refresh")
         while True:
-            fence = await self._store.acquire_lease(workspace, connection_id, self._holder, self._lease_seconds, entry)
-            current = await self._store.get_connection(workspace, connection_id)
+            fence = await self._leases.acquire_lease(workspace, connection_id, self._holder, self._lease_seconds, entry)
+            current = await self._connections.get_connection(workspace, connection_id)
             if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
                 if fence is not None:
-                    await self._store.end_lease(workspace, connection_id, fence, None, "", None)
+                    await self._leases.end_lease(workspace, connection_id, fence, None, "", None)
                 return
             if fence is not None:
                 break
@@ -239,7 +254,7 @@ class Connections:
         reauth = failure if failure in _NEEDS_REAUTH else ""
         entry = _entry(name, acting, connection_id, purpose="refresh", reason=failure)
         stored = None if failure else outcome
-        await self._store.end_lease(workspace, connection_id, fence, stored, reauth, entry)
+        await self._leases.end_lease(workspace, connection_id, fence, stored, reauth, entry)
         if failure:
             raise RefreshFailedError(cause=Label(failure))
 
@@ -247,7 +262,7 @@ class Connections:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             try:
-                if not await self._store.extend_lease(workspace, connection_id, fence, self._lease_seconds):
+                if not await self._leases.extend_lease(workspace, connection_id, fence, self._lease_seconds):
                     return
             except DomainError as error:
                 get_log().warning("lease not extended", error=error)
@@ -256,7 +271,7 @@ class Connections:
         """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""
         connection = await self.get(acting, connection_id)
         entry = _entry("CONNECTION_DISCONNECTING", acting, connection_id)
-        await self._store.move(
+        await self._connections.move(
             acting.workspace,
             connection_id,
             (State.ACTIVE, State.NEEDS_REAUTH),
@@ -284,13 +299,13 @@ class Connections:
             await self._vault.delete(workspace, connection_id, acting.request_id)
             entry = _entry("CONNECTION_DISCONNECTED", acting, connection_id)
             sources = (State.DISCONNECTING, State.DRAFT)
-            await self._store.move(workspace, connection_id, sources, State.DISCONNECTED, "ERASED", entry)
+            await self._connections.move(workspace, connection_id, sources, State.DISCONNECTED, "ERASED", entry)
         except DomainError as error:
             get_log().warning("disconnect not finished, it is tried again", error=error)
 
     async def _revoke(self, connection: Connection, acting: Acting) -> bool:
         """Revokes at the Provider; True: go on and erase."""
-        config = await self._store.get_config(connection.workspace, connection.provider_config_id)
+        config = await self._configs.get_config(connection.workspace, connection.provider_config_id)
         if connection.kind is not Kind.OAUTH2 or config is None or connection.state is State.DRAFT:
             return True
         attempts = self._revoke_attempts.get(connection.id, 0)
@@ -307,7 +322,7 @@ class Connections:
             entry = _entry("TOKEN_REVOKED", acting, connection.id, purpose="revoke")
         else:
             entry = _entry("REVOCATION_FAILED", acting, connection.id, purpose="revoke", reason=outcome.failure)
-        await self._store.note(entry)
+        await self._connections.note(entry)
         if not outcome.revoked and outcome.retryable and attempts + 1 < _REVOKE_ATTEMPTS:
             self._revoke_attempts[connection.id] = attempts + 1
             return False
@@ -316,7 +331,7 @@ class Connections:
 
     async def sweep(self) -> None:
         """Finishes disconnects that were interrupted, and erases drafts that nobody activated."""
-        for connection in await self._store.unfinished(self._lease_seconds):
+        for connection in await self._connections.unfinished(self._lease_seconds):
             acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
             await self.finish(connection, acting)
 

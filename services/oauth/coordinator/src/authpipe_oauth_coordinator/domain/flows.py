@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, Job, Store, Worker
+from authpipe_oauth_coordinator.domain.ports import (
+    AuditLog,
+    Clock,
+    ConfigStore,
+    ConnectionStore,
+    FlowStore,
+    Job,
+    Records,
+    Worker,
+)
 from authpipe_oauth_coordinator.domain.urls import authorization_url, origin, require_listed
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
@@ -60,8 +69,11 @@ class Flows:
     """The rules over sessions and flows.
 
     Args:
-        store: coordinator's own tables.
+        configs: The table of provider configurations.
+        flows: The table of sessions and flows.
+        connections: The table of connections.
         worker: The worker.
+        vault: The store of user credentials, where a code verifier waits.
         audit: The audit log.
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
@@ -70,15 +82,21 @@ class Flows:
 
     def __init__(  # required means argument
         self,
-        store: Store,
+        configs: ConfigStore,
+        flows: FlowStore,
+        connections: ConnectionStore,
         worker: Worker,
+        vault: Records,
         audit: AuditLog,
         clock: Clock,
         new_id: Callable[[str], str],
         new_token: Callable[[], str],
     ) -> None:
-        self._store = store
+        self._configs = configs
+        self._flows = flows
+        self._connections = connections
         self._worker = worker
+        self._vault = vault
         self._audit = audit
         self._clock = clock
         self._new_id = new_id
@@ -96,11 +114,11 @@ class Flows:
         if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
             raise MalformedError(field=Label("end_user_id"))
         for config_id in config_ids:
-            if await self._store.get_config(acting.workspace, config_id) is None:
+            if await self._configs.get_config(acting.workspace, config_id) is None:
                 raise NotFoundError
         token = self._new_token()
         session = Session(acting.workspace, end_user_id, config_ids, self._clock() + _LIFE)
-        await self._store.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
+        await self._flows.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
         return token, session
 
     async def choices(self, token: str) -> list[ProviderConfig]:
@@ -110,7 +128,7 @@ class Flows:
             SessionError: It is unknown or over.
         """
         session = await self._session(token)
-        configs = await self._store.list_configs(session.workspace, 200, "")
+        configs = await self._configs.list_configs(session.workspace, 200, "")
         wanted = session.provider_config_ids
         return [config for config in configs if not wanted or config.id in wanted]
 
@@ -125,16 +143,14 @@ class Flows:
         session = await self._session(token)
         if len(binding) != _BINDING_SIZE:
             raise MalformedError(field=Label("browser_binding"))
-        config = await self._store.get_config(session.workspace, config_id)
+        config = await self._configs.get_config(session.workspace, config_id)
         if config is None or (session.provider_config_ids and config_id not in session.provider_config_ids):
             raise SessionError
         require_listed(redirect_uri, config.redirect_uris)
         acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
-        # Step 1: the worker makes the code verifier and stores it sealed; only the challenge comes back.
+        # Step 1: the flow, with the endpoints it began with. It is there before what it will need: should we die, the
+        # sweep finds it.
         connection_id = self._new_id("con")
-        job = Job(acting, connection_id, config, config.endpoints, purpose="store", authenticate=False)
-        challenge = await self._worker.prepare_flow(job)
-        # Step 2: the flow, with the endpoints it began with.
         state = self._new_token()
         flow = Flow(
             session.workspace,
@@ -146,7 +162,10 @@ class Flows:
             config.endpoints,
             self._clock() + _LIFE,
         )
-        await self._store.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
+        await self._flows.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
+        # Step 2: the worker makes the code verifier and stores it sealed; only the challenge comes back.
+        job = Job(acting, connection_id, config, config.endpoints, purpose="store", authenticate=False)
+        challenge = await self._worker.prepare_flow(job)
         parameters = {
             "response_type": "code",
             "client_id": config.client_id,
@@ -172,23 +191,26 @@ class Flows:
             ExchangeError: The Provider did not exchange the code.
         """
         # Step 1: use the state up, whatever comes: a state seen twice is worth nothing.
-        flow = await self._store.use_flow(_hash(callback.state))
+        flow = await self._flows.use_flow(
+            _hash(callback.state),
+            lambda flow: _entry("FLOW_STATE_USED", _end_user(flow, callback.request_id), flow.connection_id),
+        )
         if flow is None:
             raise FlowError
-        acting = Acting(flow.workspace, f"end_user:{_subject(flow.end_user_id)}", callback.request_id)
+        acting = _end_user(flow, callback.request_id)
         try:
             self._check(flow, callback)
         except DomainError as error:
             entry = _entry("FLOW_REFUSED", acting, flow.connection_id, reason=error.reason)
-            await self._store.note(entry)
+            await self._connections.note(entry)
             raise
-        config = await self._store.get_config(flow.workspace, flow.provider_config_id)
+        config = await self._configs.get_config(flow.workspace, flow.provider_config_id)
         if config is None:
             raise FlowError
         # Step 2: preflight, and a draft of the connection, before the code is spent: should we die, it is swept.
         await self._audit.require_reachable()
         connection = self._draft(flow, config)
-        await self._store.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         # Step 3: the worker exchanges the code at the endpoints that the flow began with.
         job = Job(
             acting,
@@ -202,16 +224,23 @@ class Flows:
         outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri)
         if outcome.failure:
             entry = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
-            await self._store.move(
+            await self._connections.move(
                 flow.workspace, connection.id, (State.DRAFT,), State.DISCONNECTING, outcome.failure, entry
             )
             raise ExchangeError(provider_reason=Label(outcome.failure))
         # Step 4: active, with its event.
         entry = _entry("CONNECTION_CREATED", acting, connection.id)
-        active = await self._store.activate(flow.workspace, connection.id, outcome, entry)
+        active = await self._connections.activate(flow.workspace, connection.id, outcome, entry)
         if active is None:
             raise FlowError
         return active
+
+    async def sweep(self) -> None:
+        """Erases what flows left that led to no connection: the code verifier and its key."""
+        for flow in await self._flows.abandoned_flows():
+            acting = Acting(flow.workspace, "service:oauth/coordinator", self._new_id("req"))
+            await self._vault.delete(flow.workspace, flow.connection_id, acting.request_id)
+            await self._flows.end_flow(flow, _entry("FLOW_ENDED", acting, flow.connection_id))
 
     def _check(self, flow: Flow, callback: Callback) -> None:
         if self._clock() >= flow.expires_at:
@@ -248,7 +277,7 @@ class Flows:
         )
 
     async def _session(self, token: str) -> Session:
-        session = await self._store.get_session(_hash(token))
+        session = await self._flows.get_session(_hash(token))
         if session is None or self._clock() >= session.expires_at:
             raise SessionError
         return session
@@ -265,6 +294,10 @@ def _hash(token: str) -> bytes:
 
 def _hash_bytes(value: bytes) -> bytes:
     return hashlib.sha256(value).digest()
+
+
+def _end_user(flow: Flow, request_id: str) -> Acting:
+    return Acting(flow.workspace, f"end_user:{_subject(flow.end_user_id)}", request_id)
 
 
 def _subject(end_user_id: str) -> str:

@@ -90,8 +90,8 @@ class AuditLog(Protocol):
         """
 
 
-class Store(Protocol):
-    """coordinator's own tables. Every change is one transaction with its event."""
+class ConfigStore(Protocol):
+    """Provider configurations. Every change is one transaction with its event."""
 
     async def add_draft_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
         """Stores a draft."""
@@ -111,6 +111,16 @@ class Store(Protocol):
     async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
         """Deletes a provider configuration without connections; False: it has some."""
 
+    async def forsaken_configs(self) -> list[ProviderConfig]:
+        """Gives drafts that nobody activated, and deleted ones whose client secret was not erased yet."""
+
+    async def note_secret_erased(self, workspace: str, config_id: str, entry: AuditEntry) -> None:
+        """Remembers that nothing is left of its client secret."""
+
+
+class FlowStore(Protocol):
+    """Connect sessions and flows. Every change is one transaction with its event."""
+
     async def add_session(self, session_hash: bytes, session: Session, entry: AuditEntry) -> None:
         """Stores a connect session."""
 
@@ -120,11 +130,18 @@ class Store(Protocol):
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         """Stores a flow."""
 
-    async def use_flow(self, state_hash: bytes) -> Flow | None:
-        """Uses a state up, atomically, and gives its flow; None: unknown or used."""
+    async def use_flow(self, state_hash: bytes, entry: Callable[[Flow], AuditEntry]) -> Flow | None:
+        """Uses a state up, atomically and with its event, and gives its flow; None: unknown or used."""
 
-    async def note(self, entry: AuditEntry) -> None:
-        """Makes an event durable on its own: a refusal."""
+    async def abandoned_flows(self) -> list[Flow]:
+        """Gives flows that ended a while ago without a callback."""
+
+    async def end_flow(self, flow: Flow, entry: AuditEntry) -> None:
+        """Uses up the state of a flow that nobody came back to."""
+
+
+class ConnectionStore(Protocol):
+    """Connections. Every change is one transaction with its event."""
 
     async def add_connection(self, connection: Connection, entry: AuditEntry) -> None:
         """Stores a connection."""
@@ -151,6 +168,16 @@ class Store(Protocol):
     ) -> bool:
         """Moves a connection to another state; False: it is in none of the source states."""
 
+    async def unfinished(self, older_than_seconds: float) -> list[Connection]:
+        """Gives disconnecting connections and abandoned drafts."""
+
+    async def note(self, entry: AuditEntry) -> None:
+        """Makes an event durable on its own: a refusal."""
+
+
+class LeaseStore(Protocol):
+    """Leases. Every change is one transaction with its event."""
+
     async def acquire_lease(
         self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
     ) -> int | None:
@@ -169,6 +196,3 @@ class Store(Protocol):
         entry: AuditEntry | None,
     ) -> None:
         """Gives the lease back, with what came of it."""
-
-    async def unfinished(self, older_than_seconds: float) -> list[Connection]:
-        """Gives disconnecting connections and abandoned drafts."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from authpipe_envelope import hosts_digest
-from authpipe_oauth_coordinator.domain.ports import Clock, Records, Store, Worker
+from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Records, Worker
 from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
 from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, ProviderConfig
 from authpipe_oauth_coordinator.errors import (
@@ -54,7 +54,7 @@ class ProviderConfigs:
 
     def __init__(  # required means argument
         self,
-        store: Store,
+        store: ConfigStore,
         worker: Worker,
         secrets: Records,
         catalog: Mapping[str, CatalogEntry],
@@ -154,7 +154,19 @@ class ProviderConfigs:
         entry = _entry("PROVIDER_CONFIG_DELETED", acting, config_id)
         if not await self._store.delete_config(acting.workspace, config_id, entry):
             raise InUseError
+        await self._erase_secret(acting, config_id)
+
+    async def sweep(self) -> None:
+        """Erases the client secrets of drafts that nobody activated, and of deletions that were interrupted."""
+        for config in await self._store.forsaken_configs():
+            acting = Acting(config.workspace, "service:oauth/coordinator", self._new_id("req"))
+            await self._erase_secret(acting, config.id)
+
+    async def _erase_secret(self, acting: Acting, config_id: str) -> None:
         await self._secrets.delete(acting.workspace, config_id, acting.request_id)
+        await self._store.note_secret_erased(
+            acting.workspace, config_id, _entry("CLIENT_SECRET_ERASED", acting, config_id)
+        )
 
 
 def _found(config: ProviderConfig | None) -> ProviderConfig:

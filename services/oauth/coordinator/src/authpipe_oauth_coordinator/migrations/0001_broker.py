@@ -19,18 +19,21 @@ def upgrade() -> None:
         f"""
 create table provider_configs (
     workspace_id text not null, id text not null,
-    state text not null check (state in ('draft', 'active', 'deleted')),
+    state text not null check (state in ('draft', 'active', 'deleted', 'erased')),
     provider text not null, display_name text not null, client_id text not null, scopes text[] not null,
     redirect_uris text[] not null, hosts_digest bytea not null, created_at timestamptz not null, {_ENDPOINTS}
     primary key (workspace_id, id));
+create index provider_configs_forsaken on provider_configs (created_at) where state in ('draft', 'deleted');
 create table connect_sessions (
     workspace_id text not null, session_hash bytea not null unique, end_user_id text not null,
     provider_config_ids text[] not null, expires_at timestamptz not null, primary key (workspace_id, session_hash));
 create table flows (
     workspace_id text not null, state_hash bytea not null unique, connection_id text not null,
     provider_config_id text not null, end_user_id text not null, binding_hash bytea not null,
-    redirect_uri text not null, expires_at timestamptz not null, used_at timestamptz, {_ENDPOINTS}
+    redirect_uri text not null, expires_at timestamptz not null, used_at timestamptz,
+    swept boolean not null default false, {_ENDPOINTS}
     primary key (workspace_id, state_hash));
+create index flows_unswept on flows (expires_at) where not swept;
 create table connections (
     workspace_id text not null, id text not null,
     state text not null check (state in ('draft', 'active', 'needs_reauth', 'disconnecting', 'disconnected')),

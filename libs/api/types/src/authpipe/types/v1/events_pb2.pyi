@@ -61,6 +61,12 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     EVENT_NAME_CONNECTION_DISCONNECTED: _EventName.ValueType  # 32
     EVENT_NAME_INTEGRITY_VIOLATION: _EventName.ValueType  # 33
     EVENT_NAME_RELEASE_BUDGET_EXCEEDED: _EventName.ValueType  # 34
+    EVENT_NAME_FLOW_STATE_USED: _EventName.ValueType  # 35
+    """The state of a flow was used up by a callback, whatever comes of it."""
+    EVENT_NAME_FLOW_ENDED: _EventName.ValueType  # 36
+    """What a flow left that led to no connection was erased."""
+    EVENT_NAME_CLIENT_SECRET_ERASED: _EventName.ValueType  # 37
+    """The client secret of a provider configuration that was deleted or never activated was erased."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -101,6 +107,12 @@ EVENT_NAME_REVOCATION_FAILED: EventName.ValueType  # 31
 EVENT_NAME_CONNECTION_DISCONNECTED: EventName.ValueType  # 32
 EVENT_NAME_INTEGRITY_VIOLATION: EventName.ValueType  # 33
 EVENT_NAME_RELEASE_BUDGET_EXCEEDED: EventName.ValueType  # 34
+EVENT_NAME_FLOW_STATE_USED: EventName.ValueType  # 35
+"""The state of a flow was used up by a callback, whatever comes of it."""
+EVENT_NAME_FLOW_ENDED: EventName.ValueType  # 36
+"""What a flow left that led to no connection was erased."""
+EVENT_NAME_CLIENT_SECRET_ERASED: EventName.ValueType  # 37
+"""The client secret of a provider configuration that was deleted or never activated was erased."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

@@ -1,0 +1,8 @@
+"""SQL for coordinator's own tables, a room for each kind; no rule."""
+
+from authpipe_oauth_coordinator.store.configs import ConfigTable
+from authpipe_oauth_coordinator.store.connections import ConnectionTable
+from authpipe_oauth_coordinator.store.flows import FlowTable
+from authpipe_oauth_coordinator.store.leases import LeaseTable
+
+__all__ = ["ConfigTable", "ConnectionTable", "FlowTable", "LeaseTable"]

@@ -1,0 +1,137 @@
+"""SQL for provider configurations; each change in one transaction with its event."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from authpipe_database import Database, Outbox
+from authpipe_oauth_coordinator.domain.words import ProviderConfig
+from authpipe_oauth_coordinator.store.rows import CONFIG, config_values, endpoint_values, read_config
+from authpipe_sensitive import AuditEntry
+
+
+class ConfigTable:
+    """Provider configurations in PostgreSQL.
+
+    Args:
+        database: coordinator's own database.
+        outbox: Where events go, in the same transaction.
+    """
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+
+    async def add_draft_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
+        """Stores a draft."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(
+                    f"insert into provider_configs ({CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
+                    " :client_id, :scopes, :redirect_uris, :hosts, :created_at, :issuer, :authorization, :token,"
+                    " :revocation, :method, :iss_required, 'draft')"
+                ),
+                {**config_values(config), **endpoint_values(config.endpoints)},
+            )
+            await self._outbox.append(connection, entry)
+
+    async def activate_config(self, workspace: str, config_id: str, entry: AuditEntry) -> ProviderConfig | None:
+        """Makes a draft usable; None: there is none."""
+        async with self._database.transaction() as connection:
+            row = (
+                await connection.execute(
+                    sa.text(
+                        "update provider_configs set state = 'active' where workspace_id = :workspace and id = :id"
+                        f" and state in ('draft', 'active') returning {CONFIG}"
+                    ),
+                    {"workspace": workspace, "id": config_id},
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            await self._outbox.append(connection, entry)
+        return read_config(row)
+
+    async def get_config(self, workspace: str, config_id: str) -> ProviderConfig | None:
+        """Gives a usable provider configuration."""
+        async with self._database.transaction() as connection:
+            row = (
+                await connection.execute(
+                    sa.text(
+                        f"select {CONFIG} from provider_configs"  # fixed columns
+                        " where workspace_id = :workspace and id = :id and state = 'active'"
+                    ),
+                    {"workspace": workspace, "id": config_id},
+                )
+            ).one_or_none()
+        return read_config(row) if row else None
+
+    async def list_configs(self, workspace: str, limit: int, after: str) -> list[ProviderConfig]:
+        """Gives usable provider configurations, by id."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(
+                    f"select {CONFIG} from provider_configs where workspace_id = :workspace and state = 'active'"  # fixed columns
+                    " and id > :after order by id limit :limit"
+                ),
+                {"workspace": workspace, "after": after, "limit": limit},
+            )
+            return [read_config(row) for row in rows]
+
+    async def update_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
+        """Stores name, scopes and redirect URIs."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(
+                    "update provider_configs set display_name = :name, scopes = :scopes, redirect_uris = :redirect_uris"
+                    " where workspace_id = :workspace and id = :id and state = 'active'"
+                ),
+                {
+                    "name": config.display_name,
+                    "scopes": list(config.scopes),
+                    "redirect_uris": list(config.redirect_uris),
+                    "workspace": config.workspace,
+                    "id": config.id,
+                },
+            )
+            await self._outbox.append(connection, entry)
+
+    async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
+        """Deletes a provider configuration without connections; False: it has some."""
+        async with self._database.transaction() as connection:
+            result = await connection.execute(
+                sa.text(
+                    "update provider_configs set state = 'deleted' where workspace_id = :workspace and id = :id"
+                    " and not exists (select from connections c where c.workspace_id = :workspace"
+                    " and c.provider_config_id = :id and c.state <> 'disconnected')"
+                ),
+                {"workspace": workspace, "id": config_id},
+            )
+            if result.rowcount != 1:
+                return False
+            await self._outbox.append(connection, entry)
+        return True
+
+    async def forsaken_configs(self) -> list[ProviderConfig]:
+        """Gives drafts of a quarter of an hour ago, and deleted ones whose client secret was not erased yet."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(
+                    f"select {CONFIG} from provider_configs where state = 'deleted'"
+                    " or (state = 'draft' and created_at < now() - interval '15 minutes') order by created_at limit 50"
+                )
+            )
+            return [read_config(row) for row in rows]
+
+    async def note_secret_erased(self, workspace: str, config_id: str, entry: AuditEntry) -> None:
+        """Remembers that nothing is left of a deleted provider configuration's client secret, or of a draft's."""
+        async with self._database.transaction() as connection:
+            result = await connection.execute(
+                sa.text(
+                    "update provider_configs set state = 'erased' where workspace_id = :workspace and id = :id"
+                    " and state in ('draft', 'deleted')"
+                ),
+                {"workspace": workspace, "id": config_id},
+            )
+            if result.rowcount:
+                await self._outbox.append(connection, entry)

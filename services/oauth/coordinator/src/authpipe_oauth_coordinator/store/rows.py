@@ -1,0 +1,94 @@
+"""Rows as the domain's words, and back; columns by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Kind, ProviderConfig, State
+
+ENDPOINTS = (
+    "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
+)
+CONFIG = (
+    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, " + ENDPOINTS
+)
+CONNECTION = (
+    "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
+    " expires_at, refreshable, hosts_digest, refreshed_at, created_at"
+)
+
+
+def config_values(config: ProviderConfig) -> dict[str, Any]:
+    """Gives a provider configuration's values, by the names of the statements."""
+    return {
+        "workspace": config.workspace,
+        "id": config.id,
+        "provider": config.provider,
+        "name": config.display_name,
+        "client_id": config.client_id,
+        "scopes": list(config.scopes),
+        "redirect_uris": list(config.redirect_uris),
+        "hosts": config.hosts,
+        "created_at": config.created_at,
+    }
+
+
+def endpoint_values(endpoints: Endpoints) -> dict[str, Any]:
+    """Gives endpoints' values, by the names of the statements."""
+    return {
+        "issuer": endpoints.issuer,
+        "authorization": endpoints.authorization_endpoint,
+        "token": endpoints.token_endpoint,
+        "revocation": endpoints.revocation_endpoint,
+        "method": endpoints.auth_method,
+        "iss_required": endpoints.iss_required,
+    }
+
+
+def read_endpoints(row: Any) -> Endpoints:
+    """Reads endpoints from a row."""
+    return Endpoints(
+        row.issuer,
+        row.authorization_endpoint,
+        row.token_endpoint,
+        row.revocation_endpoint,
+        row.token_endpoint_auth_method,
+        row.iss_required,
+    )
+
+
+def read_config(row: Any) -> ProviderConfig:
+    """Reads a provider configuration from a row."""
+    return ProviderConfig(
+        row.workspace_id,
+        row.id,
+        row.provider,
+        row.display_name,
+        row.client_id,
+        tuple(row.scopes),
+        tuple(row.redirect_uris),
+        read_endpoints(row),
+        bytes(row.hosts_digest),
+        row.created_at,
+    )
+
+
+def read_connection(row: Any) -> Connection:
+    """Reads a connection from a row."""
+    return Connection(
+        row.workspace_id,
+        row.id,
+        State(row.state),
+        row.state_reason,
+        row.state_at,
+        Kind(row.kind),
+        row.provider,
+        row.provider_config_id,
+        row.end_user_id,
+        tuple(row.scopes),
+        row.expires_at,
+        row.refreshable,
+        bytes(row.hosts_digest),
+        row.refreshed_at,
+        row.created_at,
+    )
