@@ -201,7 +201,7 @@ MUTANTS: dict[str, tuple[Callable[..., None], list[tuple[str, str, str, str]], d
             (
                 KEYSERVICE,
                 "authpipe_keyservice.domain.releasing",
-                "if not hmac.compare_digest(header.commitment, key.material.expose()[44:76]):",
+                "if not key.commits_to(header.commitment):",
                 "if False:",
             )
         ],

@@ -47,6 +47,12 @@ RULES = (
         "salt = os.urandom(32)",
     ),
     Rule(
+        "expose() only at a door: a rule hands secrets on and asks them, and never looks inside.",
+        ("$X.expose($$$)",),
+        DOMAINS,
+        "text = token.expose()",
+    ),
+    Rule(
         "No unnamed task.",
         ("asyncio.create_task($$$A)", "$L.create_task($$$A)"),
         SOURCES,

@@ -60,7 +60,7 @@ def test_secrets_compare_by_value_and_only_with_secrets() -> None:
 def test_a_masked_prefix_shows_four_characters_of_a_long_value_and_nothing_of_a_short_one(
     value: bytes, shown: str
 ) -> None:
-    assert mask(value) == shown
+    assert mask(Secret(value)) == shown
 
 
 @pytest.mark.promise("P07")

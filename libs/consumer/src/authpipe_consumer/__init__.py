@@ -1,8 +1,9 @@
 """What edge and worker share: they are the consumers, the only ones in whose memory a record and its key meet.
 
 A consumer asks the store; the store relays what keyservice sealed to the consumer's key. Nobody else depends on this.
+`words` and `payloads` are for rules; `client` is a door.
 """
 
-from authpipe_consumer.client import Opened, RecordClient, SealedRecord, Sealing, Want, WriteKey
+from authpipe_consumer.client import RecordClient
 
-__all__ = ["Opened", "RecordClient", "SealedRecord", "Sealing", "Want", "WriteKey"]
+__all__ = ["RecordClient"]

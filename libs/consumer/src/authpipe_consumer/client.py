@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol, cast
 
 from authpipe.types.v1 import records_pb2 as pb
+from authpipe_consumer.words import Opened, Sealing, SealedWrite, Want, WriteKey
 from authpipe_envelope import (
     HEADER_SIZE,
     Context,
@@ -22,8 +22,6 @@ from authpipe_grants import ConsumerKey, GrantError, Kind, ReleasedKey, SealedBu
 from authpipe_rpc import Peer, PeerRefused
 from authpipe_sensitive import DomainError, Secret, Status
 
-SealedRecord = pb.SealedRecord
-
 
 class StoreStub(Protocol):
     """The generated stub of vault or clientsecrets."""
@@ -34,67 +32,6 @@ class StoreStub(Protocol):
     def PutRecords(self) -> Callable[..., Awaitable[pb.PutRecordsResponse]]: ...
     @property
     def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...
-
-
-class Want(NamedTuple):
-    """A record to open.
-
-    Args:
-        workspace: The tenant.
-        connection: The connection or provider configuration.
-        record_class: The class; None: the one record that may be served.
-        grant: The grant.
-        request_id: The request.
-    """
-
-    workspace: str
-    connection: str
-    record_class: RecordClass | None
-    grant: str
-    request_id: str
-
-
-class Opened(NamedTuple):
-    """An opened record.
-
-    Args:
-        plaintext: The secret.
-        record_class: Its class.
-        version: Its version.
-        provider: The Provider that it is bound to.
-        hosts: The digest of the hosts that it is bound to.
-        expires_at: When the credential ends; None: it does not say.
-    """
-
-    plaintext: Secret
-    record_class: RecordClass
-    version: int
-    provider: str
-    hosts: bytes
-    expires_at: dt.datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class WriteKey:
-    """The key of the next version of a record. It seals once."""
-
-    workspace: str
-    connection: str
-    record_class: RecordClass
-    version: int
-    key: RecordKey
-    grant: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sealing:
-    """What a new record is bound to and what may be known of it."""
-
-    provider: str
-    hosts: bytes
-    masked: str = "…"
-    expires_at: dt.datetime | None = None
-    fence: int = 0
 
 
 class RecordClient:
@@ -223,7 +160,7 @@ class RecordClient:
             prepared[record_class] = WriteKey(workspace, connection, record_class, released.version, key, grant)
         return prepared
 
-    def seal(self, write: WriteKey, sealing: Sealing, plaintext: bytes | bytearray) -> pb.SealedRecord:
+    def seal(self, write: WriteKey, sealing: Sealing, plaintext: Secret) -> SealedWrite:
         """Seals a plaintext as the next version of a record. The write key is used up."""
         context = Context(
             deployment=self._deployment,
@@ -239,7 +176,7 @@ class RecordClient:
         sealed = pb.SealedRecord(
             ref=_ref(write.workspace, write.connection, write.record_class),
             version=write.version,
-            record=seal_record(write.key, context, plaintext),
+            record=seal_record(write.key, context, plaintext.expose()),
             provider=sealing.provider,
             hosts_digest=sealing.hosts,
             masked=sealing.masked,
@@ -247,11 +184,11 @@ class RecordClient:
         )
         if sealing.expires_at is not None:
             sealed.expire_time.FromDatetime(sealing.expires_at)
-        return sealed
+        return SealedWrite(sealed)
 
     async def put(
         self,
-        records: Sequence[pb.SealedRecord],
+        records: Sequence[SealedWrite],
         consumed: Sequence[tuple[str, str, RecordClass]],
         grant: str,
         request_id: str,
@@ -263,7 +200,7 @@ class RecordClient:
         """
         request = pb.PutRecordsRequest(
             grants=[grant],
-            items=records,
+            items=[cast("pb.SealedRecord", record.message) for record in records],
             consumed=[_ref(workspace, connection, each) for workspace, connection, each in consumed],
             request_id=request_id,
         )

@@ -7,6 +7,7 @@ stores only read a header's shape.
 from authpipe_envelope.classes import SERVABLE, TRANSIENT, RecordClass
 from authpipe_envelope.context import Context, ContextError, hosts_digest
 from authpipe_envelope.keys import RecordKey, derive_record_key, new_salt
+from authpipe_envelope.wrapping import UnwrapError, unwrap_key, wrap_key
 from authpipe_envelope.record import HEADER_SIZE, Header, IntegrityError, open_record, seal_record
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "IntegrityError",
     "RecordClass",
     "RecordKey",
+    "UnwrapError",
     "derive_record_key",
     "hosts_digest",
     "new_salt",
     "open_record",
     "seal_record",
+    "unwrap_key",
+    "wrap_key",
 ]

@@ -10,6 +10,7 @@ commitment makes the record key-committing, which AES-GCM alone is not.
 
 from __future__ import annotations
 
+import hmac
 import os
 from typing import NamedTuple
 
@@ -37,6 +38,10 @@ class RecordKey(NamedTuple):
     material: Secret
     key_version: int
     salt: bytes
+
+    def commits_to(self, commitment: bytes) -> bool:
+        """Says, in constant time, whether a header's commitment is this key's."""
+        return hmac.compare_digest(commitment, self.material.expose()[44:76])
 
 
 def new_salt() -> bytes:

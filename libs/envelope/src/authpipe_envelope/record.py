@@ -18,7 +18,6 @@ Every fault has one and the same error: an attacker who changes bytes learns not
 
 from __future__ import annotations
 
-import hmac
 import struct
 from typing import NamedTuple, Self
 
@@ -115,8 +114,7 @@ def _open(key: RecordKey, context: Context, record: bytes) -> Secret:
         raise IntegrityError
     parsed = Header.parse(header)
     # The commitment comes first: a wrong key must not reach GCM, which some other key could satisfy.
-    committed = hmac.compare_digest(parsed.commitment, material[44:76])
-    if not committed or parsed.salt != key.salt or parsed.key_version != key.key_version:
+    if not key.commits_to(parsed.commitment) or parsed.salt != key.salt or parsed.key_version != key.key_version:
         raise IntegrityError
     padded = bytearray(size)
     try:

@@ -8,6 +8,7 @@ The buffer is a `bytearray` that is overwritten by `destroy()`. Python copies fr
 from __future__ import annotations
 
 import hmac
+import re
 from typing import NoReturn, Self
 
 
@@ -34,6 +35,18 @@ class Secret:
     def expose(self) -> bytearray:
         """Hands out the value itself, not a copy. Only at a door, never in a rule."""
         return self._buffer
+
+    def matches(self, shape: re.Pattern[bytes]) -> bool:
+        """Says whether the whole value has a shape: its alphabet and length. Takes variable time; not for comparing."""
+        return shape.fullmatch(self._buffer) is not None
+
+    def hmac_sha256(self, message: bytes | Secret) -> bytes:
+        """Gives HMAC-SHA256 (RFC 2104) of a message with this secret as the key, 32 bytes."""
+        return hmac.digest(self._buffer, message.expose() if isinstance(message, Secret) else message, "sha256")
+
+    def copy(self) -> Self:
+        """Gives a copy with a life of its own."""
+        return type(self)(self._buffer)
 
     def destroy(self) -> None:
         """Overwrites the value with zeros and empties it. May be called twice."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
@@ -23,7 +24,7 @@ from authpipe_gateway_authority.servicer import AuthorityServicer
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
-from authpipe_sensitive import Label
+from authpipe_sensitive import Label, Secret
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
 _KEY_SIZE = 32
@@ -41,14 +42,22 @@ class _Budget:
         return await self._limiter.hit(self._item, name)
 
 
+def _read_keys(file: Path) -> tuple[Secret, Secret]:
+    """Reads the key of the rows' MAC and the key of the API keys' hash."""
+    buffer = bytearray(2 * _KEY_SIZE + 1)
+    with file.open("rb", buffering=0) as opened:
+        size = opened.readinto(buffer)
+    if size != 2 * _KEY_SIZE:
+        raise SystemExit("The MAC key file has to have 64 random bytes.")
+    with Secret.adopt(buffer):
+        return Secret(buffer[:_KEY_SIZE]), Secret(buffer[_KEY_SIZE:size])
+
+
 async def serve(config: Config, stop: asyncio.Event) -> None:
     """Serves authority until told to stop."""
     name = Label("gateway/authority")
     configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
-    keys = config.mac_key_file.read_bytes()
-    if len(keys) != 2 * _KEY_SIZE:
-        raise SystemExit("The MAC key file has to have 64 random bytes.")
-    mac_key, hash_key = keys[:_KEY_SIZE], keys[_KEY_SIZE:]
+    mac_key, hash_key = _read_keys(config.mac_key_file)
     database = Database(config.database)
     await database.open()
     outbox = Outbox()
@@ -57,7 +66,6 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     sessions = Sessions(
         store=store,
         mac_key=mac_key,
-        hash_key=hash_key,
         issuer=lambda: leaf.issuer,
         region=config.region,
         refusals=_Budget(),

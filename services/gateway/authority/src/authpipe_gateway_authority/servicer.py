@@ -7,14 +7,15 @@ from collections.abc import Callable
 
 from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
-from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow, hash_api_key, new_api_key
+from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow
 from authpipe_gateway_authority.domain.sessions import ActAsked, Sessions, Verdict
 from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.errors import MalformedError
+from authpipe_gateway_authority.key_format import hash_api_key, is_well_formed, new_api_key
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import thumbprint
 from authpipe_rpc import current_caller
-from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_sensitive import AuditEntry, DomainError, Secret
 
 _LONGEST_NAME = 100
 # A grant is handed out again for half a minute of its minute (GrantCache); so much of it is left at the least.
@@ -39,7 +40,7 @@ class AuthorityServicer:
         sessions: Sessions,
         violations: Violations,
         store: Store,
-        hash_key: bytes,
+        hash_key: Secret,
         key_kind: str,
         reuse_ms: int,
         randomness: Callable[[int], bytes],
@@ -56,7 +57,7 @@ class AuthorityServicer:
         """Judges a batch of acts."""
         asked = [
             ActAsked(
-                item.api_key,
+                self._hash(Secret(item.api_key)),
                 int(item.act),
                 item.target,
                 tuple(int(each) for each in item.record_classes),
@@ -89,7 +90,7 @@ class AuthorityServicer:
         api_key_id = f"key_{secrets.token_hex(8)}"
         name = _name(request.display_name)
         with new_api_key(self._key_kind, self._randomness) as api_key:
-            key_hash = hash_api_key(self._hash_key, bytes(api_key.expose()))
+            key_hash = hash_api_key(self._hash_key, api_key)
 
             def make(epoch: int) -> ApiKeyRow:
                 return ApiKeyRow(request.workspace_id, api_key_id, name, key_hash, scopes, "active", epoch)
@@ -104,6 +105,10 @@ class AuthorityServicer:
         await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)
         self._sessions.forget()
         return pb.RevokeApiKeyResponse()
+
+    def _hash(self, api_key: Secret) -> bytes | None:
+        with api_key:
+            return hash_api_key(self._hash_key, api_key) if is_well_formed(api_key) else None
 
     def _wire(self, verdict: Verdict | DomainError) -> pb.Verdict:
         if isinstance(verdict, DomainError):

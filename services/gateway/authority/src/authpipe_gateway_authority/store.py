@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from authpipe_database import Database, Outbox
 from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, WorkspaceRow
 from authpipe_gateway_authority.errors import ForgedRowError, WorkspaceNotFoundError
-from authpipe_sensitive import AuditEntry
+from authpipe_sensitive import AuditEntry, Secret
 
 _KEY = "k.workspace_id, k.api_key_id, k.display_name, k.key_hash, k.scopes, k.state, k.epoch, k.mac"
 _FIND = f"""
@@ -28,7 +28,7 @@ class Store:
         mac_key: The key of the rows' MAC.
     """
 
-    def __init__(self, database: Database, outbox: Outbox, mac_key: bytes) -> None:
+    def __init__(self, database: Database, outbox: Outbox, mac_key: Secret) -> None:
         self._database = database
         self._outbox = outbox
         self._mac_key = mac_key

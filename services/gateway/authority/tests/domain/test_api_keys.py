@@ -6,11 +6,13 @@ import dataclasses
 import os
 
 import pytest
-from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, hash_api_key, is_well_formed, new_api_key
+from authpipe_gateway_authority.domain.api_keys import ApiKeyRow
+from authpipe_gateway_authority.key_format import hash_api_key, is_well_formed, new_api_key
+from authpipe_sensitive import Secret
 from hypothesis import given
 from hypothesis import strategies as st
 
-ROW = ApiKeyRow("ws_a", "key_1", "name", bytes(32), ("connections:read",), "active", 1).sealed(b"k" * 32)
+ROW = ApiKeyRow("ws_a", "key_1", "name", bytes(32), ("connections:read",), "active", 1).sealed(Secret(b"k" * 32))
 
 
 def test_an_api_key_has_its_shape_and_checksum() -> None:
@@ -18,7 +20,7 @@ def test_an_api_key_has_its_shape_and_checksum() -> None:
         text = bytes(key.expose())
     assert text.startswith(b"ap_test_")
     assert len(text) == 57
-    assert is_well_formed(text)
+    assert is_well_formed(Secret(text))
 
 
 @given(position=st.integers(0, 56), byte=st.integers(0, 255))
@@ -27,11 +29,11 @@ def test_a_changed_character_is_noticed_without_a_database(position: int, byte: 
         text = bytearray(key.expose())
     if text[position] != byte:
         text[position] = byte
-        assert not is_well_formed(bytes(text))
+        assert not is_well_formed(Secret(text))
 
 
 def test_what_is_stored_is_a_keyed_hash() -> None:
-    assert hash_api_key(b"a" * 32, b"key") != hash_api_key(b"b" * 32, b"key")
+    assert hash_api_key(Secret(b"a" * 32), Secret(b"key")) != hash_api_key(Secret(b"b" * 32), Secret(b"key"))
 
 
 @pytest.mark.case(14)
@@ -48,6 +50,6 @@ def test_what_is_stored_is_a_keyed_hash() -> None:
     ],
 )
 def test_a_row_that_somebody_else_wrote_is_not_genuine(change: dict[str, object]) -> None:
-    assert ROW.is_genuine(b"k" * 32)
-    assert not dataclasses.replace(ROW, **change).is_genuine(b"k" * 32)  # type: ignore[arg-type]
-    assert not ROW.is_genuine(b"another key of thirty-two bytes!")
+    assert ROW.is_genuine(Secret(b"k" * 32))
+    assert not dataclasses.replace(ROW, **change).is_genuine(Secret(b"k" * 32))  # type: ignore[arg-type]
+    assert not ROW.is_genuine(Secret(b"another key of thirty-two bytes!"))

@@ -16,7 +16,7 @@ from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_consumer import Opened, RecordClient, Want
+from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_gateway_edge.domain.ports import Act
 from authpipe_gateway_edge.domain.words import (
     Caller,
@@ -69,14 +69,14 @@ class AuthorityPeer:
             PeerUnavailable: authority is away.
         """
         # The hash, not the API key, is what stays in memory.
-        key_hash = hashlib.sha256(caller.api_key).digest()
+        key_hash = hashlib.sha256(caller.api_key.expose()).digest()
         key = (key_hash, act, target, tuple(classes))
         kept, now = self._cache.get(key), time.monotonic()
         # Two clocks: the grants live half a minute, but the API key has to be known good as of a moment ago.
         if kept is not None and now < kept[0] and now < self._good_until.get((key_hash, act), 0):
             return kept[1]
         request = authority_pb2.ActRequest(
-            api_key=caller.api_key,
+            api_key=bytes(caller.api_key.expose()),
             act=int(act),  # type: ignore[arg-type]  # the stub's enum is a NewType of int
             target=target,
             record_classes=classes,  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ class ServedRecordsPeer:
         client: The consumer of user credentials.
     """
 
-    def __init__(self, client: RecordClient) -> None:
+    def __init__(self, client: Consumer) -> None:
         self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open)
 
     async def open(self, want: Want) -> Opened:

@@ -21,7 +21,7 @@ from authpipe_gateway_edge.rest.problems import new_request_id
 from authpipe_gateway_edge.rest.tokens import bearer
 from authpipe_rpc import IncidentError, PeerRefused
 from authpipe_rpc.errors import abort
-from authpipe_sensitive import DomainError, Label, Status, get_log
+from authpipe_sensitive import DomainError, Label, Secret, Status, get_log
 
 Context = grpc.aio.ServicerContext[Any, Any]
 ShownT = TypeVar("ShownT")
@@ -56,7 +56,7 @@ class GatewayServicer:
             revocation_endpoint=request.revocation_endpoint,
             auth_method=request.token_endpoint_auth_method,
             client_id=request.client_id,
-            client_secret=request.client_secret.encode(),
+            client_secret=Secret(request.client_secret.encode()),
             scopes=tuple(request.scopes),
             redirect_uris=tuple(request.redirect_uris) or (f"{self._public_url}/oauth/callback",),
             display_name=request.display_name,
@@ -124,12 +124,12 @@ class GatewayServicer:
             provider=request.provider,
             provider_config_id=request.provider_config_id,
             allowed_hosts=tuple(request.allowed_hosts),
-            api_key=request.api_key.encode(),
-            username=request.username.encode(),
-            password=request.password.encode(),
-            webhook_secret=request.webhook_secret.encode(),
-            access_token=request.access_token.encode(),
-            refresh_token=request.refresh_token.encode(),
+            api_key=Secret(request.api_key.encode()),
+            username=Secret(request.username.encode()),
+            password=Secret(request.password.encode()),
+            webhook_secret=Secret(request.webhook_secret.encode()),
+            access_token=Secret(request.access_token.encode()),
+            refresh_token=Secret(request.refresh_token.encode()),
             scopes=tuple(request.scopes),
             expires_at=request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None,
         )

@@ -13,14 +13,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from authpipe_envelope import UnwrapError, unwrap_key
 from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_sensitive import Secret
 
 KEY_SIZE = 32
-_NONCE = 12
+NONCE_SIZE = 12
 
 
 class Wrapper(Protocol):
@@ -53,24 +51,16 @@ def _fields(*values: str) -> bytes:
     return b"".join(struct.pack(">I", len(value)) + value for value in encoded)
 
 
-def wrap_ck(dek: Secret, key: bytes, aad: bytes, randomness: Callable[[int], bytes]) -> bytes:
-    """Wraps a CK under a DEK: nonce (12) ‖ ciphertext ‖ tag."""
-    nonce = randomness(_NONCE)
-    return nonce + AESGCM(bytes(dek.expose())).encrypt(nonce, key, aad)
-
-
 def unwrap_ck(dek: Secret, wrapped: bytes, aad: bytes) -> Secret:
     """Unwraps a CK.
 
     Raises:
         KeyTamperedError: The row was changed or belongs elsewhere.
     """
-    buffer = bytearray(KEY_SIZE)
     try:
-        AESGCM(bytes(dek.expose())).decrypt_into(wrapped[:_NONCE], wrapped[_NONCE:], aad, buffer)
-    except (InvalidTag, ValueError):
+        return unwrap_key(dek, wrapped, aad)
+    except UnwrapError:
         raise KeyTamperedError from None
-    return Secret.adopt(buffer)
 
 
 class KeyCache:

@@ -6,24 +6,23 @@ No audit, no key: the events of the whole batch are durable before the first key
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
+from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key, wrap_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.keys import (
     KEY_SIZE,
+    NONCE_SIZE,
     KeyCache,
     Wrapper,
     ck_aad,
     dek_aad,
     kek_label,
     unwrap_ck,
-    wrap_ck,
 )
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
 from authpipe_keyservice.errors import BudgetError, KeyTamperedError
@@ -243,7 +242,7 @@ class Releasing:
         if header.key_version != row.version:
             raise IntegrityError
         key = derive_record_key(connection_key, row.version, header.salt, int(wanted.record_class))
-        if not hmac.compare_digest(header.commitment, key.material.expose()[44:76]):
+        if not key.commits_to(header.commitment):
             raise IntegrityError
         return ReleasedKey(wanted.version, row.version, header.salt, key.material)
 
@@ -271,9 +270,9 @@ class Releasing:
             )
             dek_row = await self._store.put_dek(workspace, DekRow(1, self._kek_version, wrapped))
         dek = await self._dek(workspace, dek_row.version)
-        wrapped = wrap_ck(
-            dek, self._randomness(KEY_SIZE), ck_aad(self._key_domain, workspace, connection, 1), self._randomness
-        )
+        aad = ck_aad(self._key_domain, workspace, connection, 1)
+        with Secret(self._randomness(KEY_SIZE)) as key:
+            wrapped = wrap_key(dek, key, aad, self._randomness(NONCE_SIZE))
         new = KeyRow(_NEW_FACTS, 1, dek_row.version, wrapped)
         await self._store.put_key(workspace, connection, new)
         # Two processes may have made one at once: what is stored is what counts.

@@ -14,6 +14,7 @@ from authpipe.oauth.v1 import worker_pb2, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
 from authpipe_grants import ConsumerKey, TrustAnchor
+from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.config import Config
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
@@ -34,10 +35,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     where = (config.deployment, config.region)
     egress = Egress(config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback)
+    bodies = Bodies()
     jobs = Jobs(
         RecordClient(vault, key, anchor, *where, "user-credentials", _now),
         RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),
         egress,
+        bodies,
         _now,
         os.urandom,
     )
@@ -46,7 +49,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],
         worker_pb2_grpc.add_WorkerServicer_to_server,
-        WorkerServicer(jobs, lambda issuer: discover(issuer, egress.get), key),
+        WorkerServicer(jobs, lambda issuer: discover(issuer, egress.get, bodies.read), key),
     )
     await server.start()
     await health.serve()

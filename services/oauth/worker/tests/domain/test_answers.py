@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_revocation, judge_tokens
+from authpipe_oauth_worker.bodies import Bodies
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Said, Tokens, judge_revocation, judge_tokens
 from authpipe_sensitive import Secret
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +21,12 @@ def answer(body: object, status: int = 200) -> Answer:
     return Answer(status, Secret(data), 0)
 
 
+def judged(judge: Callable[[Answer, Said], Any], given_answer: Answer) -> Any:
+    return judge(given_answer, Bodies().read(given_answer))
+
+
 def test_a_good_answer() -> None:
-    tokens = judge_tokens(answer(GOOD))
+    tokens = judged(judge_tokens, answer(GOOD))
     assert isinstance(tokens, Tokens)
     assert tokens.access_token == Secret(b"at")
     assert tokens.refresh_token == Secret(b"rt")
@@ -29,7 +36,7 @@ def test_a_good_answer() -> None:
 
 @pytest.mark.parametrize("refresh_token", [None, ""])
 def test_no_refresh_token_means_the_old_one_stays(refresh_token: object) -> None:
-    tokens = judge_tokens(answer({**GOOD, "refresh_token": refresh_token}))
+    tokens = judged(judge_tokens, answer({**GOOD, "refresh_token": refresh_token}))
     assert isinstance(tokens, Tokens)
     assert tokens.refresh_token is None
 
@@ -65,26 +72,28 @@ BAD = [
 
 @pytest.mark.parametrize(("status", "body", "reason", "retryable"), BAD)
 def test_a_bad_answer_is_a_word_of_the_list(status: int, body: object, reason: str, retryable: bool) -> None:
-    assert judge_tokens(answer(body, status)) == Failure(reason, retryable)
+    assert judged(judge_tokens, answer(body, status)) == Failure(reason, retryable)
 
 
 @given(body=st.binary(max_size=200), status=st.integers(100, 599))
 def test_no_answer_at_all_makes_the_judge_stumble_or_repeat_it(body: bytes, status: int) -> None:
-    judged = judge_tokens(Answer(status, Secret(body), 0))
-    if isinstance(judged, Failure):
-        assert judged.reason.isupper()
+    found = judged(judge_tokens, Answer(status, Secret(body), 0))
+    if isinstance(found, Failure):
+        assert found.reason.isupper()
 
 
 def test_an_answer_survives_being_sealed() -> None:
     before = Answer(429, Secret(b"body"), 30)
-    after = Answer.decode(Secret(before.encode()))
+    after = Bodies().unpack(Bodies().pack(before))
     assert (after.status, after.retry_after_seconds) == (429, 30)
     assert after.body == Secret(b"body")
 
 
 @pytest.mark.promise("P11")
 def test_revocation_answers() -> None:
-    assert judge_revocation(answer(b"", 200)) is None
-    assert judge_revocation(answer({"error": "invalid_grant"}, 400)) is None
-    assert judge_revocation(answer(b"", 503)) == Failure("PROVIDER_UNAVAILABLE", retryable=True)
-    assert judge_revocation(answer({"error": "invalid_client"}, 401)) == Failure("INVALID_CLIENT", retryable=False)
+    assert judged(judge_revocation, answer(b"", 200)) is None
+    assert judged(judge_revocation, answer({"error": "invalid_grant"}, 400)) is None
+    assert judged(judge_revocation, answer(b"", 503)) == Failure("PROVIDER_UNAVAILABLE", retryable=True)
+    assert judged(judge_revocation, answer({"error": "invalid_client"}, 401)) == Failure(
+        "INVALID_CLIENT", retryable=False
+    )

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from authpipe_consumer import Opened, Sealing, Want
+from authpipe_consumer.words import Opened, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain import jobs as jobs_module
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs
@@ -60,9 +61,9 @@ class Store:
         self._step("prepare")
         return {each: each for each in RecordClass}
 
-    def seal(self, key: RecordClass, _: Sealing, plaintext: bytes | bytearray) -> tuple[RecordClass, bytes]:
+    def seal(self, key: RecordClass, _: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
         self.story.append(f"seal {key.name}")
-        return key, bytes(plaintext)
+        return key, bytes(plaintext.expose())
 
     async def put(self, records: Sequence[tuple[RecordClass, bytes]], consumed: Sequence[Any], *_: Any) -> None:
         self._step("put " + "+".join(each.name for each, _ in records))
@@ -98,7 +99,7 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     reply = answer if isinstance(answer, DomainError) else Answer(status, Secret(json.dumps(answer).encode()), 0)
     provider = Provider(story, reply)
     clock = lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # noqa: E731
-    return Jobs(vault, secrets, provider, clock, lambda size: bytes(size)), vault, provider, story  # type: ignore[arg-type]
+    return Jobs(vault, secrets, provider, Bodies(), clock, lambda size: bytes(size)), vault, provider, story  # type: ignore[arg-type]
 
 
 @pytest.mark.promise("P36")

@@ -1,17 +1,7 @@
-"""API keys: `ap_<kind>_<43 characters><6 of checksum>`, stored only as a keyed hash.
-
-    random    32 bytes as base62, 43 characters        checksum  CRC-32 of all before it, base62, 6 characters
-
-The checksum lets a scanner, and us, tell a key from a typing error without asking a database. It is no protection.
-"""
+"""API keys and workspaces as stored: rows that give access, each under a MAC; of a key only its keyed hash."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from authpipe_gateway_authority.domain.row_mac import is_genuine, row_mac
@@ -27,8 +17,6 @@ SCOPES = (
     "connect_sessions:write",
     "audit:read",
 )
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_SHAPE = re.compile(rb"ap_[a-z]{1,8}_[0-9A-Za-z]{49}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +56,7 @@ class ApiKeyRow:
             str(self.epoch),
         )
 
-    def sealed(self, key: bytes) -> ApiKeyRow:
+    def sealed(self, key: Secret) -> ApiKeyRow:
         """Gives the row with its MAC."""
         mac = row_mac(key, "api_keys", self.fields())
         return ApiKeyRow(
@@ -82,7 +70,7 @@ class ApiKeyRow:
             mac,
         )
 
-    def is_genuine(self, key: bytes) -> bool:
+    def is_genuine(self, key: Secret) -> bool:
         """Says whether the row is as we wrote it."""
         return is_genuine(key, "api_keys", self.fields(), self.mac)
 
@@ -107,37 +95,11 @@ class WorkspaceRow:
         """Gives the fields under the MAC."""
         return (self.workspace, self.display_name, str(self.epoch))
 
-    def sealed(self, key: bytes) -> WorkspaceRow:
+    def sealed(self, key: Secret) -> WorkspaceRow:
         """Gives the row with its MAC."""
         mac = row_mac(key, "workspaces", self.fields())
         return WorkspaceRow(self.workspace, self.display_name, self.epoch, mac)
 
-    def is_genuine(self, key: bytes) -> bool:
+    def is_genuine(self, key: Secret) -> bool:
         """Says whether the row is as we wrote it."""
         return is_genuine(key, "workspaces", self.fields(), self.mac)
-
-
-def new_api_key(kind: str, randomness: Callable[[int], bytes]) -> Secret:
-    """Makes an API key."""
-    head = f"ap_{kind}_{_base62(int.from_bytes(randomness(32), 'big'), 43)}"
-    return Secret((head + _base62(zlib.crc32(head.encode()), 6)).encode())
-
-
-def is_well_formed(api_key: bytes) -> bool:
-    """Says whether an API key has the shape and its checksum fits."""
-    if _SHAPE.fullmatch(api_key) is None:
-        return False
-    return _base62(zlib.crc32(api_key[:-6]), 6).encode() == api_key[-6:]
-
-
-def hash_api_key(key: bytes, api_key: bytes) -> bytes:
-    """Gives the keyed hash under which an API key is stored, 32 bytes."""
-    return hmac.digest(key, api_key, hashlib.sha256)
-
-
-def _base62(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        digits.append(_ALPHABET[digit])
-    return "".join(reversed(digits))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from authpipe_gateway_authority.domain.acts import ACTS, ActRule
-from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, WorkspaceRow, hash_api_key, is_well_formed
+from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, WorkspaceRow
 from authpipe_gateway_authority.errors import ApiKeyError, ForgedRowError, MalformedError, ScopeError
 from authpipe_grants import GrantCache, Issuer
-from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_sensitive import AuditEntry, DomainError, Secret
 
 _EDGE = "gateway/edge"
 _ID = re.compile(r"[a-z]{2,4}_[0-9A-Za-z]{10,40}")
@@ -23,14 +23,14 @@ class ActAsked:
     """One act under one API key.
 
     Args:
-        api_key: As the customer sent it.
+        key_hash: The keyed hash of its API key; None: it is none of the form of ours.
         act: The number of the act.
         target: The connection or provider configuration; empty for lists.
         classes: The classes that an import writes.
         request_id: The request.
     """
 
-    api_key: bytes
+    key_hash: bytes | None
     act: int
     target: str
     classes: tuple[int, ...]
@@ -77,7 +77,6 @@ class Sessions:
     Args:
         store: authority's own tables.
         mac_key: The key of the rows' MAC.
-        hash_key: The key of the API keys' hash.
         issuer: Signs grants.
         region: The region that grants name.
         refusals: Events about refusals; beyond it they are counted, not written.
@@ -89,8 +88,7 @@ class Sessions:
         self,
         *,
         store: Store,
-        mac_key: bytes,
-        hash_key: bytes,
+        mac_key: Secret,
         issuer: Callable[[], Issuer],
         region: str,
         refusals: Budget,
@@ -99,7 +97,6 @@ class Sessions:
     ) -> None:
         self._store = store
         self._mac_key = mac_key
-        self._hash_key = hash_key
         self._issuer = issuer
         self._region = region
         self._refusals = refusals
@@ -121,11 +118,11 @@ class Sessions:
             thumbprint: Of the consumer's HPKE key, to which grants are bound.
             asked: The acts.
         """
-        rows = await self._look_up({each.api_key for each in asked})
+        rows = await self._look_up({each.key_hash for each in asked})
         verdicts: list[Verdict | DomainError] = []
         entries = []
         for each in asked:
-            row = rows[each.api_key]
+            row = rows[each.key_hash]
             try:
                 if isinstance(row, DomainError):
                     raise row
@@ -140,25 +137,20 @@ class Sessions:
             await self._store.note(entries)
         return verdicts
 
-    async def _look_up(self, api_keys: set[bytes]) -> dict[bytes, ApiKeyRow | DomainError]:
+    async def _look_up(self, hashes: set[bytes | None]) -> dict[bytes | None, ApiKeyRow | DomainError]:
         now = self._clock()
-        found: dict[bytes, ApiKeyRow | DomainError] = {}
-        unknown: dict[bytes, bytes] = {}
-        for api_key in api_keys:
-            if not is_well_formed(api_key):
-                found[api_key] = ApiKeyError()
-                continue
-            key_hash = hash_api_key(self._hash_key, api_key)
+        found: dict[bytes | None, ApiKeyRow | DomainError] = {None: ApiKeyError()}
+        unknown: list[bytes] = []
+        for key_hash in filter(None, hashes):
             kept = self._rows.get(key_hash)
             if kept is not None and now < kept[0]:
-                found[api_key] = kept[1]
+                found[key_hash] = kept[1]
             else:
-                unknown[key_hash] = api_key
+                unknown.append(key_hash)
         if unknown:
-            stored = await self._store.find(list(unknown))
-            for key_hash, api_key in unknown.items():
-                found[api_key] = self._check(stored.get(key_hash))
-                row = found[api_key]
+            stored = await self._store.find(unknown)
+            for key_hash in unknown:
+                row = found[key_hash] = self._check(stored.get(key_hash))
                 if isinstance(row, ApiKeyRow):
                     self._rows[key_hash] = (now + self._keep, row)
                     while len(self._rows) > 10_000:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 
-from authpipe_consumer import RecordClient, Sealing
+from authpipe_consumer.payloads import access_payload, basic_payload
+from authpipe_consumer.words import Consumer, Sealing
 from authpipe_envelope import RecordClass
 from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator
 from authpipe_gateway_edge.domain.words import Caller, Connection, NewConnection, NewProviderConfig, ProviderConfig
 from authpipe_gateway_edge.errors import MalformedRequestError
-from authpipe_sensitive import Label, mask
+from authpipe_sensitive import Label, Secret, mask
 
 # RFC 6749, appendix A: VSCHAR. No CR, LF or NUL reaches a header.
 _VALUE = re.compile(rb"[\x20-\x7e]{1,16384}")
@@ -28,9 +27,7 @@ class Importing:
         secrets: The consumer of client secrets.
     """
 
-    def __init__(
-        self, authority: Authority, coordinator: Coordinator, vault: RecordClient, secrets: RecordClient
-    ) -> None:
+    def __init__(self, authority: Authority, coordinator: Coordinator, vault: Consumer, secrets: Consumer) -> None:
         self._authority = authority
         self._coordinator = coordinator
         self._vault = vault
@@ -56,10 +53,10 @@ class Importing:
         records = []
         for record_class, (plaintext, shown) in plaintexts.items():
             expires = new.expires_at if record_class is RecordClass.ACCESS else None
-            masked = mask(shown) if record_class is not RecordClass.REFRESH else "…"
+            masked = mask(shown) if shown is not None else "…"
             sealing = Sealing(provider, hosts, masked, expires)
-            records.append(self._vault.seal(keys[record_class], sealing, plaintext))
-            plaintext[:] = bytes(len(plaintext))
+            with plaintext:
+                records.append(self._vault.seal(keys[record_class], sealing, plaintext))
         await self._vault.put(records, [], verdict.record_grant, caller.request_id)
         # Step 3: now it is a connection.
         return await self._coordinator.activate_connection(verdict, connection, new, caller.request_id)
@@ -87,41 +84,31 @@ class Importing:
         return await self._coordinator.activate_config(verdict, config.id, caller.request_id)
 
 
-def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[bytearray, bytes]]:
+def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[Secret, Secret | None]]:
     """Gives, per record class, the plaintext to seal and the value whose prefix may be shown."""
     match new.kind:
         case "api_key":
-            return {RecordClass.API_KEY: (bytearray(_value(new.api_key, "api_key")), new.api_key)}
+            api_key = _value(new.api_key, "api_key")
+            return {RecordClass.API_KEY: (api_key.copy(), api_key)}
         case "webhook_secret":
             secret = _value(new.webhook_secret, "webhook_secret")
-            return {RecordClass.WEBHOOK_SECRET: (bytearray(secret), secret)}
+            return {RecordClass.WEBHOOK_SECRET: (secret.copy(), secret)}
         case "basic":
-            pair = {
-                "username": _value(new.username, "username").decode(),
-                "password": _value(new.password, "password").decode(),
-            }
-            return {RecordClass.BASIC: (_json(pair), b"")}
+            pair = basic_payload(_value(new.username, "username"), _value(new.password, "password"))
+            return {RecordClass.BASIC: (pair, None)}
         case "oauth2":
-            shown = {
-                "access_token": _value(new.access_token, "access_token").decode(),
-                "token_type": "Bearer",
-                "expire_time": new.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if new.expires_at else None,
-                "scopes": list(new.scopes),
+            access_token = _value(new.access_token, "access_token")
+            plaintexts: dict[RecordClass, tuple[Secret, Secret | None]] = {
+                RecordClass.ACCESS: (access_payload(access_token, new.scopes, new.expires_at), access_token)
             }
-            plaintexts = {RecordClass.ACCESS: (_json(shown), new.access_token)}
             if new.refresh_token:
-                refresh_token = _value(new.refresh_token, "refresh_token")
-                plaintexts[RecordClass.REFRESH] = (bytearray(refresh_token), b"")
+                plaintexts[RecordClass.REFRESH] = (_value(new.refresh_token, "refresh_token").copy(), None)
             return plaintexts
         case _:
             raise MalformedRequestError(field=Label("kind"))
 
 
-def _value(value: bytes, name: str) -> bytes:
-    if _VALUE.fullmatch(value) is None:
+def _value(value: Secret, name: str) -> Secret:
+    if not value.matches(_VALUE):
         raise MalformedRequestError(field=Label(name))
     return value
-
-
-def _json(value: Mapping[str, object]) -> bytearray:
-    return bytearray(json.dumps(value, separators=(",", ":")).encode())

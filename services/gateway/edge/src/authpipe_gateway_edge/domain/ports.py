@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Any, Protocol
 
-from authpipe_consumer import Opened, Want
+from authpipe_consumer.words import Opened, Want
 from authpipe_gateway_edge.domain.words import (
     Caller,
     Choice,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from authpipe_consumer import Opened, Want
+from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import IntegrityError, RecordClass
 from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator, ServedRecords
 from authpipe_gateway_edge.domain.words import Caller, Verdict, require_id

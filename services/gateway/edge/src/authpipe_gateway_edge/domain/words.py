@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError
-from authpipe_sensitive import Label
+from authpipe_sensitive import Label, Secret
 
 _ID = re.compile(r"[a-z]{2,4}_[0-9A-Za-z]{10,40}")
 
@@ -43,7 +43,7 @@ class Caller(NamedTuple):
         request_id: The request.
     """
 
-    api_key: bytes
+    api_key: Secret
     request_id: str
 
 
@@ -93,7 +93,7 @@ class NewProviderConfig:
     revocation_endpoint: str
     auth_method: str
     client_id: str
-    client_secret: bytes
+    client_secret: Secret
     scopes: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     display_name: str
@@ -126,12 +126,12 @@ class NewConnection:
     provider: str
     provider_config_id: str
     allowed_hosts: tuple[str, ...]
-    api_key: bytes = b""
-    username: bytes = b""
-    password: bytes = b""
-    webhook_secret: bytes = b""
-    access_token: bytes = b""
-    refresh_token: bytes = b""
+    api_key: Secret
+    username: Secret
+    password: Secret
+    webhook_secret: Secret
+    access_token: Secret
+    refresh_token: Secret
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
 

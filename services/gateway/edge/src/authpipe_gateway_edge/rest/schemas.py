@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from authpipe_gateway_edge.domain import words
+from authpipe_sensitive import Secret
 
 
 class _Strict(BaseModel):
@@ -41,7 +42,7 @@ class ProviderConfigIn(_Strict):
             revocation_endpoint=self.revocation_endpoint,
             auth_method=self.token_endpoint_auth_method,
             client_id=self.client_id,
-            client_secret=self.client_secret.get_secret_value().encode(),
+            client_secret=_shut(self.client_secret),
             scopes=tuple(self.scopes),
             redirect_uris=tuple(self.redirect_uris) or (callback,),
             display_name=self.display_name,
@@ -141,12 +142,12 @@ class ConnectionIn(_Strict):
             provider=self.provider,
             provider_config_id=self.provider_config_id,
             allowed_hosts=tuple(self.allowed_hosts),
-            api_key=self.api_key.get_secret_value().encode(),
-            username=self.username.get_secret_value().encode(),
-            password=self.password.get_secret_value().encode(),
-            webhook_secret=self.webhook_secret.get_secret_value().encode(),
-            access_token=self.access_token.get_secret_value().encode(),
-            refresh_token=self.refresh_token.get_secret_value().encode(),
+            api_key=_shut(self.api_key),
+            username=_shut(self.username),
+            password=_shut(self.password),
+            webhook_secret=_shut(self.webhook_secret),
+            access_token=_shut(self.access_token),
+            refresh_token=_shut(self.refresh_token),
             scopes=tuple(self.scopes),
             expires_at=self.expire_time,
         )
@@ -243,3 +244,7 @@ class ProblemOut(BaseModel):
     detail: str
     reason: str
     request_id: str
+
+
+def _shut(value: SecretStr) -> Secret:
+    return Secret(value.get_secret_value().encode())

@@ -15,7 +15,7 @@ from authpipe_gateway_edge.domain.words import Caller
 from authpipe_gateway_edge.errors import ApiKeyMissingError, MalformedRequestError
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
 from authpipe_rpc import IncidentError
-from authpipe_sensitive import DomainError, Label, get_log
+from authpipe_sensitive import DomainError, Label, Secret, get_log
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 PATH = re.compile(r"/v1/connections/([^/]{1,80})/token")
@@ -27,7 +27,7 @@ _SECURE = [
 ]
 
 
-def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def bearer(headers: Iterable[tuple[bytes, bytes]]) -> Secret:
     """Gives the API key of a request (RFC 6750, section 2.1).
 
     Raises:
@@ -37,7 +37,7 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if name == b"authorization":
             scheme, _, key = value.partition(b" ")
             if scheme.lower() == b"bearer" and 0 < len(key) <= 200:
-                return key.strip()
+                return Secret(key.strip())
     raise ApiKeyMissingError
 
 

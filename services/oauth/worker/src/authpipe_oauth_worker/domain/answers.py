@@ -6,11 +6,9 @@ secret (case 21).
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
 from authpipe_sensitive import Secret
 
 # RFC 6749, section 5.2, and what Providers send in its place.
@@ -29,7 +27,7 @@ _ERRORS = {
     "server_error": "PROVIDER_UNAVAILABLE",
 }
 # RFC 6749, appendix A.12: access-token = 1*VSCHAR. No CR, LF or NUL reaches a header of our customers.
-_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
+_TOKEN = re.compile(rb"[\x20-\x7e]{1,16384}")
 _LONGEST_LIFE = 10 * 365 * 86_400
 _OK = 200
 
@@ -48,16 +46,9 @@ class Answer:
     body: Secret
     retry_after_seconds: int
 
-    def encode(self) -> bytearray:
-        """Gives the answer as it is sealed: status (2, big-endian) ‖ Retry-After (4, big-endian) ‖ body."""
-        head = self.status.to_bytes(2, "big") + self.retry_after_seconds.to_bytes(4, "big")
-        return bytearray(head) + self.body.expose()
 
-    @classmethod
-    def decode(cls, sealed: Secret) -> Answer:
-        """Reads an answer that was sealed."""
-        data = sealed.expose()
-        return cls(int.from_bytes(data[:2], "big"), Secret(data[6:]), int.from_bytes(data[2:6], "big"))
+# What an answer says, as the door read it: a JSON object whose values with secret material are Secrets; None: it is none.
+Said = Mapping[str, object] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +81,20 @@ class Failure:
     retryable: bool
 
 
-def judge_tokens(answer: Answer) -> Tokens | Failure:
+def judge_tokens(answer: Answer, said: Said) -> Tokens | Failure:
     """Judges a token answer."""
-    data = _parse(answer)
+    data = _object(answer, said)
     if isinstance(data, Failure):
         return data
     if answer.status != _OK or "error" in data:
         return _failure(answer, data)
     access_token, refresh_token = data.get("access_token"), data.get("refresh_token")
-    if not isinstance(access_token, str) or _TOKEN.fullmatch(access_token) is None:
+    if not isinstance(access_token, Secret) or not access_token.matches(_TOKEN):
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
-    if refresh_token not in (None, "") and (
-        not isinstance(refresh_token, str) or _TOKEN.fullmatch(refresh_token) is None
-    ):
+    kept = refresh_token if isinstance(refresh_token, Secret) and refresh_token else None
+    if kept is None and refresh_token is not None and not isinstance(refresh_token, Secret):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    if kept is not None and not kept.matches(_TOKEN):
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
     # RFC 6749, section 7.1: a token of a type that we do not understand must not be used.
     token_type = data.get("token_type")
@@ -113,47 +105,36 @@ def judge_tokens(answer: Answer) -> Tokens | Failure:
         return life
     scope = data.get("scope", "")
     scopes = tuple(re.split(r"[ ,]+", scope.strip())) if isinstance(scope, str) and scope.strip() else ()
-    return Tokens(
-        Secret(access_token.encode()), Secret(refresh_token.encode()) if refresh_token else None, life, scopes[:100]
-    )
+    return Tokens(access_token, kept, life, scopes[:100])
 
 
-def judge_revocation(answer: Answer) -> Failure | None:
+def judge_revocation(answer: Answer, said: Said) -> Failure | None:
     """Judges the answer to a revocation (RFC 7009, section 2.2); None: revoked, or there was nothing to revoke."""
     if answer.status in {200, 204}:
         return None
-    data = _parse(answer)
+    data = _object(answer, said)
     failure = data if isinstance(data, Failure) else _failure(answer, data)
     # RFC 7009, section 2.2: an invalid token does not cause an error; some Providers send one all the same.
     return None if failure.reason == "INVALID_GRANT" else failure
 
 
-def judge_metadata(answer: Answer) -> dict[str, Any] | Failure:
+def judge_metadata(answer: Answer, said: Said) -> Mapping[str, object] | Failure:
     """Judges an issuer's metadata (RFC 8414, section 3.2)."""
     if answer.status != _OK:
         return Failure(f"STATUS_{answer.status}", retryable=answer.status >= 500)
-    return _parse(answer)
+    return _object(answer, said)
 
 
-def _parse(answer: Answer) -> dict[str, Any] | Failure:
-    try:
-        data = json.loads(bytes(answer.body.expose()).decode(), object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        if answer.status >= 500 or answer.status == 429:
-            return Failure("PROVIDER_UNAVAILABLE", retryable=True)
-        reason = "PROVIDER_REDIRECTS" if 300 <= answer.status < 400 else "PROVIDER_ANSWER_MALFORMED"
-        return Failure(reason, retryable=False)
-    return data if isinstance(data, dict) else Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+def _object(answer: Answer, said: Said) -> Mapping[str, object] | Failure:
+    if said is not None:
+        return said
+    if answer.status >= 500 or answer.status == 429:
+        return Failure("PROVIDER_UNAVAILABLE", retryable=True)
+    reason = "PROVIDER_REDIRECTS" if 300 <= answer.status < 400 else "PROVIDER_ANSWER_MALFORMED"
+    return Failure(reason, retryable=False)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("A name stands twice.")
-    return data
-
-
-def _failure(answer: Answer, data: dict[str, Any]) -> Failure:
+def _failure(answer: Answer, data: Mapping[str, object]) -> Failure:
     code = data.get("error")
     reason = _ERRORS.get(code) if isinstance(code, str) else None
     if answer.status >= 500 or answer.status == 429 or reason == "PROVIDER_UNAVAILABLE":

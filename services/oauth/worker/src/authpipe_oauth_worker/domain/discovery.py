@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from authpipe_oauth_worker.domain.answers import Answer, Failure, judge_metadata
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Said, judge_metadata
 from authpipe_oauth_worker.errors import DiscoveryError
 from authpipe_sensitive import Label
 
@@ -26,8 +25,13 @@ class Metadata:
     iss_required: bool
 
 
-async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]]) -> Metadata:
+async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]], read: Callable[[Answer], Said]) -> Metadata:
     """Fetches metadata, at OpenID Connect's address first, which most Providers have.
+
+    Args:
+        issuer: The issuer's URL.
+        get: Fetches a document.
+        read: Reads it.
 
     Raises:
         DiscoveryError: It cannot be fetched or used.
@@ -42,14 +46,14 @@ async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]]) -> Meta
     reason = "NOT_FETCHED"
     for address in addresses:
         answer = await get(urlunsplit((parts.scheme, parts.netloc, address, "", "")))
-        found = judge_metadata(answer)
+        found = judge_metadata(answer, read(answer))
         if not isinstance(found, Failure):
             return _use(issuer, found)
         reason = found.reason
     raise DiscoveryError(cause=Label(reason))
 
 
-def _use(issuer: str, data: dict[str, Any]) -> Metadata:
+def _use(issuer: str, data: Mapping[str, object]) -> Metadata:
     # RFC 8414, section 3.3: another issuer in the document is an attack or a mistake.
     if data.get("issuer") != issuer:
         raise DiscoveryError(cause=Label("ISSUER_DIFFERS"))
@@ -67,7 +71,7 @@ def _use(issuer: str, data: dict[str, Any]) -> Metadata:
     return Metadata(issuer, authorization, token, revocation, method, iss_required)
 
 
-def _text(data: dict[str, Any], name: str) -> str:
+def _text(data: Mapping[str, object], name: str) -> str:
     value = data.get(name)
     if not isinstance(value, str):
         raise DiscoveryError(cause=Label("ENDPOINT_MISSING"))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from authpipe_consumer import Opened, RecordClient, SealedRecord, Sealing, Want, WriteKey
+from authpipe_consumer.payloads import access_payload, access_token_of
+from authpipe_consumer.words import Consumer, Opened, SealedWrite, Sealing, Want, WriteKey
 from authpipe_envelope import RecordClass, hosts_digest
-from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_revocation, judge_tokens
-from authpipe_oauth_worker.domain.credentials import access_payload
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Said, Tokens, judge_revocation, judge_tokens
 from authpipe_oauth_worker.errors import HostError
 from authpipe_sensitive import DomainError, Secret, mask
 
@@ -81,6 +80,19 @@ class Sender(Protocol):
         """Sends a form once."""
 
 
+class Bodies(Protocol):
+    """Looks inside answers."""
+
+    def read(self, answer: Answer) -> Said:
+        """Reads what an answer says; None: nothing that can be read."""
+
+    def pack(self, answer: Answer) -> Secret:
+        """Packs an answer, to be sealed before anybody judges it."""
+
+    def unpack(self, packed: Secret) -> Answer:
+        """Unpacks an answer that was sealed."""
+
+
 class Jobs:
     """Carries out jobs.
 
@@ -88,21 +100,24 @@ class Jobs:
         vault: The consumer of user credentials.
         secrets: The consumer of client secrets.
         egress: The way out.
+        bodies: Looks inside answers.
         clock: Gives the time, with zone.
         randomness: Gives random bytes.
     """
 
     def __init__(
         self,
-        vault: RecordClient,
-        secrets: RecordClient,
+        vault: Consumer,
+        secrets: Consumer,
         egress: Sender,
+        bodies: Bodies,
         clock: Callable[[], datetime],
         randomness: Callable[[int], bytes],
     ) -> None:
         self._vault = vault
         self._secrets = secrets
         self._egress = egress
+        self._bodies = bodies
         self._clock = clock
         self._randomness = randomness
 
@@ -112,7 +127,7 @@ class Jobs:
         keys = await self._vault.prepare(
             job.workspace, job.connection, [RecordClass.CODE_VERIFIER], job.credential_grant, job.request_id
         )
-        record = self._vault.seal(keys[RecordClass.CODE_VERIFIER], self._sealing(job), verifier)
+        record = self._vault.seal(keys[RecordClass.CODE_VERIFIER], self._sealing(job), Secret(verifier))
         await self._vault.put([record], [], job.credential_grant, job.request_id)
         return base64.urlsafe_b64encode(hashlib.sha256(verifier).digest()).rstrip(b"=").decode()
 
@@ -145,7 +160,7 @@ class Jobs:
         # Step 2: an answer that was sealed before a crash is the answer; the token in it must not be spent again.
         if isinstance(waiting[0], Opened):
             with old.plaintext:
-                return await self._judge(job, Answer.decode(waiting[0].plaintext), keys, [RecordClass.ANSWER])
+                return await self._judge(job, self._bodies.unpack(waiting[0].plaintext), keys, [RecordClass.ANSWER])
         # Step 3: one request; nothing repeats it.
         form: dict[str, Secret | str] = {"grant_type": "refresh_token", "refresh_token": old.plaintext}
         with old.plaintext:
@@ -179,7 +194,7 @@ class Jobs:
                     )
                 except DomainError as error:
                     return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
-            failure = judge_revocation(answer)
+            failure = judge_revocation(answer, self._bodies.read(answer))
             if failure is not None and not (failure.reason == "UNSUPPORTED_TOKEN_TYPE" and hint == "access_token"):
                 worst = failure
         return worst
@@ -193,7 +208,7 @@ class Jobs:
     ) -> Outcome:
         if isinstance(answer, Failure):
             return Outcome(answer.reason)
-        sealed = self._vault.seal(keys[RecordClass.ANSWER], self._sealing(job), answer.encode())
+        sealed = self._vault.seal(keys[RecordClass.ANSWER], self._sealing(job), self._bodies.pack(answer))
         await self._vault.put([sealed], [], job.credential_grant, job.request_id)
         return await self._judge(job, answer, keys, [*consumed, RecordClass.ANSWER])
 
@@ -201,7 +216,7 @@ class Jobs:
         self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], consumed: list[RecordClass]
     ) -> Outcome:
         ended = [(job.workspace, job.connection, each) for each in consumed]
-        judged = judge_tokens(answer)
+        judged = judge_tokens(answer, self._bodies.read(answer))
         if isinstance(judged, Failure):
             await self._vault.put([], ended, job.credential_grant, job.request_id)
             return Outcome(judged.reason, retry_after_seconds=answer.retry_after_seconds)
@@ -211,21 +226,20 @@ class Jobs:
 
     def _seal_tokens(
         self, job: Job, tokens: Tokens, keys: dict[RecordClass, WriteKey]
-    ) -> tuple[list[SealedRecord], Outcome]:
+    ) -> tuple[list[SealedWrite], Outcome]:
         expires_at = None
         if tokens.life_seconds is not None:
             expires_at = self._clock() + timedelta(seconds=tokens.life_seconds)
-        masked = mask(tokens.access_token.expose())
+        masked = mask(tokens.access_token)
         scopes = tokens.scopes or job.scopes
-        payload = access_payload(tokens, scopes, expires_at)
         sealing = self._sealing(job, masked=masked, expires_at=expires_at)
-        records = [self._vault.seal(keys[RecordClass.ACCESS], sealing, payload)]
-        payload[:] = bytes(len(payload))
+        with access_payload(tokens.access_token, scopes, expires_at) as payload:
+            records = [self._vault.seal(keys[RecordClass.ACCESS], sealing, payload)]
         # A refresh token that is absent or empty: the old one stays (RFC 6749, section 6).
         if tokens.refresh_token is not None:
             with tokens.refresh_token:
                 sealing = self._sealing(job)
-                records.append(self._vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token.expose()))
+                records.append(self._vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token))
         tokens.access_token.destroy()
         refreshable = tokens.refresh_token is not None or job.fence > 0
         return records, Outcome("", scopes, expires_at, refreshable)
@@ -275,6 +289,4 @@ class Jobs:
 
 
 def _token_of(record_class: RecordClass, plaintext: Secret) -> Secret:
-    if record_class is RecordClass.REFRESH:
-        return Secret(plaintext.expose())
-    return Secret(json.loads(bytes(plaintext.expose()))["access_token"].encode())
+    return plaintext.copy() if record_class is RecordClass.REFRESH else access_token_of(plaintext)

@@ -1,0 +1,40 @@
+"""What is inside a record that may be served: the JSON that a customer gets, so that whoever serves it need not build it.
+
+access   {"access_token": …, "token_type": "Bearer", "expire_time": RFC 3339 or null, "scopes": […]}
+basic    {"username": …, "password": …}
+others   the bare value
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from authpipe_sensitive import Secret
+
+
+def access_payload(access_token: Secret, scopes: Sequence[str], expires_at: datetime | None) -> Secret:
+    """Gives the plaintext of an access record."""
+    return _json(
+        {
+            "access_token": access_token.expose().decode(),
+            "token_type": "Bearer",
+            "expire_time": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if expires_at else None,
+            "scopes": list(scopes),
+        }
+    )
+
+
+def basic_payload(username: Secret, password: Secret) -> Secret:
+    """Gives the plaintext of a basic record."""
+    return _json({"username": username.expose().decode(), "password": password.expose().decode()})
+
+
+def access_token_of(payload: Secret) -> Secret:
+    """Gives the access token in the plaintext of an access record."""
+    return Secret(json.loads(bytes(payload.expose()))["access_token"].encode())
+
+
+def _json(value: Mapping[str, object]) -> Secret:
+    return Secret.adopt(bytearray(json.dumps(value, separators=(",", ":")).encode()))
