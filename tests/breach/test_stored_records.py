@@ -195,15 +195,17 @@ def test_a_connection_moved_to_another_workspace_by_a_superuser_is_not_served(
 KEYSERVICE = "keyservice-user-credentials"
 _CIPHERS = "__import__('cryptography.hazmat.primitives.ciphers', fromlist=['Cipher', 'algorithms', 'modes'])"
 MUTANTS: dict[str, tuple[Callable[..., None], list[tuple[str, str, str, str]], dict[str, Any]]] = {
-    "keyservice does not compare the commitment": (
+    "one key for all connections, and the context binds none": (
         test_ciphertext_of_two_connections_or_workspaces_exchanged_does_not_open,
         [
             (
                 KEYSERVICE,
                 "authpipe_keyservice.domain.releasing",
-                "if not key.commits_to(header.commitment):",
-                "if False:",
-            )
+                "derive_record_key(connection_key,",
+                "derive_record_key(Secret(bytes(32)),",
+            ),
+            ("edge", "authpipe_envelope.context", "_text(self.workspace)", "b''"),
+            ("edge", "authpipe_envelope.context", "_text(self.connection)", "b''"),
         ],
         {},
     ),

@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.gateway.v1 import gateway_pb2 as pb
+from authpipe.types.v1 import events_pb2, records_pb2
 from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
@@ -194,18 +195,18 @@ class GatewayServicer:
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Lists audit events."""
-        filters = {
-            "event": request.event,
-            "target": request.target,
-            "since": request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
-            "until": request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
-            "page_size": _size(request.page_size),
-            "page_token": request.page_token,
-        }
+        wanted = words.EventFilter(
+            request.event,
+            request.target,
+            request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+            request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+            _size(request.page_size),
+            request.page_token,
+        )
 
         async def work(caller: Caller) -> pb.ListAuditEventsResponse:
-            found, token = await self._managing.list_events(caller, filters)
-            events = [pb.LoggedEvent(event=each.event, leaf_index=each.leaf_index) for each in found]
+            found, token = await self._managing.list_events(caller, wanted)
+            events = [_event(each) for each in found]
             return pb.ListAuditEventsResponse(events=events, next_page_token=token)
 
         return await self._run(context, work)
@@ -222,6 +223,27 @@ class GatewayServicer:
             get_log().error("incident", error=error)
             await _abort(context, IncidentError(), request_id)
         raise AssertionError("An aborted call does not come here.")
+
+
+def _event(event: words.Event) -> pb.LoggedEvent:
+    wire = events_pb2.AuditEvent(
+        event_id=event.event_id,
+        name=events_pb2.EventName.Value(f"EVENT_NAME_{event.name}"),
+        emitter=event.emitter,
+        sequence=event.sequence,
+        workspace_id=event.workspace,
+        actor=event.actor,
+        target=event.target,
+        purpose=records_pb2.Purpose.Value(f"PURPOSE_{event.purpose.upper() or 'UNSPECIFIED'}"),
+        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{event.record_class.upper() or 'UNSPECIFIED'}"),
+        record_version=event.record_version,
+        outcome=events_pb2.Outcome.Value(f"OUTCOME_{event.outcome.upper() or 'UNSPECIFIED'}"),
+        reason=event.reason,
+        request_id=event.request_id,
+        grant_id=event.grant_id,
+    )
+    wire.time.FromDatetime(event.time)
+    return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index)
 
 
 async def _abort(context: Context, error: DomainError, request_id: str) -> None:

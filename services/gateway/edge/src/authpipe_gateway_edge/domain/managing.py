@@ -5,10 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from authpipe_gateway_edge.domain.ports import Act, AuditLog, Authority, Coordinator, Masked
-from authpipe_gateway_edge.domain.words import Caller, Connection, ProviderConfig, require_id, require_plain
+from authpipe_gateway_edge.domain.words import (
+    Caller,
+    Connection,
+    Event,
+    EventFilter,
+    ProviderConfig,
+    require_id,
+    require_plain,
+)
 
 
 class Managing:
@@ -92,9 +99,9 @@ class Managing:
         verdict = await self._authority.authorize(caller, Act.DISCONNECT, require_id(connection_id))
         return await self._coordinator.disconnect(verdict, connection_id, caller.request_id)
 
-    async def list_events(self, caller: Caller, filters: dict[str, Any]) -> tuple[list[Any], str]:
+    async def list_events(self, caller: Caller, wanted: EventFilter) -> tuple[list[Event], str]:
         """Lists the workspace's audit events."""
         verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
-        for name in ("event", "target", "page_token"):
-            require_plain(filters.get(name) or "", name)
-        return await self._audit.list_events(verdict, filters)
+        for name, text in (("event", wanted.event), ("target", wanted.target), ("page_token", wanted.page_token)):
+            require_plain(text, name)
+        return await self._audit.list_events(verdict, wanted)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 from authpipe_consumer.words import Opened, Want
 from authpipe_gateway_edge.domain.words import (
     Caller,
     Choice,
     Connection,
+    Event,
+    EventFilter,
     NewConnection,
     NewProviderConfig,
     ProviderConfig,
@@ -109,5 +111,5 @@ class Coordinator(Protocol):
 class AuditLog(Protocol):
     """audit, in our own words."""
 
-    async def list_events(self, verdict: Verdict, filters: dict[str, Any]) -> tuple[list[Any], str]:
+    async def list_events(self, verdict: Verdict, filters: EventFilter) -> tuple[list[Event], str]:
         """Gives a page of events, newest first."""

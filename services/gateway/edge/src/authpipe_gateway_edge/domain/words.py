@@ -143,3 +143,37 @@ class Choice:
     provider_config_id: str
     display_name: str
     origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events of the workspace's log, and which page; what is empty filters nothing."""
+
+    event: str
+    target: str
+    since: datetime | None
+    until: datetime | None
+    page_size: int
+    page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of the log: ids, numbers and words of closed lists, without their prefixes."""
+
+    event_id: str
+    name: str
+    time: datetime
+    emitter: str
+    sequence: int
+    workspace: str
+    actor: str
+    target: str
+    purpose: str
+    record_class: str
+    record_version: int
+    outcome: str
+    reason: str
+    request_id: str
+    grant_id: str
+    leaf_index: int

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from authpipe.types.v1 import events_pb2, records_pb2
+from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.words import Caller
@@ -148,36 +148,26 @@ def router(api: Api) -> APIRouter:  # a list of routes
         page_token: PageToken = "",
     ) -> schemas.EventPage:
         """Lists the workspace's log, newest first."""
-        filters = {
-            "event": event,
-            "target": target,
-            "since": since,
-            "until": until,
-            "page_size": page_size,
-            "page_token": page_token,
-        }
-        found, following = await api.managing.list_events(caller, filters)
+        wanted = words.EventFilter(event or "", target or "", since, until, page_size or 0, page_token or "")
+        found, following = await api.managing.list_events(caller, wanted)
         return schemas.EventPage(events=[_event(each) for each in found], next_page_token=following)
 
     return routes
 
 
-def _event(logged: Any) -> schemas.EventOut:
-    event = logged.event
-    record_class = records_pb2.RecordClass.Name(event.record_class).removeprefix("RECORD_CLASS_")
-    purpose = records_pb2.Purpose.Name(event.purpose).removeprefix("PURPOSE_")
+def _event(event: words.Event) -> schemas.EventOut:
     return schemas.EventOut(
         event_id=event.event_id,
-        event=events_pb2.EventName.Name(event.name).removeprefix("EVENT_NAME_"),
-        time=event.time.ToDatetime(),
+        event=event.name,
+        time=event.time,
         emitter=event.emitter,
         actor=event.actor,
         target=event.target,
-        purpose="" if purpose == "UNSPECIFIED" else purpose.lower(),
-        record_class="" if record_class == "UNSPECIFIED" else record_class.lower(),
+        purpose=event.purpose,
+        record_class=event.record_class,
         record_version=event.record_version,
-        outcome=events_pb2.Outcome.Name(event.outcome).removeprefix("OUTCOME_").lower(),
+        outcome=event.outcome,
         reason=event.reason,
         request_id=event.request_id,
-        leaf_index=logged.leaf_index,
+        leaf_index=event.leaf_index,
     )
