@@ -1,4 +1,8 @@
-"""Collects, for `make promises`, which tests carry which promise or case and how they ended; ends a stack of ours."""
+"""Collects, for `make promises`, which tests carry which promise or case and how they ended; keeps what shares a system together.
+
+Tests run in parallel where they can: those of the whole system share one and run one after the other in one process,
+all others beside them.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +10,47 @@ import json
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-_RESULTS = pytest.StashKey[dict[str, dict[str, object]]]()
+_RESULTS: dict[str, dict[str, object]] = {}
+_SHOWS = "shows"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--promises-file", type=Path, default=None, help="Where to write what each marked test showed.")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_RESULTS] = {}
+def pytest_itemcollected(item: pytest.Item) -> None:
+    marks = [f"{mark.args[0]}" for mark in item.iter_markers("promise")]
+    marks += [f"case-{mark.args[0]}" for mark in item.iter_markers("case")]
+    # Travels with the report, from the process that ran the test.
+    item.user_properties.append((_SHOWS, marks))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        marks = [f"{mark.args[0]}" for mark in item.iter_markers("promise")]
-        marks += [f"case-{mark.args[0]}" for mark in item.iter_markers("case")]
-        if marks:
-            config.stash[_RESULTS][item.nodeid] = {"shows": marks, "passed": False}
+class _OneSystem(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+    """Gives the tests of the whole system, which share one, to one process, and every other file to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        alone = not file.startswith("tests/") or file.startswith(("tests/isolation/", "tests/conformance/"))
+        return file if alone else "the whole system"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return _OneSystem(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and _current is not None:
-        entry = _current.stash[_RESULTS].get(report.nodeid)
-        if entry is not None:
-            entry["passed"] = report.passed
-
-
-_current: pytest.Config | None = None
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    global _current  # pytest gives reports without their config
-    _current = session.config
+    marks = dict(report.user_properties).get(_SHOWS)
+    if not marks:
+        return
+    entry = _RESULTS.setdefault(report.nodeid, {_SHOWS: marks, "passed": False})
+    if report.when == "call":
+        entry["passed"] = report.passed
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     file = session.config.getoption("--promises-file")
-    if file is not None:
+    if file is not None and not hasattr(session.config, "workerinput"):
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(session.config.stash[_RESULTS], indent=1))
+        file.write_text(json.dumps(_RESULTS, indent=1))
