@@ -36,6 +36,7 @@ check: setup-test ## Style, types, contracts, protos: ruff, mypy, import-linter,
 	@$(BIN)/python tools/rules/check.py
 	@$(BUF) lint protos && $(BUF) format --diff --exit-code protos && echo "buf: clean"
 	@$(BIN)/python tools/generate/check.py 2>/dev/null
+	@$(BIN)/python tools/generate/pages.py --check
 
 promises: ## Show which tests keep which promise, with their last result; write build/promises.json and docs/trust.md
 	@$(BIN)/python tools/promises/report.py
@@ -43,8 +44,9 @@ promises: ## Show which tests keep which promise, with their last result; write 
 bench: setup-bench ## Measure tokens per second, latency, CPU and memory against their references; write build/bench.json
 	@$(BIN)/python tools/bench/bench.py
 
-protos: setup ## Generate the API wheels from protos/
+protos: setup ## Generate the API wheels from protos/, and the pages that are made from protos, errors and locks
 	@$(BIN)/python tools/generate/protos.py 2>/dev/null && echo "libs/api is generated."
+	@$(BIN)/python tools/generate/pages.py
 
 lock: setup ## Pin every dependency with hashes: requirements.lock, and one for each member
 	@UV=$$(command -v uv || echo .authpipe/bootstrap/bin/uv) tools/setup/lock.sh

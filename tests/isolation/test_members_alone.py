@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,11 @@ def test_a_process_installed_alone_imports_and_has_nothing_that_is_forbidden(mem
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    # What its README says is installed with it is what is installed with it.
+    said = dict(re.findall(r"(?m)^- ([a-z0-9._-]+)(, on some platforms)?$", (folder / "README.md").read_text()))
+    installed = {re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower() for each in distributions(path=[str(site)])}
+    assert installed <= set(said)
+    assert {name for name, somewhere in said.items() if not somewhere} <= installed
     path = os.pathsep.join([str(site), *(str(each / "src") for each in own)])
     module = next((folder / "src").iterdir()).name
     program = f"import importlib, importlib.util\nimportlib.import_module('{module}.__main__')\n"
