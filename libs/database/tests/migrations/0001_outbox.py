@@ -1,0 +1,15 @@
+"""The outbox alone, and a table to change beside it."""
+
+from alembic import op
+
+from authpipe_database import OUTBOX_SQL, outbox_grants
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Makes them."""
+    op.execute(OUTBOX_SQL)
+    op.execute("create table changes (id int primary key)")
+    op.execute("grant select, insert on changes to member;" + outbox_grants("member"))

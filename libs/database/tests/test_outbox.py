@@ -1,0 +1,204 @@
+"""The outbox: no change without its event, and none lost, doubled or out of order, whatever dies between which two steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from authpipe.types.v1 import events_pb2
+from authpipe_database import Database, DatabaseConfig, Outbox, Relay
+from authpipe_database.connect import DatabaseUnavailableError
+from authpipe_sensitive import AuditEntry, DomainError, Status
+from authpipe_testing.database import own_database
+from authpipe_testing.postgres import Cluster
+
+
+class AwayError(DomainError):
+    """The sink is away."""
+
+    reason = "AWAY"
+    status = Status.UNAVAILABLE
+
+
+class Sink:
+    """audit, as a relay sees it: keeps what came, by number, and drops repeats by id."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, list[bytes]]] = []
+        self.away = False
+        self.dies_after = False
+
+    async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
+        """Keeps a batch."""
+        if self.away:
+            raise AwayError
+        self.batches.append((first_sequence, list(events)))
+        if self.dies_after:
+            raise AwayError
+
+    def requests(self) -> list[str]:
+        """Gives the request ids in the order of their numbers, each id once."""
+        seen: dict[str, tuple[int, str]] = {}
+        for first, events in self.batches:
+            for number, data in enumerate(events, first):
+                event = events_pb2.AuditEvent.FromString(data)
+                known = seen.setdefault(event.event_id, (number, event.request_id))
+                assert known == (number, event.request_id), "a repeat has the number it had"
+        numbers = sorted(number for number, _ in seen.values())
+        assert numbers == list(range(1, len(numbers) + 1)), "no number is missing or given twice"
+        return [request for _, request in sorted(seen.values())]
+
+
+def entry(request: str) -> AuditEntry:
+    return AuditEntry(name="TOKEN_REFRESHED", outcome="SUCCEEDED", actor="service:test", request_id=request)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatabaseConfig, Cluster]]:
+    migrations = Path(__file__).parent / "migrations"
+    with own_database(tmp_path_factory.mktemp("database"), "member", migrations) as made:
+        yield made
+
+
+@pytest.fixture
+async def database(server: tuple[DatabaseConfig, Cluster]) -> AsyncIterator[Database]:
+    with psycopg.connect(**server[1].conninfo("dba", "member"), autocommit=True) as dba:  # type: ignore[arg-type]
+        dba.execute("truncate audit_outbox; truncate changes; update audit_sequence set last = 0")
+    made = Database(server[0])
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def write(database: Database, outbox: Outbox, *requests: str) -> None:
+    for request in requests:
+        async with database.transaction() as connection:
+            await outbox.append(connection, entry(request))
+
+
+async def left(database: Database) -> int:
+    async with database.transaction() as connection:
+        return int(await connection.scalar(sa.text("select count(*) from audit_outbox")) or 0)
+
+
+@pytest.mark.promise("P31")
+async def test_events_arrive_in_the_order_in_which_they_were_committed(database: Database) -> None:
+    outbox, sink = Outbox(), Sink()
+    await write(database, outbox, "a", "b")
+    async with database.hot() as connection:
+        await outbox.append_hot(connection, [entry("c"), entry("d")])
+    assert await Relay(database, outbox, sink).deliver_batch() == 3
+    assert sink.requests() == ["a", "b", "c", "d"]
+    assert await left(database) == 0
+
+
+@pytest.mark.promise("P31")
+async def test_a_change_that_is_rolled_back_leaves_no_event_and_an_event_that_fails_no_change(
+    database: Database,
+) -> None:
+    outbox = Outbox()
+    with pytest.raises(ZeroDivisionError):
+        async with database.transaction() as connection:
+            await connection.execute(sa.text("insert into changes (id) values (1)"))
+            await outbox.append(connection, entry("rolled back"))
+            _ = 1 / 0
+    with pytest.raises(KeyError):
+        async with database.transaction() as connection:
+            await connection.execute(sa.text("insert into changes (id) values (2)"))
+            await outbox.append(connection, entry("no such event")._replace(name="NO_SUCH_EVENT"))
+    assert await left(database) == 0
+    async with database.transaction() as connection:
+        assert await connection.scalar(sa.text("select count(*) from changes")) == 0
+
+
+@pytest.mark.promise("P31")
+async def test_a_sink_that_is_away_loses_nothing(database: Database) -> None:
+    outbox, sink = Outbox(), Sink()
+    relay = Relay(database, outbox, sink)
+    await write(database, outbox, "a", "b")
+    sink.away = True
+    with pytest.raises(AwayError):
+        await relay.deliver_batch()
+    await write(database, outbox, "c")
+    sink.away = False
+    await relay.deliver_batch()
+    assert sink.requests() == ["a", "b", "c"]
+
+
+@pytest.mark.promise("P31")
+async def test_a_relay_that_dies_between_delivery_and_deletion_repeats_with_the_same_numbers(
+    database: Database,
+) -> None:
+    outbox, sink = Outbox(), Sink()
+    await write(database, outbox, "a", "b")
+    sink.dies_after = True
+    with pytest.raises(AwayError):
+        await Relay(database, outbox, sink).deliver_batch()
+    sink.dies_after = False
+    await write(database, outbox, "c")
+    await Relay(database, outbox, sink).deliver_batch()
+    assert [first for first, _ in sink.batches] == [1, 1]
+    assert sink.requests() == ["a", "b", "c"]
+
+
+@pytest.mark.promise("P31")
+async def test_of_two_relays_at_once_one_delivers(database: Database) -> None:
+    outbox, sink = Outbox(), Sink()
+    await write(database, outbox, *map(str, range(30)))
+    relays = [Relay(database, outbox, sink) for _ in range(4)]
+    while await left(database):
+        await asyncio.gather(*(relay.deliver_batch() for relay in relays))
+    assert len(sink.batches) == 1
+    assert sink.requests() == [str(number) for number in range(30)]
+
+
+async def test_a_relay_delivers_soon_after_a_write_and_stops_at_once(database: Database) -> None:
+    outbox, sink, stop = Outbox(), Sink(), asyncio.Event()
+    running = asyncio.create_task(Relay(database, outbox, sink, gather_seconds=0.01, look_seconds=60).run(stop))
+    await asyncio.sleep(0.1)
+    await write(database, outbox, "a")
+    async with asyncio.timeout(5):
+        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+    assert sink.requests() == ["a"]
+
+
+async def test_a_relay_finds_what_another_process_left_behind(database: Database) -> None:
+    sink, stop = Sink(), asyncio.Event()
+    await write(database, Outbox(), "left behind")
+    running = asyncio.create_task(Relay(database, Outbox(), sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
+    async with asyncio.timeout(5):
+        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+            await asyncio.sleep(0.01)
+        stop.set()
+        await running
+    assert sink.requests() == ["left behind"]
+
+
+async def test_a_database_that_was_away_is_found_again_without_a_restart(
+    database: Database, server: tuple[DatabaseConfig, Cluster]
+) -> None:
+    outbox, sink, stop = Outbox(), Sink(), asyncio.Event()
+    await write(database, outbox, "before")
+    server[1].stop()
+    with pytest.raises(DatabaseUnavailableError):
+        await write(database, outbox, "while it is away")
+    with pytest.raises(DatabaseUnavailableError):
+        await database.check()
+    running = asyncio.create_task(Relay(database, outbox, sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
+    await asyncio.sleep(0.2)
+    server[1].start()
+    async with asyncio.timeout(20):
+        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+            await asyncio.sleep(0.05)
+        stop.set()
+        await running
+    await write(database, outbox, "after")
+    await Relay(database, outbox, sink).deliver_batch()
+    assert sink.requests() == ["before", "after"]

@@ -1,0 +1,226 @@
+"""coordinator's tables twice: as a double in memory and in PostgreSQL. One suite runs over both, so that the double is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import authpipe_oauth_coordinator
+import pytest
+from authpipe_database import Database, Outbox
+from authpipe_oauth_coordinator.domain.words import (
+    Connection,
+    Endpoints,
+    Flow,
+    Kind,
+    ProviderConfig,
+    State,
+    TokenOutcome,
+)
+from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
+from authpipe_sensitive import AuditEntry
+from authpipe_testing.database import own_database
+
+ENDPOINTS = Endpoints(
+    "https://as.example",
+    "https://as.example/a",
+    "https://as.example/t",
+    "https://as.example/r",
+    "none",
+    iss_required=True,
+)
+
+
+@dataclass
+class FakeTables:
+    """The tables in memory, with the same promises: a change and its event are one step."""
+
+    events: list[AuditEntry] = field(default_factory=list)
+    connections: dict[tuple[str, str], Connection] = field(default_factory=dict)
+    configs: dict[tuple[str, str], ProviderConfig] = field(default_factory=dict)
+    leases: dict[tuple[str, str], tuple[str, int, float]] = field(default_factory=dict)
+    flows: dict[bytes, Flow] = field(default_factory=dict)
+    used: set[bytes] = field(default_factory=set)
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
+
+    async def get_config(self, workspace: str, config_id: str) -> ProviderConfig | None:
+        return self.configs.get((workspace, config_id))
+
+    async def note(self, entry: AuditEntry) -> None:
+        self.events.append(entry)
+
+    async def add_connection(self, connection: Connection, entry: AuditEntry) -> None:
+        self.connections[connection.workspace, connection.id] = connection
+        self.events.append(entry)
+
+    async def get_connection(self, workspace: str, connection_id: str) -> Connection | None:
+        return self.connections.get((workspace, connection_id))
+
+    async def activate(
+        self, workspace: str, connection_id: str, outcome: TokenOutcome, entry: AuditEntry
+    ) -> Connection | None:
+        found = self.connections.get((workspace, connection_id))
+        if found is None or found.state is not State.DRAFT:
+            return None
+        made = dataclasses.replace(
+            found,
+            state=State.ACTIVE,
+            scopes=outcome.scopes,
+            expires_at=outcome.expires_at,
+            refreshable=outcome.refreshable,
+        )
+        self.connections[workspace, connection_id] = made
+        self.events.append(entry)
+        return made
+
+    async def move(
+        self,
+        workspace: str,
+        connection_id: str,
+        sources: tuple[State, ...],
+        target: State,
+        reason: str,
+        entry: AuditEntry,
+    ) -> bool:
+        found = self.connections.get((workspace, connection_id))
+        if found is None or found.state not in sources:
+            return False
+        self.connections[workspace, connection_id] = dataclasses.replace(found, state=target, state_reason=reason)
+        self.events.append(entry)
+        return True
+
+    async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
+        self.flows[state_hash] = flow
+        self.events.append(entry)
+
+    async def use_flow(self, state_hash: bytes, entry: Callable[[Flow], AuditEntry]) -> Flow | None:
+        flow = self.flows.get(state_hash)
+        if flow is None or state_hash in self.used:
+            return None
+        self.used.add(state_hash)
+        self.events.append(entry(flow))
+        return flow
+
+    async def acquire_lease(
+        self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
+    ) -> int | None:
+        _, fence, until = self.leases.get((workspace, connection_id), ("", 0, float("-inf")))
+        now = self.now().timestamp()
+        if until >= now:
+            return None
+        self.leases[workspace, connection_id] = (holder, fence + 1, now + seconds)
+        self.events.append(entry)
+        return fence + 1
+
+    async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
+        holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
+        if newest != fence:
+            return False
+        self.leases[workspace, connection_id] = (holder, fence, self.now().timestamp() + seconds)
+        return True
+
+    async def end_lease(
+        self,
+        workspace: str,
+        connection_id: str,
+        fence: int,
+        outcome: TokenOutcome | None,
+        reauth_reason: str,
+        entry: AuditEntry | None,
+    ) -> None:
+        holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
+        if newest == fence:
+            self.leases[workspace, connection_id] = (holder, fence, float("-inf"))
+            found = self.connections.get((workspace, connection_id))
+            if found is not None and outcome is not None and found.state in {State.ACTIVE, State.NEEDS_REAUTH}:
+                found = dataclasses.replace(
+                    found,
+                    expires_at=outcome.expires_at,
+                    refreshable=outcome.refreshable,
+                    scopes=outcome.scopes or found.scopes,
+                    refreshed_at=self.now(),
+                )
+            if found is not None and reauth_reason and found.state is State.ACTIVE:
+                found = dataclasses.replace(found, state=State.NEEDS_REAUTH, state_reason=reauth_reason)
+            if found is not None:
+                self.connections[workspace, connection_id] = found
+        if entry is not None:
+            self.events.append(entry)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables under test."""
+
+    configs: ConfigTable | FakeTables
+    connections: ConnectionTable | FakeTables
+    flows: FlowTable | FakeTables
+    leases: LeaseTable | FakeTables
+    events: Callable[[], "AsyncIterator[str]"] | None = None
+
+
+@pytest.fixture
+def fake() -> FakeTables:
+    """The double."""
+    return FakeTables()
+
+
+@pytest.fixture(scope="session")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
+    """A database of coordinator's own."""
+    migrations = Path(authpipe_oauth_coordinator.__file__).parent / "migrations"
+    with own_database(tmp_path_factory.mktemp("database"), "coordinator", migrations) as (config, _):
+        made = Database(config)
+        await made.open()
+        yield made
+        await made.close()
+
+
+@pytest.fixture(params=["double", "PostgreSQL"])
+async def tables(request: pytest.FixtureRequest, fake: FakeTables, database: Database) -> Tables:
+    """Both, one after the other."""
+    if request.param == "double":
+        return Tables(fake, fake, fake, fake)
+    own = (database, Outbox())
+    return Tables(ConfigTable(*own), ConnectionTable(*own), FlowTable(*own), LeaseTable(*own))
+
+
+def _connection(name: str, **changes: object) -> Connection:
+    now = dt.datetime.now(dt.UTC)
+    made = Connection(
+        workspace="ws",
+        id=name,
+        state=State.DRAFT,
+        state_reason="",
+        state_at=now,
+        kind=Kind.OAUTH2,
+        provider="as.example",
+        provider_config_id="pc",
+        end_user_id="user",
+        scopes=("a",),
+        expires_at=None,
+        refreshable=True,
+        hosts=bytes(32),
+        refreshed_at=now,
+        created_at=now,
+    )
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def connection() -> Callable[..., Connection]:
+    """Makes connections."""
+    return _connection
+
+
+def _entry(name: str) -> AuditEntry:
+    return AuditEntry(name=name, outcome="SUCCEEDED", actor="service:test", request_id="r", workspace_id="ws")
+
+
+@pytest.fixture
+def entry() -> Callable[[str], AuditEntry]:
+    """Makes events."""
+    return _entry

@@ -1,0 +1,162 @@
+"""What rules may rely on in coordinator's tables. The same suite over the double and over PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Flow, State, TokenOutcome
+from authpipe_sensitive import AuditEntry
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+Entry = Callable[[str], AuditEntry]
+HOUR = 3600.0
+
+
+def fresh() -> str:
+    return f"con_{secrets.token_hex(8)}"
+
+
+async def test_of_many_who_want_a_lease_at_once_one_gets_it(tables: Any, entry: Entry) -> None:
+    name = fresh()
+    fences = await asyncio.gather(
+        *(tables.leases.acquire_lease("ws", name, f"holder-{n}", HOUR, entry("REFRESH_BEGUN")) for n in range(6))
+    )
+    assert sorted(fences, key=str) == [1, None, None, None, None, None]
+
+
+async def test_a_lease_that_ran_out_is_passed_on_with_a_higher_fence(tables: Any, entry: Entry) -> None:
+    name = fresh()
+    assert await tables.leases.acquire_lease("ws", name, "slow", 0, entry("REFRESH_BEGUN")) == 1
+    await asyncio.sleep(0.01)
+    assert await tables.leases.acquire_lease("ws", name, "quick", HOUR, entry("REFRESH_BEGUN")) == 2
+    assert not await tables.leases.extend_lease("ws", name, 1, HOUR), "whoever was passed over has no heartbeat"
+    assert await tables.leases.extend_lease("ws", name, 2, HOUR)
+
+
+async def test_who_was_passed_over_changes_nothing_when_it_ends(
+    tables: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    made = connection(fresh(), state=State.ACTIVE)
+    await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
+    await tables.leases.acquire_lease("ws", made.id, "slow", 0, entry("REFRESH_BEGUN"))
+    await asyncio.sleep(0.01)
+    await tables.leases.acquire_lease("ws", made.id, "quick", HOUR, entry("REFRESH_BEGUN"))
+    late = TokenOutcome("", ("late",), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), refreshable=True)
+    await tables.leases.end_lease("ws", made.id, 1, late, "", entry("TOKEN_REFRESHED"))
+    found = await tables.connections.get_connection("ws", made.id)
+    assert (found.scopes, found.expires_at) == (("a",), None)
+    assert await tables.leases.acquire_lease("ws", made.id, "third", HOUR, entry("REFRESH_BEGUN")) is None
+
+
+async def test_a_refresh_that_failed_for_good_asks_for_a_new_authorization(
+    tables: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    made = connection(fresh(), state=State.ACTIVE)
+    await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
+    fence = await tables.leases.acquire_lease("ws", made.id, "one", HOUR, entry("REFRESH_BEGUN"))
+    await tables.leases.end_lease("ws", made.id, fence, None, "INVALID_GRANT", entry("REFRESH_FAILED"))
+    found = await tables.connections.get_connection("ws", made.id)
+    assert (found.state, found.state_reason) == (State.NEEDS_REAUTH, "INVALID_GRANT")
+    assert await tables.leases.acquire_lease("ws", made.id, "two", HOUR, entry("REFRESH_BEGUN")) == fence + 1
+
+
+@pytest.mark.promise("P14")
+async def test_a_state_is_used_once_however_many_come_at_once(tables: Any, entry: Entry) -> None:
+    state = secrets.token_bytes(32)
+    endpoints = Endpoints("i", "a", "t", "r", "none", iss_required=True)
+    flow = Flow("ws", fresh(), "pc", "user", bytes(32), "https://x", endpoints, dt.datetime(2030, 1, 1, tzinfo=dt.UTC))
+    await tables.flows.add_flow(state, flow, entry("FLOW_BEGUN"))
+    found = await asyncio.gather(*(tables.flows.use_flow(state, lambda _: entry("FLOW_STATE_USED")) for _ in range(6)))
+    assert [each for each in found if each is not None] == [flow]
+    assert await tables.flows.use_flow(secrets.token_bytes(32), lambda _: entry("FLOW_STATE_USED")) is None
+
+
+# draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected (domain/words).
+MOVES = {
+    State.DRAFT: {State.DISCONNECTING, State.DISCONNECTED},
+    State.ACTIVE: {State.DISCONNECTING},
+    State.NEEDS_REAUTH: {State.DISCONNECTING},
+    State.DISCONNECTING: {State.DISCONNECTED},
+    State.DISCONNECTED: set[State](),
+}
+_RULES = [
+    ((State.ACTIVE, State.NEEDS_REAUTH), State.DISCONNECTING),
+    ((State.DISCONNECTING, State.DRAFT), State.DISCONNECTED),
+    ((State.DRAFT,), State.DISCONNECTING),
+]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.sampled_from(range(len(_RULES))).map(lambda rule: ("move", rule)),
+            st.just(("activate", 0)),
+            st.sampled_from([("lease", 0), ("lease", 3600)]),
+            st.integers(0, 3).map(lambda back: ("extend", back)),
+            st.integers(0, 3).map(lambda back: ("end", back)),
+            st.integers(0, 3).map(lambda back: ("fail", back)),
+        ),
+        max_size=14,
+    )
+)
+async def test_postgresql_does_what_the_double_does_and_states_move_only_along_their_table(
+    steps: list[tuple[str, int]], fake: Any, database: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    from authpipe_database import Outbox
+    from authpipe_oauth_coordinator.store import ConnectionTable, LeaseTable
+
+    real = (ConnectionTable(database, Outbox()), LeaseTable(database, Outbox()))
+    made = connection(fresh())
+    for table in (fake, real[0]):
+        await table.add_connection(made, entry("CONNECTION_DRAFTED"))
+    fence, before = 0, State.DRAFT
+    for act, number in steps:
+        answers = []
+        for connections, leases in ((fake, fake), real):
+            answers.append(await _step(connections, leases, made.id, act, number, fence, entry))
+        assert answers[0] == answers[1], (act, number)
+        if act == "lease" and answers[0] is not None:
+            assert answers[0] == fence + 1, "a fence never comes again"
+            fence += 1
+        # An expired lease is passed on in the next moment, by either clock.
+        await asyncio.sleep(0.001)
+        states = [(await table.get_connection("ws", made.id)) for table in (fake, real[0])]
+        assert states[0].state is states[1].state
+        after = states[0].state
+        reached = (
+            MOVES[before]
+            | {before}
+            | {State.DRAFT: {State.ACTIVE}, State.ACTIVE: {State.NEEDS_REAUTH}}.get(before, set())
+        )
+        assert after in reached, (before, after)
+        before = after
+
+
+async def _step(connections: Any, leases: Any, name: str, act: str, number: int, fence: int, entry: Entry) -> object:
+    match act:
+        case "move":
+            sources, target = _RULES[number]
+            return await connections.move("ws", name, sources, target, "R", entry("CONNECTION_DISCONNECTING"))
+        case "activate":
+            found = await connections.activate(
+                "ws", name, TokenOutcome("", ("s",), None, refreshable=True), entry("CONNECTION_CREATED")
+            )
+            return found is not None
+        case "lease":
+            return await leases.acquire_lease("ws", name, "h", float(number), entry("REFRESH_BEGUN"))
+        case "extend":
+            return await leases.extend_lease("ws", name, max(1, fence - number), HOUR)
+        case "end":
+            outcome = TokenOutcome("", ("t",), None, refreshable=True)
+            return await leases.end_lease("ws", name, max(1, fence - number), outcome, "", entry("TOKEN_REFRESHED"))
+        case _:
+            return await leases.end_lease(
+                "ws", name, max(1, fence - number), None, "INVALID_GRANT", entry("REFRESH_FAILED")
+            )
