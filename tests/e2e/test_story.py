@@ -152,3 +152,22 @@ def test_every_use_of_a_credential_is_in_the_log_with_purpose_and_request(
     assert found[0]["purpose"] == "serve"
     assert found[0]["emitter"] == "keyservice/user-credentials"
     assert found[0]["actor"].startswith("api_key:key_")
+
+
+def test_one_trace_leads_from_a_request_through_every_process_that_had_a_part_in_it(
+    stack: Stack, customer: Customer, wait_for: Callable[..., Any]
+) -> None:
+    body = {"kind": "api_key", "end_user_id": "traced", "provider": "acme", "api_key": "sk_live_traced-0123456789"}
+    request_id = customer.post("/connections", body).headers["x-request-id"]
+
+    def spans(process: str) -> str:
+        return (stack.layout.logs / f"{process}.telemetry.json").read_text()
+
+    def trace() -> str:
+        before, found, _ = spans("edge").partition(f'"request_id": "{request_id}"')
+        return before.rpartition('"trace_id": "')[2].partition('"')[0] if found else ""
+
+    trace_id = wait_for(trace, 20)
+    assert trace_id
+    for process in ("authority", "coordinator", "vault", "keyservice-user-credentials"):
+        assert wait_for(lambda process=process: trace_id in spans(process), 20), process

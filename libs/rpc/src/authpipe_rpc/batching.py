@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from authpipe_sensitive import DomainError, Status
+from authpipe_telemetry import span
 
 ItemT = TypeVar("ItemT")
 AnswerT = TypeVar("AnswerT")
@@ -98,7 +99,8 @@ class Coalescer(Generic[ItemT, AnswerT]):
     async def _carry(self, batch: list[tuple[ItemT, asyncio.Future[AnswerT]]]) -> None:
         answers: Sequence[AnswerT | Exception]
         try:
-            answers = await self._send([item for item, _ in batch])
+            with span("batch", size=len(batch)):
+                answers = await self._send([item for item, _ in batch])
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()

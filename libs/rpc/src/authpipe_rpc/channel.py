@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import grpc
@@ -13,6 +13,7 @@ import stamina
 from authpipe_rpc.config import Files, PeerConfig
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
 from authpipe_rpc.identity import dns_name, remaining
+from authpipe_telemetry import TRACEPARENT, current_traceparent
 
 StubT_co = TypeVar("StubT_co", covariant=True)
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
@@ -29,7 +30,9 @@ _LONGEST_MESSAGE = 16 * 1024 * 1024
 class Method(Protocol[RequestT_contra, ResponseT_co]):
     """A unary rpc on a stub."""
 
-    def __call__(self, request: RequestT_contra, /, *, timeout: float) -> Awaitable[ResponseT_co]:
+    def __call__(
+        self, request: RequestT_contra, /, *, timeout: float, metadata: Sequence[tuple[str, str]] = ...
+    ) -> Awaitable[ResponseT_co]:
         """Calls it."""
 
 
@@ -71,7 +74,10 @@ class Peer(Generic[StubT_co]):
             PeerRefused: It refused, with its reason.
         """
         try:
-            return await choose(self._current())(request, timeout=remaining(self._timeout))
+            method, timeout = choose(self._current()), remaining(self._timeout)
+            if parent := current_traceparent():
+                return await method(request, timeout=timeout, metadata=((TRACEPARENT, parent),))
+            return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
 

@@ -144,7 +144,7 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
             started = time.perf_counter()
             outcome = "OK"
             try:
-                with span("rpc", method=method):
+                with span("rpc", context.invocation_metadata() or (), method=method):
                     return await self._checked(policy, handler, request, context)
             except DomainError as error:
                 outcome = error.reason

@@ -6,6 +6,16 @@ are numbers, enums and Labels; exceptions are recorded by class.
 
 from authpipe_telemetry.metrics import Counter, Histogram, counter, histogram
 from authpipe_telemetry.setup import TelemetryConfig, configure_telemetry
-from authpipe_telemetry.traces import span
+from authpipe_telemetry.traces import TRACEPARENT, current_traceparent, span
 
-__all__ = ["Counter", "Histogram", "TelemetryConfig", "configure_telemetry", "counter", "histogram", "span"]
+__all__ = [
+    "TRACEPARENT",
+    "Counter",
+    "Histogram",
+    "TelemetryConfig",
+    "configure_telemetry",
+    "counter",
+    "current_traceparent",
+    "histogram",
+    "span",
+]

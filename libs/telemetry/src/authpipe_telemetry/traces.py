@@ -1,15 +1,22 @@
-"""Spans made by hand: one a batch."""
+"""Spans made by hand: one a batch; and the trace they belong to, from process to process (W3C Trace Context).
+
+Only what is sampled travels: a call that is not sampled pays for no metadata.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from authpipe_telemetry.attributes import Attribute, checked
+
+TRACEPARENT = "traceparent"
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 @cache  # asked for after the provider is set; asking again for each span costs 4 % of a call
@@ -17,11 +24,28 @@ def _tracer() -> trace.Tracer:
     return trace.get_tracer("authpipe")
 
 
+def current_traceparent() -> str:
+    """Gives the `traceparent` of the span around us; empty: none is sampled."""
+    if not trace.get_current_span().get_span_context().trace_flags.sampled:
+        return ""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier)
+    return carrier.get(TRACEPARENT, "")
+
+
 @contextmanager
-def span(name: str, **attributes: Attribute) -> Iterator[None]:
-    """Makes a span around a block. An exception that leaves it is recorded by its class, never by its text."""
+def span(name: str, metadata: Iterable[tuple[str, str | bytes]] = (), **attributes: Attribute) -> Iterator[None]:
+    """Makes a span around a block. An exception that leaves it is recorded by its class, never by its text.
+
+    Args:
+        name: What it spans.
+        metadata: Of the call being served; with a `traceparent` in it, the span continues that trace.
+        attributes: Numbers, enums and Labels.
+    """
+    parent = next((value for key, value in metadata if key == TRACEPARENT and isinstance(value, str)), "")
+    context = _PROPAGATOR.extract({TRACEPARENT: parent}) if parent else None
     with _tracer().start_as_current_span(
-        name, attributes=checked(attributes), record_exception=False, set_status_on_exception=False
+        name, context=context, attributes=checked(attributes), record_exception=False, set_status_on_exception=False
     ) as current:
         try:
             yield

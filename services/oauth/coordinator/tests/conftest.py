@@ -159,7 +159,6 @@ class Tables:
     connections: ConnectionTable | FakeTables
     flows: FlowTable | FakeTables
     leases: LeaseTable | FakeTables
-    events: Callable[[], "AsyncIterator[str]"] | None = None
 
 
 @pytest.fixture

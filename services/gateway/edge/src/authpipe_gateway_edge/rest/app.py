@@ -19,6 +19,7 @@ from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
 from authpipe_gateway_edge.rest.tokens import PATH, Send, TokenRoute
 from authpipe_rpc import IncidentError, PeerRefused
 from authpipe_sensitive import DomainError, Label, RedactedError, Status, get_log
+from authpipe_telemetry import span
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 _LONGEST_BODY = 64 * 1024
@@ -61,7 +62,9 @@ class EdgeApp:
         except TooLargeError as error:
             await _send_problem(send, error, request_id)
             return
-        await self._app(scope, _replayed(body, receive), _with_headers(send, request_id))  # type: ignore[arg-type]
+        # The request's id and nothing of its address: there are tokens in some.
+        with span("rest", request_id=Label(request_id)):
+            await self._app(scope, _replayed(body, receive), _with_headers(send, request_id))  # type: ignore[arg-type]
 
 
 async def _read(receive: Receive) -> bytes:

@@ -26,41 +26,75 @@ class _EventName:
 class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_NAME_UNSPECIFIED: _EventName.ValueType  # 0
+    """Never sent."""
     EVENT_NAME_NOTHING: _EventName.ValueType  # 1
     """Stands in the option `emits` of an rpc that changes nothing and uses no credential."""
     EVENT_NAME_RECORD_KEY_RELEASED: _EventName.ValueType  # 2
+    """A record key was released: a credential was used, for the purpose of the grant."""
     EVENT_NAME_WRITE_KEY_RELEASED: _EventName.ValueType  # 3
+    """The key of the next version of a record was released."""
     EVENT_NAME_RELEASE_REFUSED: _EventName.ValueType  # 4
+    """A key was asked for and refused; floods of these are counted and sampled."""
     EVENT_NAME_VERSION_ACKNOWLEDGED: _EventName.ValueType  # 5
+    """A version was committed by its store; no older one opens any more."""
     EVENT_NAME_CONTEXT_KEY_RESTRICTED: _EventName.ValueType  # 6
+    """A connection key was restricted to revocation."""
     EVENT_NAME_CONTEXT_KEY_DESTROYED: _EventName.ValueType  # 7
+    """A connection key was destroyed; nothing of the connection opens any more."""
     EVENT_NAME_RECORDS_WRITTEN: _EventName.ValueType  # 8
+    """A record was written, or a transient one used up (version 0)."""
     EVENT_NAME_RECORDS_WITHHELD: _EventName.ValueType  # 9
+    """A connection's records are no longer served or written."""
     EVENT_NAME_RECORDS_DELETED: _EventName.ValueType  # 10
+    """A connection's records were deleted."""
     EVENT_NAME_WORKSPACE_CREATED: _EventName.ValueType  # 11
+    """A workspace was created."""
     EVENT_NAME_API_KEY_CREATED: _EventName.ValueType  # 12
+    """An API key was created."""
     EVENT_NAME_API_KEY_REVOKED: _EventName.ValueType  # 13
+    """An API key was revoked."""
     EVENT_NAME_ACCESS_REFUSED: _EventName.ValueType  # 14
+    """An act was refused to an API key; floods of these are counted and sampled."""
     EVENT_NAME_AUTHORIZATION_ROW_FORGED: _EventName.ValueType  # 15
+    """A row that gives access was not written by us. This is an alarm."""
     EVENT_NAME_PROVIDER_CONFIG_DRAFTED: _EventName.ValueType  # 16
+    """A provider configuration was drafted: its Provider's endpoints are pinned, it is not usable yet."""
     EVENT_NAME_PROVIDER_CONFIG_CREATED: _EventName.ValueType  # 17
+    """A provider configuration became usable."""
     EVENT_NAME_PROVIDER_CONFIG_CHANGED: _EventName.ValueType  # 18
+    """A provider configuration's scopes, redirect URIs or name were changed."""
     EVENT_NAME_PROVIDER_CONFIG_DELETED: _EventName.ValueType  # 19
+    """A provider configuration was deleted."""
     EVENT_NAME_CONNECT_SESSION_CREATED: _EventName.ValueType  # 20
+    """A connect session was made for an end user."""
     EVENT_NAME_FLOW_BEGUN: _EventName.ValueType  # 21
+    """An end user was sent to a Provider."""
     EVENT_NAME_FLOW_REFUSED: _EventName.ValueType  # 22
+    """A callback was refused, or the Provider or end user said no."""
     EVENT_NAME_CONNECTION_DRAFTED: _EventName.ValueType  # 23
+    """A connection was drafted: it has an id, and no credential that is served."""
     EVENT_NAME_CONNECTION_CREATED: _EventName.ValueType  # 24
+    """A connection became active."""
     EVENT_NAME_CONNECTION_FAILED: _EventName.ValueType  # 25
+    """A connection could not be made."""
     EVENT_NAME_REFRESH_BEGUN: _EventName.ValueType  # 26
+    """A refresh was begun, under a lease."""
     EVENT_NAME_TOKEN_REFRESHED: _EventName.ValueType  # 27
+    """A token was refreshed and stored."""
     EVENT_NAME_REFRESH_FAILED: _EventName.ValueType  # 28
+    """A refresh failed, with the reason."""
     EVENT_NAME_CONNECTION_DISCONNECTING: _EventName.ValueType  # 29
+    """A disconnect was asked for; from here on nothing is served."""
     EVENT_NAME_TOKEN_REVOKED: _EventName.ValueType  # 30
+    """The Provider revoked a connection's tokens, or there was nothing to revoke."""
     EVENT_NAME_REVOCATION_FAILED: _EventName.ValueType  # 31
+    """The Provider did not revoke, with the reason."""
     EVENT_NAME_CONNECTION_DISCONNECTED: _EventName.ValueType  # 32
+    """A connection is disconnected and erased."""
     EVENT_NAME_INTEGRITY_VIOLATION: _EventName.ValueType  # 33
+    """A stored record or wrapped key did not open in its place. This is an alarm."""
     EVENT_NAME_RELEASE_BUDGET_EXCEEDED: _EventName.ValueType  # 34
+    """More keys were asked for than the budget of a workspace or signer. This is an alarm."""
     EVENT_NAME_FLOW_STATE_USED: _EventName.ValueType  # 35
     """The state of a flow was used up by a callback, whatever comes of it."""
     EVENT_NAME_FLOW_ENDED: _EventName.ValueType  # 36
@@ -72,41 +106,75 @@ class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
 
 EVENT_NAME_UNSPECIFIED: EventName.ValueType  # 0
+"""Never sent."""
 EVENT_NAME_NOTHING: EventName.ValueType  # 1
 """Stands in the option `emits` of an rpc that changes nothing and uses no credential."""
 EVENT_NAME_RECORD_KEY_RELEASED: EventName.ValueType  # 2
+"""A record key was released: a credential was used, for the purpose of the grant."""
 EVENT_NAME_WRITE_KEY_RELEASED: EventName.ValueType  # 3
+"""The key of the next version of a record was released."""
 EVENT_NAME_RELEASE_REFUSED: EventName.ValueType  # 4
+"""A key was asked for and refused; floods of these are counted and sampled."""
 EVENT_NAME_VERSION_ACKNOWLEDGED: EventName.ValueType  # 5
+"""A version was committed by its store; no older one opens any more."""
 EVENT_NAME_CONTEXT_KEY_RESTRICTED: EventName.ValueType  # 6
+"""A connection key was restricted to revocation."""
 EVENT_NAME_CONTEXT_KEY_DESTROYED: EventName.ValueType  # 7
+"""A connection key was destroyed; nothing of the connection opens any more."""
 EVENT_NAME_RECORDS_WRITTEN: EventName.ValueType  # 8
+"""A record was written, or a transient one used up (version 0)."""
 EVENT_NAME_RECORDS_WITHHELD: EventName.ValueType  # 9
+"""A connection's records are no longer served or written."""
 EVENT_NAME_RECORDS_DELETED: EventName.ValueType  # 10
+"""A connection's records were deleted."""
 EVENT_NAME_WORKSPACE_CREATED: EventName.ValueType  # 11
+"""A workspace was created."""
 EVENT_NAME_API_KEY_CREATED: EventName.ValueType  # 12
+"""An API key was created."""
 EVENT_NAME_API_KEY_REVOKED: EventName.ValueType  # 13
+"""An API key was revoked."""
 EVENT_NAME_ACCESS_REFUSED: EventName.ValueType  # 14
+"""An act was refused to an API key; floods of these are counted and sampled."""
 EVENT_NAME_AUTHORIZATION_ROW_FORGED: EventName.ValueType  # 15
+"""A row that gives access was not written by us. This is an alarm."""
 EVENT_NAME_PROVIDER_CONFIG_DRAFTED: EventName.ValueType  # 16
+"""A provider configuration was drafted: its Provider's endpoints are pinned, it is not usable yet."""
 EVENT_NAME_PROVIDER_CONFIG_CREATED: EventName.ValueType  # 17
+"""A provider configuration became usable."""
 EVENT_NAME_PROVIDER_CONFIG_CHANGED: EventName.ValueType  # 18
+"""A provider configuration's scopes, redirect URIs or name were changed."""
 EVENT_NAME_PROVIDER_CONFIG_DELETED: EventName.ValueType  # 19
+"""A provider configuration was deleted."""
 EVENT_NAME_CONNECT_SESSION_CREATED: EventName.ValueType  # 20
+"""A connect session was made for an end user."""
 EVENT_NAME_FLOW_BEGUN: EventName.ValueType  # 21
+"""An end user was sent to a Provider."""
 EVENT_NAME_FLOW_REFUSED: EventName.ValueType  # 22
+"""A callback was refused, or the Provider or end user said no."""
 EVENT_NAME_CONNECTION_DRAFTED: EventName.ValueType  # 23
+"""A connection was drafted: it has an id, and no credential that is served."""
 EVENT_NAME_CONNECTION_CREATED: EventName.ValueType  # 24
+"""A connection became active."""
 EVENT_NAME_CONNECTION_FAILED: EventName.ValueType  # 25
+"""A connection could not be made."""
 EVENT_NAME_REFRESH_BEGUN: EventName.ValueType  # 26
+"""A refresh was begun, under a lease."""
 EVENT_NAME_TOKEN_REFRESHED: EventName.ValueType  # 27
+"""A token was refreshed and stored."""
 EVENT_NAME_REFRESH_FAILED: EventName.ValueType  # 28
+"""A refresh failed, with the reason."""
 EVENT_NAME_CONNECTION_DISCONNECTING: EventName.ValueType  # 29
+"""A disconnect was asked for; from here on nothing is served."""
 EVENT_NAME_TOKEN_REVOKED: EventName.ValueType  # 30
+"""The Provider revoked a connection's tokens, or there was nothing to revoke."""
 EVENT_NAME_REVOCATION_FAILED: EventName.ValueType  # 31
+"""The Provider did not revoke, with the reason."""
 EVENT_NAME_CONNECTION_DISCONNECTED: EventName.ValueType  # 32
+"""A connection is disconnected and erased."""
 EVENT_NAME_INTEGRITY_VIOLATION: EventName.ValueType  # 33
+"""A stored record or wrapped key did not open in its place. This is an alarm."""
 EVENT_NAME_RELEASE_BUDGET_EXCEEDED: EventName.ValueType  # 34
+"""More keys were asked for than the budget of a workspace or signer. This is an alarm."""
 EVENT_NAME_FLOW_STATE_USED: EventName.ValueType  # 35
 """The state of a flow was used up by a callback, whatever comes of it."""
 EVENT_NAME_FLOW_ENDED: EventName.ValueType  # 36
@@ -122,17 +190,25 @@ class _Outcome:
 class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
+    """Never sent."""
     OUTCOME_SUCCEEDED: _Outcome.ValueType  # 1
+    """It was carried out."""
     OUTCOME_FAILED: _Outcome.ValueType  # 2
+    """It was begun and did not succeed."""
     OUTCOME_REFUSED: _Outcome.ValueType  # 3
+    """It was not begun."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """Outcome says whether the act was carried out."""
 
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
+"""Never sent."""
 OUTCOME_SUCCEEDED: Outcome.ValueType  # 1
+"""It was carried out."""
 OUTCOME_FAILED: Outcome.ValueType  # 2
+"""It was begun and did not succeed."""
 OUTCOME_REFUSED: Outcome.ValueType  # 3
+"""It was not begun."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final

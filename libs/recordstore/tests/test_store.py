@@ -1,0 +1,223 @@
+"""What the rules of a store may rely on in its tables. The same suite over the double and over PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import authpipe_recordstore
+import pytest
+from authpipe_database import Database, Outbox
+from authpipe_recordstore.domain.records import GONE, SERVABLE_NUMBERS, TRANSIENT_NUMBERS, Record, Ref
+from authpipe_recordstore.errors import FenceError, VersionConflictError, WithheldError
+from authpipe_recordstore.store import Store
+from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_testing.database import own_database
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+ENTRY = AuditEntry(name="RECORDS_WRITTEN", outcome="SUCCEEDED", actor="service:test", request_id="r")
+ACCESS, ANSWER = 1, 8
+
+
+@dataclass
+class FakeStore:
+    """A store's tables in memory."""
+
+    records: dict[Ref, Record] = field(default_factory=dict)
+    states: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)
+    events: list[AuditEntry] = field(default_factory=list)
+
+    async def find(self, refs: Sequence[Ref]) -> list[Record | None]:
+        return [self._find(ref) for ref in refs]
+
+    def _find(self, ref: Ref) -> Record | None:
+        classes = SERVABLE_NUMBERS if ref.record_class == 0 else (ref.record_class,)
+        withheld = self.states.get((ref.workspace, ref.connection), (0, "active"))[1] != "active"
+        for each in classes:
+            found = self.records.get(ref._replace(record_class=each))
+            if found is not None:
+                return found._replace(withheld=withheld)
+        return GONE if withheld else None
+
+    async def put(
+        self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], entries: Sequence[AuditEntry]
+    ) -> None:
+        states, kept = dict(self.states), dict(self.records)
+        fences = {(ref.workspace, ref.connection): fence for ref, fence in consumed}
+        fences |= {(each.ref.workspace, each.ref.connection): each.fence for each in records}
+        for name, fence in fences.items():
+            known, state = states.get(name, (0, "active"))
+            if state != "active":
+                raise WithheldError
+            if known > fence:
+                raise FenceError
+            states[name] = (fence, state)
+        for record in records:
+            before = kept.get(record.ref)
+            same = before is not None and (before.version, before.data) == (record.version, record.data)
+            follows = record.version == (before.version + 1 if before else 1)
+            if not (same or follows or (before is None and record.ref.record_class in TRANSIENT_NUMBERS)):
+                raise VersionConflictError
+            kept[record.ref] = record
+        for ref, _ in consumed:
+            kept.pop(ref, None)
+        self.states, self.records = states, kept
+        self.events += entries
+
+    async def withhold(self, workspace: str, connection: str, entry: AuditEntry) -> None:
+        self._set(workspace, connection, "withheld", entry)
+
+    async def delete(self, workspace: str, connection: str, entry: AuditEntry) -> int:
+        mine = [ref for ref in self.records if (ref.workspace, ref.connection) == (workspace, connection)]
+        for ref in mine:
+            del self.records[ref]
+        self._set(workspace, connection, "deleted", entry)
+        return len(mine)
+
+    def _set(self, workspace: str, connection: str, state: str, entry: AuditEntry) -> None:
+        fence, known = self.states.get((workspace, connection), (0, "active"))
+        self.states[workspace, connection] = (fence, "deleted" if known == "deleted" else state)
+        self.events.append(entry)
+
+
+@pytest.fixture(scope="module")
+async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
+    migrations = Path(authpipe_recordstore.__file__).parent / "migrations"
+    with own_database(tmp_path_factory.mktemp("database"), "store", migrations) as (config, _):
+        made = Database(config)
+        await made.open()
+        yield made
+        await made.close()
+
+
+@pytest.fixture(params=["double", "PostgreSQL"])
+def store(request: pytest.FixtureRequest, database: Database) -> Any:
+    return FakeStore() if request.param == "double" else Store(database, Outbox())
+
+
+def ref(record_class: int = ACCESS, connection: str = "") -> Ref:
+    return Ref("ws", connection or f"con_{secrets.token_hex(8)}", record_class)
+
+
+def record(of: Ref, version: int, fence: int = 0, data: bytes = b"sealed") -> Record:
+    return Record(of, version, data, "acme", bytes(32), "abcd…", None, fence)
+
+
+@pytest.mark.case(2)
+async def test_a_version_is_taken_only_over_the_one_before(store: Any) -> None:
+    name = ref()
+    with pytest.raises(VersionConflictError):
+        await store.put([record(name, 2)], [], [ENTRY])
+    await store.put([record(name, 1)], [], [ENTRY])
+    with pytest.raises(VersionConflictError):
+        await store.put([record(name, 1, data=b"another")], [], [ENTRY])
+    with pytest.raises(VersionConflictError):
+        await store.put([record(name, 3)], [], [ENTRY])
+    await store.put([record(name, 2, data=b"next")], [], [ENTRY])
+    assert (await store.find([name]))[0].data == b"next"
+
+
+async def test_the_same_bytes_may_be_put_again_after_an_answer_was_lost(store: Any) -> None:
+    name = ref()
+    for version in (1, 1, 2, 2):
+        await store.put([record(name, version)], [], [ENTRY])
+    assert (await store.find([name]))[0].version == 2
+
+
+@pytest.mark.case(10)
+async def test_an_older_fence_writes_nothing(store: Any) -> None:
+    name = ref()
+    await store.put([record(name, 1, fence=5)], [], [ENTRY])
+    with pytest.raises(FenceError):
+        await store.put([record(name, 2, fence=4, data=b"stale")], [], [ENTRY])
+    assert (await store.find([name]))[0].data == b"sealed"
+
+
+async def test_all_records_of_a_write_are_stored_or_none(store: Any) -> None:
+    good = ref()
+    bad = ref(2, good.connection)
+    with pytest.raises(VersionConflictError):
+        await store.put([record(good, 1), record(bad, 7)], [], [ENTRY])
+    assert await store.find([good, bad]) == [None, None]
+
+
+@pytest.mark.promise("P11")
+async def test_what_is_withheld_is_not_written_and_what_is_gone_stays_gone(store: Any) -> None:
+    name = ref()
+    await store.put([record(name, 1)], [], [ENTRY])
+    await store.withhold("ws", name.connection, ENTRY)
+    with pytest.raises(WithheldError):
+        await store.put([record(name, 2)], [], [ENTRY])
+    assert await store.delete("ws", name.connection, ENTRY) == 1
+    await store.withhold("ws", name.connection, ENTRY)
+    with pytest.raises(WithheldError):
+        await store.put([record(name, 1)], [], [ENTRY])
+    assert await store.find([name]) == [GONE]
+    assert await store.delete("ws", name.connection, ENTRY) == 0
+
+
+async def test_a_transient_record_is_used_up_and_its_versions_go_on(store: Any) -> None:
+    name = ref(ANSWER)
+    await store.put([record(name, 1)], [], [ENTRY])
+    await store.put([], [(name, 0)], [ENTRY])
+    assert await store.find([name]) == [None]
+    await store.put([record(name, 2)], [], [ENTRY])
+    assert (await store.find([name]))[0].version == 2
+
+
+async def test_of_two_writers_of_one_version_one_wins(store: Any) -> None:
+    name = ref()
+    await store.put([record(name, 1)], [], [ENTRY])
+    ended = await asyncio.gather(
+        *(store.put([record(name, 2, data=bytes([n]))], [], [ENTRY]) for n in range(5)), return_exceptions=True
+    )
+    assert sorted(type(each).__name__ for each in ended) == ["NoneType"] + ["VersionConflictError"] * 4
+
+
+async def test_answers_come_in_the_order_of_the_questions(store: Any) -> None:
+    names = [ref() for _ in range(5)]
+    for number, name in enumerate(names[:4]):
+        await store.put([record(name, 1, data=bytes([number]))], [], [ENTRY])
+    found = await store.find([names[3], names[4], names[0], names[3], names[0]._replace(record_class=0)])
+    assert [each.data if each else None for each in found] == [b"\x03", None, b"\x00", b"\x03", b"\x00"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("put"), st.integers(1, 4), st.integers(0, 3), st.sampled_from([ACCESS, ANSWER])),
+            st.tuples(st.just("consume"), st.just(0), st.integers(0, 3), st.just(ANSWER)),
+            st.tuples(st.sampled_from(["withhold", "delete"]), st.just(0), st.just(0), st.just(0)),
+        ),
+        max_size=14,
+    )
+)
+async def test_postgresql_does_what_the_double_does(steps: list[tuple[str, int, int, int]], database: Database) -> None:
+    name = f"con_{secrets.token_hex(8)}"
+    double, real = FakeStore(), Store(database, Outbox())
+    for act, version, fence, record_class in steps:
+        outcomes = [await _step(each, act, ref(record_class, name), version, fence) for each in (double, real)]
+        assert outcomes[0] == outcomes[1], (act, version, fence)
+        questions = [ref(each, name) for each in (0, ACCESS, ANSWER)]
+        assert await double.find(questions) == await real.find(questions)
+
+
+async def _step(store: Any, act: str, name: Ref, version: int, fence: int) -> object:
+    try:
+        match act:
+            case "put":
+                return await store.put([record(name, version, fence)], [], [ENTRY])
+            case "consume":
+                return await store.put([], [(name, fence)], [ENTRY])
+            case "withhold":
+                return await store.withhold(name.workspace, name.connection, ENTRY)
+            case _:
+                return await store.delete(name.workspace, name.connection, ENTRY)
+    except DomainError as error:
+        return error.reason
