@@ -126,3 +126,36 @@ def test_a_process_whose_database_is_away_says_so_and_recovers_by_itself(
         assert wait_for(lambda: unhealthy() == concerned, 20), unhealthy()
     assert wait_for(lambda: not unhealthy(), 20)
     assert {name: stack.pid(name) for name in concerned} == pids, "nobody had to be started again"
+
+
+def test_a_token_that_is_gone_costs_new_keys_alone_and_nothing_is_lost(
+    stack: Stack, customer: Customer, new_customer: Callable[..., Customer], wait_for: Callable[..., Any]
+) -> None:
+    kept = customer.import_api_key("sk_live_before-the-token-went-0123456789")["id"]
+    assert customer.token(kept).status_code == 200
+    fresh = new_customer()
+    folder = stack.layout.home / "hsm" / "user-credentials" / "tokens"
+    hidden = folder.with_name("tokens-away")
+
+    def healthy() -> bool:
+        found = {process["name"]: process["healthy"] for process in stack.status()["processes"]}
+        return bool(found["keyservice-user-credentials"])
+
+    folder.rename(hidden)
+    try:
+        assert wait_for(lambda: not healthy(), 20)
+        body = {
+            "kind": "api_key",
+            "end_user_id": "x",
+            "provider": "p",
+            "api_key": "sk_live_while-it-is-gone-0123456789",
+        }
+        answer = fresh.post("/connections", body)
+        assert (answer.status_code, answer.json()["reason"]) == (503, "HSM_UNAVAILABLE"), answer.text
+        # Keys that were unwrapped before are kept for five minutes.
+        assert customer.token(kept).status_code == 200
+    finally:
+        hidden.rename(folder)
+    assert wait_for(healthy, 20)
+    assert wait_for(lambda: fresh.post("/connections", body).status_code == 201, 10)
+    assert customer.token(kept).status_code == 200

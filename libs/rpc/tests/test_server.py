@@ -166,3 +166,13 @@ def test_a_caller_that_is_named_for_one_server_is_not_let_in_at_another() -> Non
     policies = policies_of([service], "audit")
     declared = service.methods_by_name["Append"].GetOptions().Extensions[access_pb2.allowed_callers]
     assert policies["/authpipe.audit.v1.Audit/Append"].callers == {caller.peer for caller in declared}
+
+
+async def test_a_certificate_that_has_ended_opens_no_connection_on_either_side(stage: Stage, tmp_path: Path) -> None:
+    ended = stage.files("gateway/edge", life=dt.timedelta(seconds=-1))
+    assert await reason(stage.peer(ended)) == "DEPENDENCY_UNAVAILABLE"
+    good = stage.files("gateway/edge")
+    assert await reason(stage.peer(good)) == "AUDIT_DUTY_NEGLECTED", "it got as far as the handler"
+    # The server's files change under it: the next handshake shows the certificate that has ended.
+    stage.files("vault", life=dt.timedelta(seconds=-1))
+    assert await reason(stage.peer(good)) == "DEPENDENCY_UNAVAILABLE"

@@ -32,6 +32,9 @@ _CANARY_TEXT = b"authpipe canary "
 _CKU_USER = 1
 _CKF_SERIAL_SESSION, _CKF_RW_SESSION = 4, 2
 _OK, _ALREADY_LOGGED_IN = 0, 0x100
+# CKR_PIN_INCORRECT, CKR_PIN_LOCKED (PKCS #11, section 5.6).
+_PIN_REFUSED = {0xA0, 0xA4}
+_PIN_TRIES = 2
 _ED25519_POINT_SIZE = 32
 
 
@@ -54,6 +57,7 @@ class Hsm:
         self._token_label = token_label
         self._pin_file = pin_file
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hsm")
+        self._pin_refusals = 0
         self._session: pkcs11.Session | None = None
         self._keys: dict[str, _Key] = {}
 
@@ -104,12 +108,19 @@ class Hsm:
         return await self._do(work)
 
     async def check(self) -> None:
-        """Seals and opens the canary.
+        """Seals and opens the canary; a token that fails is opened anew, and has to open it then.
 
         Raises:
-            HsmUnavailableError: The token does not do what it should; after this it is opened anew.
+            HsmUnavailableError: The token does not do what it should.
         """
-        await self._do(self._check_canary)
+
+        def work() -> None:
+            try:
+                self._check_canary()
+            except HsmUnavailableError:
+                self._reopen()
+
+        await self._do(work)
 
     async def ensure_signing_key(self, label: str) -> bytes:
         """Makes an Ed25519 key pair in the token if it is not there, and gives its public key, 32 bytes."""
@@ -163,16 +174,34 @@ class Hsm:
         return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
 
     def _open(self) -> None:
+        self._connect()
+        self._ensure_aes(_CANARY_LABEL)
+        self._check_canary()
+
+    def _reopen(self) -> None:
+        # The library keeps what it knew of a token that went away until it is initialised anew. No key is made here: a
+        # token that came back without the canary is another token.
+        self._keys.clear()
+        self._session = None
+        try:
+            pkcs11.lib(str(self._module)).reinitialize()
+        except (PKCS11Error, RuntimeError):
+            raise HsmUnavailableError from None
+        self._connect()
+        self._check_canary()
+
+    def _connect(self) -> None:
         try:
             token = pkcs11.lib(str(self._module)).get_token(token_label=self._token_label)
             self._log_in(token.slot.slot_id)
             self._session = token.open(rw=True)
         except (PKCS11Error, RuntimeError, OSError):
             raise HsmUnavailableError from None
-        self._ensure_aes(_CANARY_LABEL)
-        self._check_canary()
 
     def _log_in(self, slot: int) -> None:
+        # A token locks itself after a few wrong PINs: two are enough to know.
+        if self._pin_refusals >= _PIN_TRIES:
+            raise HsmUnavailableError
         library = ctypes.CDLL(str(self._module))
         session = ctypes.c_ulong()
         flags = ctypes.c_ulong(_CKF_SERIAL_SESSION | _CKF_RW_SESSION)
@@ -185,6 +214,8 @@ class Hsm:
         result = library.C_Login(session, ctypes.c_ulong(_CKU_USER), buffer, ctypes.c_ulong(size))
         del buffer
         pin[:] = bytes(len(pin))
+        if result in _PIN_REFUSED:
+            self._pin_refusals += 1
         if result not in {_OK, _ALREADY_LOGGED_IN}:
             raise HsmUnavailableError
 

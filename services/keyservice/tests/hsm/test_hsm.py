@@ -1,0 +1,81 @@
+"""The HSM door on a real token (SoftHSM): a token that goes away and comes back, one that is another, a PIN that is wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from authpipe_testing.softhsm import find_module, make_token
+
+# In a process of its own: the library keeps its state, and its configuration, for the life of one.
+PROGRAM = """
+import asyncio, shutil, sys
+from pathlib import Path
+from authpipe_keyservice.errors import HsmUnavailableError, KeyTamperedError
+from authpipe_keyservice.hsm import Hsm
+
+module, folder, act = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+tokens, hidden = folder / "tokens", folder / "hidden"
+
+async def fails(work):
+    try:
+        await work
+    except HsmUnavailableError:
+        return True
+    return False
+
+async def main():
+    hsm = Hsm(module, "user-credentials", folder / "pin")
+    if act == "wrong pin":
+        (folder / "pin").chmod(0o600)
+        (folder / "pin").write_text("0" * 16)
+        for _ in range(6):
+            assert await fails(hsm.open())
+        assert hsm._pin_refusals == 2, "a token locks itself: two tries are enough to know"
+        await hsm.close()
+        return
+    await hsm.open()
+    await hsm.ensure_kek("kek-1")
+    wrapped = await hsm.wrap("kek-1", bytes(range(32)), b"aad")
+    assert await hsm.unwrap("kek-1", wrapped, b"aad") == bytes(range(32))
+    if act == "tampered":
+        for changed, aad in ((wrapped[:-1] + bytes([wrapped[-1] ^ 1]), b"aad"), (wrapped, b"other"), (wrapped[:-1], b"aad")):
+            try:
+                await hsm.unwrap("kek-1", changed, aad)
+            except KeyTamperedError:
+                continue
+            raise AssertionError
+    if act in {"back", "another"}:
+        tokens.rename(hidden)
+        assert await fails(hsm.check())
+        assert await fails(hsm.unwrap("kek-1", wrapped, b"aad")), "not found is never taken for destroyed"
+        if act == "another":
+            tokens.mkdir(0o700)
+            for _ in range(2):
+                assert await fails(hsm.check()), "an empty token is not ours, and gets no canary"
+            tokens.rmdir()
+        hidden.rename(tokens)
+        await hsm.check()
+        assert await hsm.unwrap("kek-1", wrapped, b"aad") == bytes(range(32))
+    await hsm.close()
+
+asyncio.run(main())
+print("as it should")
+"""
+
+
+@pytest.mark.promise("P04")
+@pytest.mark.parametrize("act", ["tampered", "back", "another", "wrong pin"])
+def test_a_real_token_that(act: str, tmp_path: Path) -> None:
+    make_token(tmp_path, "user-credentials")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(find_module()), str(tmp_path), act],
+        env={"SOFTHSM2_CONF": str(tmp_path / "softhsm2.conf"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "as it should", done.stderr
