@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,8 +25,12 @@ import psycopg
 import pytest
 from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
+from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_ck
+from authpipe_keyservice.errors import KeyTamperedError
+from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
 from authpipe_testing.ports import free_ports
+from authpipe_testing.softhsm import find_module
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -171,6 +177,71 @@ def oidc_provider(stack: Stack) -> Iterator[OidcProvider]:
     process.terminate()
     process.wait(10)
     http.close()
+
+
+_UNWRAP = """
+import asyncio, json, sys
+from pathlib import Path
+from authpipe_keyservice.errors import KeyTamperedError
+from authpipe_keyservice.hsm import Hsm
+async def main():
+    asked = json.load(sys.stdin)
+    hsm = Hsm(Path(asked["module"]), asked["token"], Path(asked["pin"]))
+    await hsm.open()
+    found = []
+    for label, wrapped, aad in asked["deks"]:
+        try:
+            found.append((await hsm.unwrap(label, bytes.fromhex(wrapped), bytes.fromhex(aad))).hex())
+        except KeyTamperedError:  # other tests swap rows
+            found.append("")
+    print(json.dumps(found))
+    await hsm.close()
+asyncio.run(main())
+"""
+
+
+def unwrap_all(stack: Stack, superuser: Callable[[str, str], psycopg.Connection[Any]], key_domain: str) -> list[Secret]:
+    """Unwraps every DEK and connection key of a key domain, as whoever has its database, its token and the PIN."""
+    folder = stack.layout.home / "hsm" / key_domain
+    with superuser("core", f"keyservice_{key_domain.replace('-', '_')}") as database:
+        deks = database.execute("select workspace_id, version, kek_version, wrapped from deks").fetchall()
+        rows = database.execute(
+            "select workspace_id, connection_id, version, dek_version, wrapped from connection_keys"
+            " where state <> 'destroyed'"
+        ).fetchall()
+    asked = {
+        "module": str(find_module()),
+        "token": key_domain,
+        "pin": str(folder / "pin"),
+        "deks": [
+            (kek_label(key_domain, kek), bytes(wrapped).hex(), dek_aad(key_domain, workspace, version).hex())
+            for workspace, version, kek, wrapped in deks
+        ],
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _UNWRAP],
+        input=json.dumps(asked),
+        env={"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    unwrapped = zip(deks, json.loads(done.stdout), strict=True)
+    opened = {(row[0], row[1]): Secret(bytes.fromhex(dek)) for row, dek in unwrapped if dek}
+    found = list(opened.values())
+    for workspace, connection, version, dek_version, wrapped in rows:
+        aad = ck_aad(key_domain, workspace, connection, version)
+        with contextlib.suppress(KeyError, KeyTamperedError):
+            found.append(unwrap_ck(opened[workspace, dek_version], bytes(wrapped), aad))
+    return found
+
+
+@pytest.fixture
+def connection_keys(
+    stack: Stack, superuser: Callable[[str, str], psycopg.Connection[Any]]
+) -> Callable[[str], list[Secret]]:
+    """Unwraps every DEK and connection key of a key domain, as whoever has its database, its token and the PIN."""
+    return lambda key_domain: unwrap_all(stack, superuser, key_domain)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:

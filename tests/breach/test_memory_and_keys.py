@@ -19,7 +19,9 @@ import pytest
 from authpipe.keyservice.v1 import keyservice_pb2, keyservice_pb2_grpc
 from authpipe_audit.domain.tree import Frontier, commitment, leaf_hash
 from authpipe_devstack.stack import Stack
+from authpipe_envelope import derive_record_key
 from authpipe_rpc import Peer, PeerConfig
+from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
 from authpipe_testing.softhsm import find_module
 from cryptography.exceptions import InvalidSignature
@@ -49,25 +51,48 @@ def read_memory(pid: int) -> bytes:
 
 @pytest.mark.promise("P10")
 @pytest.mark.case(11)
-def test_vaults_memory_holds_no_token_while_it_serves_a_thousand(
-    stack: Stack, customer: Customer, config: str, playground: Any
+def test_vaults_memory_holds_no_token_and_no_key_while_it_serves_a_thousand_and_refreshes_a_hundred(
+    stack: Stack,
+    customer: Customer,
+    config: str,
+    playground: Any,
+    superuser: Callable[[str, str], Any],
+    connection_keys: Callable[[str], list[Secret]],
 ) -> None:
     canary = "sk_live_MEMORYCANARY-8f1d2c3b4a5e6f70"
     connection = customer.import_api_key(canary)["id"]
-    playground.set_life(3600)
+    # Tokens of such a short life that each serve is a refresh.
+    playground.set_life(4)
+    before = playground.counts().get("refresh_token", 0)
     oauth = customer.connect(config, "memory")
+    tokens = {customer.token(oauth).json()["access_token"] for _ in range(100)}
+    playground.set_life(3600)
     token = customer.token(oauth).json()["access_token"]
+    assert playground.counts()["refresh_token"] - before >= 100
+    assert len(tokens) == 100
     for _ in range(500):
         assert customer.token(connection).json()["api_key"] == canary
         assert customer.token(oauth).json()["access_token"] == token
+    keys = [bytes(key.expose()) for key in connection_keys("user-credentials")]
+    with superuser("vault", "vault") as vault:
+        rows = vault.execute(
+            "select record_class, record from records where connection_id = %s", (connection,)
+        ).fetchall()
+    salts = [(number, bytes(record)[8:40]) for number, record in rows]
+    record_keys = [
+        bytes(derive_record_key(Secret(key), 1, salt, number).material.expose()[:32])
+        for key in keys
+        for number, salt in salts
+    ]
     try:
         memory = read_memory(stack.pid("vault"))
     except PermissionError:
         assert os.geteuid() != 0, "root reads memory; only the refusal for others proves something here"
         return
     assert connection.encode() in memory, "the stage is right: it did pass through this process"
-    assert canary.encode() not in memory
-    assert token.encode() not in memory
+    assert salts[0][1] in memory, "and so did its ciphertext"
+    for value in (canary.encode(), token.encode(), *(each.encode() for each in tokens), *keys, *record_keys):
+        assert value not in memory
 
 
 @pytest.mark.case(11)

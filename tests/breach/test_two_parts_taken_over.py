@@ -6,11 +6,6 @@ and the PIN: every key of that key domain. What he lacks is keyservice/user-cred
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,70 +18,12 @@ from authpipe.types.v1 import records_pb2
 from authpipe_devstack.stack import Stack
 from authpipe_envelope import HEADER_SIZE, Context, Header, IntegrityError, derive_record_key, open_record
 from authpipe_grants import ConsumerKey, Issuer
-from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_ck
-from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_rpc import Peer, PeerConfig, PeerRefused
 from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
-from authpipe_testing.softhsm import find_module
 
 Superuser = Callable[[str, str], psycopg.Connection[Any]]
 API_KEY = b"sk_live_two-parts-taken-over-0123456789"
-UNWRAP = """
-import asyncio, json, sys
-from pathlib import Path
-from authpipe_keyservice.errors import KeyTamperedError
-from authpipe_keyservice.hsm import Hsm
-async def main():
-    asked = json.load(sys.stdin)
-    hsm = Hsm(Path(asked["module"]), asked["token"], Path(asked["pin"]))
-    await hsm.open()
-    found = []
-    for label, wrapped, aad in asked["deks"]:
-        try:
-            found.append((await hsm.unwrap(label, bytes.fromhex(wrapped), bytes.fromhex(aad))).hex())
-        except KeyTamperedError:  # other tests swap rows
-            found.append("")
-    print(json.dumps(found))
-    await hsm.close()
-asyncio.run(main())
-"""
-
-
-def connection_keys(stack: Stack, superuser: Superuser, key_domain: str) -> list[Secret]:
-    """Unwraps every connection key of a key domain, as whoever has its database, its token and the PIN."""
-    folder = stack.layout.home / "hsm" / key_domain
-    with superuser("core", f"keyservice_{key_domain.replace('-', '_')}") as database:
-        deks = database.execute("select workspace_id, version, kek_version, wrapped from deks").fetchall()
-        rows = database.execute(
-            "select workspace_id, connection_id, version, dek_version, wrapped from connection_keys"
-            " where state <> 'destroyed'"
-        ).fetchall()
-    asked = {
-        "module": str(find_module()),
-        "token": key_domain,
-        "pin": str(folder / "pin"),
-        "deks": [
-            (kek_label(key_domain, kek), bytes(wrapped).hex(), dek_aad(key_domain, workspace, version).hex())
-            for workspace, version, kek, wrapped in deks
-        ],
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", UNWRAP],
-        input=json.dumps(asked),
-        env={"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    unwrapped = zip(deks, json.loads(done.stdout), strict=True)
-    opened = {(row[0], row[1]): Secret(bytes.fromhex(dek)) for row, dek in unwrapped if dek}
-    found = list(opened.values())
-    for workspace, connection, version, dek_version, wrapped in rows:
-        aad = ck_aad(key_domain, workspace, connection, version)
-        with contextlib.suppress(KeyError, KeyTamperedError):
-            found.append(unwrap_ck(opened[workspace, dek_version], bytes(wrapped), aad))
-    return found
 
 
 def opened_with(keys: list[Secret], dump: list[tuple[Any, ...]]) -> list[bytes]:
@@ -134,18 +71,18 @@ def dump(new_customer: Callable[..., Customer], stack: Stack, superuser: Superus
 
 @pytest.mark.promise("P10")
 def test_no_key_of_the_other_key_domain_opens_a_record_of_vault(
-    dump: list[tuple[Any, ...]], stack: Stack, superuser: Superuser
+    dump: list[tuple[Any, ...]], connection_keys: Callable[[str], list[Secret]]
 ) -> None:
-    keys = connection_keys(stack, superuser, "client-secrets")
+    keys = connection_keys("client-secrets")
     assert len(keys) >= 2, "the attacker does hold keys"
     assert opened_with(keys, dump) == []
 
 
 def test_the_stage_is_right_the_same_attack_with_vaults_own_keyservice_opens_them(
-    dump: list[tuple[Any, ...]], stack: Stack, superuser: Superuser
+    dump: list[tuple[Any, ...]], connection_keys: Callable[[str], list[Secret]]
 ) -> None:
     """keyservice and vault's database taken together open records: docs/threat-model.md says so."""
-    assert opened_with(connection_keys(stack, superuser, "user-credentials"), dump) == [API_KEY] * 3
+    assert opened_with(connection_keys("user-credentials"), dump) == [API_KEY] * 3
 
 
 @pytest.mark.promise("P10")

@@ -50,6 +50,45 @@ CASES = {
     20: "Redirect URI variants",
     24: "A part away before the call: the Provider saw no call",
 }
+# The rest of what we promise, and of what is to be staged; it moves up when an issue claims it.
+LATER_PROMISES = {
+    "P06": "KEK rotation is automatic and on demand, and not one request fails.",
+    "P12": "What is kept for reconnection is sealed, is not served, and is purged after at most 30 days.",
+    "P17": "Control plane and data plane can be run apart.",
+    "P18": "A workspace's keys can be wrapped by the customer's own KMS.",
+    "P19": "The token proxy is open source under MIT and runs on its own.",
+    "P20": "A workspace's credentials stay in the region it chose.",
+    "P21": "Kubernetes: automated deployment, rolling updates without failed requests, one-step rollback.",
+    "P22": "Infrastructure is code; changes leave an immutable trail.",
+    "P23": "Token storage has no internet access and is reached only through the API layer.",
+    "P25": "Infrastructure secrets come from a secrets manager and rotate; certificates rotate without a restart.",
+    "P26": "Unusual access and refresh rates and possible exposure are detected and raised.",
+    "P27": "One action rotates every token of a workspace, provider or the whole installation.",
+    "P28": "The attack surface is tested in CI as an attacker would.",
+    "P29": "Erasure of one connection or end user is permanent and touches nothing else.",
+    "P30": "Minimal scopes, mandatory PKCE and proper revocation for every Provider.",
+    "P32": "Retention by plan.",
+    "P33": "The log is available through dashboard and API.",
+    "P35": "React SDK and backend SDKs under MIT.",
+    "P37": "A catalog of Providers; any standards-compliant one works from its issuer URL alone.",
+    "P38": "Workspaces, team members with roles, API keys with scopes, dashboard login.",
+}
+LATER_CASES = {
+    7: "KEK and DEK rotated continuously under readers and writers",
+    8: "The re-wrapper killed at each step; two of them racing",
+    12: "A valid vault certificate and valid grants, as fast as possible",
+    13: "HSM: errors, removed, session invalid, hangs",
+    17: "Floods by one tenant; a slow KMS of one tenant",
+    21: "A hostile Provider on the network",
+    22: "A provider configuration's token URL is changed afterwards",
+    23: "The worker killed at every step between answer and commit",
+    25: "200 callers over four replicas, the lease holder stopped for a minute",
+    26: "Revocation answered in every way, or never",
+    27: "The customer's KMS disabled, throttled, hanging, deleted",
+    28: "audit down, hanging, disk full",
+    29: "A superuser changes, deletes, reorders, inserts events",
+    30: "Bodies deleted by retention, and otherwise",
+}
 
 
 def main() -> None:
@@ -57,7 +96,9 @@ def main() -> None:
     results = ROOT / "build" / "results.json"
     if not results.exists():
         sys.exit("There is no result yet; run make test first.")
-    shown: dict[str, dict[str, bool]] = {key: {} for key in [*PROMISES, *(f"case-{number}" for number in CASES)]}
+    claimed = PROMISES | {f"case-{number}": text for number, text in CASES.items()}
+    later = LATER_PROMISES | {f"case-{number}": text for number, text in LATER_CASES.items()}
+    shown: dict[str, dict[str, bool]] = {key: {} for key in [*claimed, *later]}
     for test, entry in json.loads(results.read_text()).items():
         for key in entry["shows"]:
             shown.setdefault(key, {})[test] = entry["passed"]
@@ -67,13 +108,14 @@ def main() -> None:
     (ROOT / "build" / "promises.json").write_text(json.dumps(report, indent=1))
     missing = []
     for key, entry in report.items():
-        words = PROMISES.get(key) or CASES.get(int(key.removeprefix("case-") if key.startswith("case-") else 0), "")
-        mark = "\033[32mshown\033[0m " if entry["passed"] else "\033[31mNOT\033[0m   "
-        print(f"{mark} {key:8} {len(entry['tests']):3} tests  {words}")
+        if key not in claimed and key not in later:
+            sys.exit(f"A test shows {key}, which nobody has promised.")
+        mark = "\033[32mshown\033[0m" if entry["passed"] else "\033[31mNOT\033[0m  " if key in claimed else "later"
+        print(f"{mark}  {key:8} {len(entry['tests']):3} tests  {claimed.get(key) or later[key]}")
         for test, passed in sorted(shown[key].items()):
             if not passed:
                 print(f"           failed: {test}")
-        if not entry["passed"]:
+        if not entry["passed"] and key in claimed:
             missing.append(key)
     write_page(report)
     if missing:
@@ -91,6 +133,7 @@ def write_page(report: dict[str, dict[str, object]]) -> None:
     for title, words in (
         ("Promises", dict(PROMISES)),
         ("Attacks that are staged", {f"case-{n}": w for n, w in CASES.items()}),
+        ("Not claimed yet", LATER_PROMISES | {f"case-{n}": w for n, w in LATER_CASES.items()}),
     ):
         lines += [f"## {title}", "", "| id | what | shown by |", "|---|---|---|"]
         for key, text in words.items():
