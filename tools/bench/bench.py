@@ -193,6 +193,7 @@ def measure() -> list[Row]:  # one story
         echo, echo_url = start_echo(stack, folder)
         found = processes(stack)
         wrk(stack.layout.rest_url, 8, script)  # warm
+        rates: dict[int, float] = {}
         for connections in (1, 32, 128):
             _console.print(f"{connections} connections…")
             reference = wrk(echo_url, connections, script)
@@ -206,6 +207,7 @@ def measure() -> list[Row]:  # one story
                 load = load.with_another(wrk(stack.layout.rest_url, connections, script))
             if load.errors:
                 raise SystemExit(f"{load.errors} of {load.requests} requests failed: nothing was measured.")
+            rates[connections] = load.rate
             name = f"tokens at {connections} connections"
             wanted = {1: None, 32: 2000, 128: 4000}[connections]
             rows.append(_row(name, load.rate, "1/s", reference=reference.rate, wanted=wanted))
@@ -229,6 +231,9 @@ def measure() -> list[Row]:  # one story
         rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
+        for connections, rate in rates.items():
+            name = f"tokens at {connections} connections, beside point selects"
+            rows.append(_row(name, rate, "1/s", reference=selects))
     finally:
         for each in echo:
             each.terminate()
