@@ -252,3 +252,20 @@ async def test_a_disconnect_that_died_half_way_is_finished_by_running_it_again(s
         await stage.replica("next").finish(stage.tables.connections["ws", "con"], ACTING)
     assert stage.tables.connections["ws", "con"].state is State.DISCONNECTED
     assert stage.events().count("CONNECTION_DISCONNECTED") == 1
+
+
+async def test_a_draft_that_is_activated_while_it_is_swept_keeps_its_credential(stage: Stage) -> None:
+    change(stage, state=State.DRAFT)
+    seen = stage.tables.connections["ws", "con"]
+    change(stage, state=State.ACTIVE)
+    await stage.replica("sweeper").finish(seen, ACTING)
+    assert (stage.withheld, stage.erased) == ([], [])
+    assert stage.tables.connections["ws", "con"].state is State.ACTIVE
+
+
+async def test_a_draft_that_was_left_is_closed_and_erased(stage: Stage) -> None:
+    change(stage, state=State.DRAFT)
+    await stage.replica("sweeper").finish(stage.tables.connections["ws", "con"], ACTING)
+    assert stage.erased == ["con"]
+    assert stage.revoked == []
+    assert stage.tables.connections["ws", "con"].state is State.DISCONNECTED

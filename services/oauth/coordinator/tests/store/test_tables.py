@@ -79,7 +79,7 @@ async def test_a_state_is_used_once_however_many_come_at_once(tables: Any, entry
 
 # draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected (domain/words).
 MOVES = {
-    State.DRAFT: {State.DISCONNECTING, State.DISCONNECTED},
+    State.DRAFT: {State.DISCONNECTING},
     State.ACTIVE: {State.DISCONNECTING},
     State.NEEDS_REAUTH: {State.DISCONNECTING},
     State.DISCONNECTING: {State.DISCONNECTED},
@@ -87,7 +87,7 @@ MOVES = {
 }
 _RULES = [
     ((State.ACTIVE, State.NEEDS_REAUTH), State.DISCONNECTING),
-    ((State.DISCONNECTING, State.DRAFT), State.DISCONNECTED),
+    ((State.DISCONNECTING,), State.DISCONNECTED),
     ((State.DRAFT,), State.DISCONNECTING),
 ]
 

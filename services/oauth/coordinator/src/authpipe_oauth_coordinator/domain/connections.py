@@ -293,13 +293,20 @@ class Connections:
         """Takes a disconnect to its end. May be run again at any point; what was done already does no harm."""
         workspace, connection_id = connection.workspace, connection.id
         try:
+            if connection.state is State.DRAFT:
+                # Closed before anything of it goes: an activation that comes now finds nothing to activate.
+                entry = _entry("CONNECTION_DISCONNECTING", acting, connection_id)
+                closed = (State.DRAFT,), State.DISCONNECTING, "ABANDONED"
+                if not await self._connections.move(workspace, connection_id, *closed, entry):
+                    return
             await self._vault.withhold(workspace, connection_id, acting.request_id)
             if not await self._revoke(connection, acting):
                 return
             await self._vault.delete(workspace, connection_id, acting.request_id)
             entry = _entry("CONNECTION_DISCONNECTED", acting, connection_id)
-            sources = (State.DISCONNECTING, State.DRAFT)
-            await self._connections.move(workspace, connection_id, sources, State.DISCONNECTED, "ERASED", entry)
+            await self._connections.move(
+                workspace, connection_id, (State.DISCONNECTING,), State.DISCONNECTED, "ERASED", entry
+            )
         except DomainError as error:
             get_log().warning("disconnect not finished, it is tried again", error=error)
 

@@ -114,6 +114,9 @@ class ConfigStore(Protocol):
     async def forsaken_configs(self) -> list[ProviderConfig]:
         """Gives drafts that nobody activated, and deleted ones whose client secret was not erased yet."""
 
+    async def close_forsaken(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
+        """Makes a draft a deleted one; False: it was activated meanwhile."""
+
     async def note_secret_erased(self, workspace: str, config_id: str, entry: AuditEntry) -> None:
         """Remembers that nothing is left of its client secret."""
 

@@ -160,7 +160,10 @@ class ProviderConfigs:
         """Erases the client secrets of drafts that nobody activated, and of deletions that were interrupted."""
         for config in await self._store.forsaken_configs():
             acting = Acting(config.workspace, "service:oauth/coordinator", self._new_id("req"))
-            await self._erase_secret(acting, config.id)
+            # A draft is closed before its secret goes: an activation that comes now finds nothing to activate.
+            entry = _entry("PROVIDER_CONFIG_DELETED", acting, config.id)
+            if await self._store.close_forsaken(config.workspace, config.id, entry):
+                await self._erase_secret(acting, config.id)
 
     async def _erase_secret(self, acting: Acting, config_id: str) -> None:
         await self._secrets.delete(acting.workspace, config_id, acting.request_id)

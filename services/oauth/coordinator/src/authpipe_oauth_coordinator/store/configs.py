@@ -123,13 +123,31 @@ class ConfigTable:
             )
             return [read_config(row) for row in rows]
 
+    async def close_forsaken(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
+        """Makes a draft a deleted one; False: it was activated meanwhile."""
+        names = {"workspace": workspace, "id": config_id}
+        async with self._database.transaction() as connection:
+            result = await connection.execute(
+                sa.text(
+                    "update provider_configs set state = 'deleted' where workspace_id = :workspace and id = :id"
+                    " and state = 'draft'"
+                ),
+                names,
+            )
+            if result.rowcount:
+                await self._outbox.append(connection, entry)
+            state = await connection.scalar(
+                sa.text("select state from provider_configs where workspace_id = :workspace and id = :id"), names
+            )
+        return bool(state == "deleted")
+
     async def note_secret_erased(self, workspace: str, config_id: str, entry: AuditEntry) -> None:
         """Remembers that nothing is left of a deleted provider configuration's client secret, or of a draft's."""
         async with self._database.transaction() as connection:
             result = await connection.execute(
                 sa.text(
                     "update provider_configs set state = 'erased' where workspace_id = :workspace and id = :id"
-                    " and state in ('draft', 'deleted')"
+                    " and state = 'deleted'"
                 ),
                 {"workspace": workspace, "id": config_id},
             )
