@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,6 +101,7 @@ class Database:
     """
 
     def __init__(self, config: DatabaseConfig) -> None:
+        self._conninfo = config.conninfo()
         self._engine = create_async_engine(
             "postgresql+psycopg://",
             connect_args=config.conninfo(),
@@ -159,6 +162,29 @@ class Database:
         """
         async with self.hot() as connection:
             await connection.execute("select 1")
+
+    async def listen(self, channel: str, wake: asyncio.Event, stop: asyncio.Event) -> None:
+        """Sets an event whenever a channel is notified, until told to stop; a lost connection is made anew.
+
+        A notification may be missed meanwhile: whoever waits for the event looks from time to time too.
+
+        Args:
+            channel: The channel, a name of ours.
+            wake: What to set.
+            stop: Set when to stop.
+        """
+        while not stop.is_set():
+            try:
+                connection = await psycopg.AsyncConnection.connect(**self._conninfo, autocommit=True)  # type: ignore[arg-type]
+                async with connection:
+                    await connection.execute(f"listen {channel}".encode())
+                    wake.set()
+                    while not stop.is_set():
+                        async for _ in connection.notifies(timeout=_RESTED_SECONDS):
+                            wake.set()
+            except psycopg.OperationalError:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _RESTED_SECONDS)
 
     def hot(self) -> _Hot:
         """Gives a pooled connection in autocommit, for the time of a block.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from authpipe_devstack.layout import DEPLOYMENT, REGION, TRUST_DOMAIN, Layout, Process
@@ -45,6 +46,7 @@ class Configs:
         clusters: The clusters by name.
         log_level: debug, info, warning or error.
         trace_ratio: The share of traces kept.
+        settings: More settings of a process, by its name.
     """
 
     def __init__(  # one per part
@@ -55,6 +57,7 @@ class Configs:
         clusters: dict[str, Cluster],
         log_level: str,
         trace_ratio: float,
+        settings: Mapping[str, Mapping[str, Any]],
     ) -> None:
         self._layout = layout
         self._ca = ca
@@ -62,8 +65,9 @@ class Configs:
         self._clusters = clusters
         self._log_level = log_level
         self._trace_ratio = trace_ratio
+        self._settings = settings
         self._addresses = {
-            identity: layout.address(name)
+            identity: layout.addresses(name)
             for name, identity in (
                 ("audit", "audit"),
                 ("keyservice-audit-log", "keyservice/audit-log"),
@@ -90,6 +94,7 @@ class Configs:
     def write(self, process: Process) -> None:
         """Writes the configuration of a process."""
         layout, name = self._layout, process.name
+        peers = _PEERS[process.replica_of or name]
         config: dict[str, Any] = {
             "files": self.files(name),
             "server": {"host": "127.0.0.1", "port": layout.ports[name]},
@@ -97,7 +102,7 @@ class Configs:
             "telemetry_file": str(layout.logs / f"{name}.telemetry.json"),
             "trace_ratio": self._trace_ratio,
             "region": REGION,
-            **{key: {"name": identity, "address": self._addresses[identity]} for key, identity in _PEERS[name].items()},
+            **{key: {"name": identity, "address": self._addresses[identity]} for key, identity in peers.items()},
         }
         if process.database:
             config["database"] = self.database(process, process.database)
@@ -127,7 +132,20 @@ class Configs:
                 }
             case _:
                 pass
+        config |= self._settings.get(process.replica_of or name, {})
         write_private(layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
+
+    def write_operator(self, name: str) -> None:
+        """Writes the configuration of `authpipe-admin` for an operator."""
+        domains = {"user-credentials", "client-secrets"}
+        config = {
+            "files": self.files(name),
+            "keyservices": {
+                domain: {"name": f"keyservice/{domain}", "address": self._addresses[f"keyservice/{domain}"]}
+                for domain in sorted(domains)
+            },
+        }
+        write_private(self._layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
 
     def database(self, process: Process, role: str) -> dict[str, Any]:
         """Gives where a process's database is, for a role."""

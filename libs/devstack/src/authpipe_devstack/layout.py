@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authpipe_testing.ca import write_private
@@ -25,6 +26,7 @@ class Process:
         database: Its database and role; empty: it has none.
         cluster: The cluster of its database.
         hsm: The label of its token; empty: it has none.
+        replica_of: The process whose second replica this is: same identity, database and token; empty: it is none.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Process:
     database: str = ""
     cluster: str = ""
     hsm: str = ""
+    replica_of: str = ""
 
 
 PROCESSES = (
@@ -69,13 +72,8 @@ PROCESSES = (
     Process("edge", "gateway/edge", "authpipe_gateway_edge"),
 )
 CLUSTERS = ("vault", "clientsecrets", "core")
-_PORT_NAMES = (
-    *(process.name for process in PROCESSES),
-    *(f"postgres-{name}" for name in CLUSTERS),
-    "rest",
-    "grpc",
-    "playground",
-)
+# People who run the installation: two, since a key is destroyed by two.
+OPERATORS = {"operator": "operator/first", "operator-2": "operator/second"}
 
 
 class Layout:
@@ -83,10 +81,17 @@ class Layout:
 
     Args:
         home: The folder, `.authpipe` by default.
+        replicas: The names of processes that run twice.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, replicas: Sequence[str] = ()) -> None:
         self.home = home
+        again = [
+            replace(process, name=f"{process.name}-2", replica_of=process.name)
+            for process in PROCESSES
+            if process.name in replicas
+        ]
+        self.processes = (*PROCESSES, *again)
         self.certificates = home / "certificates"
         self.configs = home / "config"
         self.logs = home / "log"
@@ -113,6 +118,12 @@ class Layout:
         """Gives where a process listens."""
         return f"127.0.0.1:{self.ports[name]}"
 
+    def addresses(self, name: str) -> str:
+        """Gives where a process and its replicas listen, as its callers want it."""
+        names = [each.name for each in self.processes if name in {each.name, each.replica_of}]
+        found = ",".join(self.address(each) for each in names)
+        return f"ipv4:{found}" if len(names) > 1 else found
+
     def move_busy_ports(self, running: set[str]) -> None:
         """Gives new ports to what does not run and whose port somebody else has taken."""
         busy = [name for name, port in self.ports.items() if name not in running and not is_free(port)]
@@ -121,11 +132,13 @@ class Layout:
             write_private(self.home / "ports.json", json.dumps(self.ports).encode())
 
     def _ports(self) -> dict[str, int]:
+        names = [each.name for each in self.processes]
+        names += [*(f"postgres-{name}" for name in CLUSTERS), "rest", "grpc", "playground"]
         file = self.home / "ports.json"
         if file.exists():
             found: dict[str, int] = json.loads(file.read_text())
-            if set(found) == set(_PORT_NAMES):
+            if set(found) == set(names):
                 return found
-        ports = dict(zip(_PORT_NAMES, free_ports(len(_PORT_NAMES)), strict=True))
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
         write_private(file, json.dumps(ports).encode())
         return ports

@@ -14,7 +14,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cryptography import x509
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe_database import DatabaseConfig, upgrade
 from authpipe_devstack.configs import Configs
-from authpipe_devstack.layout import CLUSTERS, PROCESSES, TRUST_DOMAIN, Layout, Process
+from authpipe_devstack.layout import CLUSTERS, OPERATORS, PROCESSES, TRUST_DOMAIN, Layout, Process
 from authpipe_testing.ca import CertificateAuthority, write_private
 from authpipe_testing.postgres import Cluster
 from authpipe_testing.softhsm import make_token
@@ -57,14 +57,23 @@ class Stack:
         say: Called with each step, for people.
         log_level: debug, info, warning or error.
         trace_ratio: The share of traces kept.
+        replicas: The names of processes that run twice.
+        settings: More settings of a process, by its name.
     """
 
-    def __init__(
-        self, home: Path, say: Callable[[str], None], log_level: str = "info", trace_ratio: float = 0.01
+    def __init__(  # everything of it is handed in
+        self,
+        home: Path,
+        say: Callable[[str], None],
+        log_level: str = "info",
+        trace_ratio: float = 0.01,
+        replicas: Sequence[str] = (),
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
-        self.layout = Layout(home)
+        self.layout = Layout(home, replicas)
+        self._settings = settings or {}
         self._say = say
         self.ca = CertificateAuthority(home / "ca", "internal-ca")
         self.public_ca = CertificateAuthority(home / "ca", "public-ca")
@@ -105,16 +114,20 @@ class Stack:
         self._say("Three PostgreSQL clusters and three HSM tokens")
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(self._start_cluster, self.clusters.values()))
-            list(pool.map(self._make_token, [process for process in PROCESSES if process.hsm]))
+            list(pool.map(self._make_token, [each for each in PROCESSES if each.hsm]))
         self._say("Migrations")
-        configs = Configs(self.layout, self.ca, self.public_ca, self.clusters, self._log_level, self._trace_ratio)
-        for process in PROCESSES:
+        configs = Configs(
+            self.layout, self.ca, self.public_ca, self.clusters, self._log_level, self._trace_ratio, self._settings
+        )
+        for name in OPERATORS:
+            configs.write_operator(name)
+        for process in self.layout.processes:
             configs.write(process)
-            if process.database:
+            if process.database and not process.replica_of:
                 owner = DatabaseConfig(**configs.database(process, f"{process.database}_owner"))
                 upgrade(owner, _migrations(process))
         self._say("Ten processes and a playground Provider")
-        for process in PROCESSES:
+        for process in self.layout.processes:
             if not self.pid(process.name):
                 self._start(process, process.module, {})
         if not self.pid("playground"):
@@ -170,7 +183,7 @@ class Stack:
                     "database": self._database(process),
                     "log_file": str(layout.logs / f"{process.name}.log"),
                 }
-                for process in PROCESSES
+                for process in self.layout.processes
             ],
         }
 
@@ -189,12 +202,12 @@ class Stack:
             module: Another main module than its own, for a test.
             environment: What that module wants in its environment.
         """
-        process = next(process for process in PROCESSES if process.name == name)
+        process = next(process for process in self.layout.processes if process.name == name)
         self._start(process, module or process.module, environment or {})
         self._wait_until_healthy()
 
     def operator(self) -> Files:
-        """Gives the operator's certificate."""
+        """Gives the first operator's certificate."""
         return self.files("operator")
 
     def files(self, name: str) -> Files:
@@ -225,7 +238,7 @@ class Stack:
 
     def _issue_certificates(self) -> None:
         folder = self.layout.certificates
-        for name, identity in [(each.name, each.identity) for each in PROCESSES] + [("operator", "operator")]:
+        for name, identity in [*((each.name, each.identity) for each in self.layout.processes), *OPERATORS.items()]:
             if _is_fresh(folder / f"{name}.pem"):
                 continue
             self.ca.issue(
@@ -318,8 +331,8 @@ class Stack:
             finally:
                 await probe.close()
 
-        answers = await asyncio.gather(*(ask(process) for process in PROCESSES))
-        return {process.name: answer for process, answer in zip(PROCESSES, answers, strict=True)}
+        answers = await asyncio.gather(*(ask(process) for process in self.layout.processes))
+        return {process.name: answer for process, answer in zip(self.layout.processes, answers, strict=True)}
 
     async def _make_workspace(self) -> None:
         if self.layout.api_key_file.exists():

@@ -31,12 +31,20 @@ class MethodPolicy:
     """What an rpc declares.
 
     Args:
-        callers: SPIFFE paths that may call it; None: every process of the installation (health alone).
+        callers: SPIFFE paths that may call it; "operator/*" is every path with one name below it; None: every process
+            of the installation (health alone).
         emits: The number of the event it must leave; EVENT_NAME_NOTHING: none.
     """
 
     callers: frozenset[str] | None
     emits: int
+
+    def allows(self, caller: str) -> bool:
+        """Says whether a caller is among them."""
+        if self.callers is None or caller in self.callers:
+            return True
+        kind, _, person = caller.rpartition("/")
+        return bool(person) and f"{kind}/*" in self.callers
 
 
 def policies_of(services: Iterable[ServiceDescriptor], server: str) -> Mapping[str, MethodPolicy]:

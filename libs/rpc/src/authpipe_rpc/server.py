@@ -167,7 +167,7 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
     async def _checked(self, policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
         # identity, access
         caller = identify(context, self._trust_domain)
-        if policy.callers is not None and caller not in policy.callers:
+        if not policy.allows(caller):
             raise AccessError(caller=caller)
         # deadline
         left = context.time_remaining()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
+import uuid
+from collections.abc import Awaitable, Callable
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
@@ -12,23 +15,32 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
 from authpipe.audit.v1 import audit_pb2_grpc
-from authpipe.keyservice.v1 import keyservice_pb2, keyservice_pb2_grpc
+from authpipe.keyservice.v1 import administration_pb2, administration_pb2_grpc, keyservice_pb2, keyservice_pb2_grpc
 from authpipe_database import Database, Outbox, Relay
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_keyservice.config import Config
 from authpipe_keyservice.domain.budgets import Budgets
-from authpipe_keyservice.domain.keys import KeyCache, kek_label
+from authpipe_keyservice.domain.deks import Deks
+from authpipe_keyservice.domain.keyring import Keyring
+from authpipe_keyservice.domain.keys import KeyCache
 from authpipe_keyservice.domain.releasing import Releasing
+from authpipe_keyservice.domain.replicas import Replica
+from authpipe_keyservice.domain.rewrapping import Rewrapping
+from authpipe_keyservice.domain.rotation import Policy, Rotation
+from authpipe_keyservice.domain.workspaces import Workspaces
+from authpipe_keyservice.errors import HsmUnavailableError
 from authpipe_keyservice.hsm import Hsm
 from authpipe_keyservice.peers import AuditPeer
-from authpipe_keyservice.servicer import CheckpointSigner, KeyServicer
-from authpipe_keyservice.store import Store
-from authpipe_sensitive import Label
-from authpipe_telemetry import TelemetryConfig, configure_telemetry
+from authpipe_keyservice.servicer import CheckpointSigner, KeyAdministrator, KeyServicer
+from authpipe_keyservice.store import CheckpointTable, DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
+from authpipe_keyservice.store.replicas import CHANNEL
+from authpipe_sensitive import DomainError, Label, get_log
+from authpipe_telemetry import TelemetryConfig, configure_telemetry, counter
 
-_KEK_VERSION = 1
 _SIGNING_KEY = "audit-log-1"
+_DAY = 86_400.0
+_TURN_SECONDS = 1.0
 
 
 class _Budget:
@@ -51,32 +63,30 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await hsm.open()
     database = Database(config.database)
     await database.open()
-    outbox = Outbox()
-    store = Store(database, outbox)
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
     beside = Background(stop)
+    checks = [hsm.check, database.check]
     if config.key_domain == "audit-log":
         public_key = await hsm.ensure_signing_key(_SIGNING_KEY)
         server.add(
             keyservice_pb2.DESCRIPTOR.services_by_name["CheckpointSigner"],
             keyservice_pb2_grpc.add_CheckpointSignerServicer_to_server,
-            CheckpointSigner(hsm, _SIGNING_KEY, public_key, store),
+            CheckpointSigner(hsm, _SIGNING_KEY, public_key, CheckpointTable(database)),
         )
     else:
-        await hsm.ensure_kek(kek_label(config.key_domain, _KEK_VERSION))
-        server.add(
-            keyservice_pb2.DESCRIPTOR.services_by_name["KeyService"],
-            keyservice_pb2_grpc.add_KeyServiceServicer_to_server,
-            _key_servicer(config, hsm, store),
-        )
         if config.audit is None:
             raise SystemExit("keyservice does not start without an audit sink; set `audit`.")
+        domain = _KeyDomain(config, hsm, database)
+        await domain.prepare(stop)
+        domain.add_to(server)
         peer = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-        beside.add("audit relay", Relay(database, outbox, AuditPeer(peer)).run(stop))
+        beside.add("audit relay", Relay(database, domain.outbox, AuditPeer(peer)).run(stop))
+        domain.run_beside(beside, stop)
+        checks.append(domain.keyring.check)
     await server.start()
     # The canary in the token is sealed and opened each time.
-    beside.add("health", health.watch(stop, hsm.check, database.check))
+    beside.add("health", health.watch(stop, *checks))
     await stop.wait()
     await server.stop()
     await beside.finish()
@@ -84,27 +94,156 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await hsm.close()
 
 
-def _key_servicer(config: Config, hsm: Hsm, store: Store) -> KeyServicer:
-    files = config.files
-    anchor = TrustAnchor(files.ca.read_bytes(), files.trust_domain)
-    releasing = Releasing(
-        key_domain=config.key_domain,
-        region=config.region,
-        kek_version=_KEK_VERSION,
-        store=store,
-        wrapper=hsm,
-        verifier=Verifier(anchor, time.time),
-        budgets=Budgets(
-            _Budget(RateLimitItemPerMinute(config.release_per_workspace_minute)),
-            _Budget(RateLimitItemPerMinute(config.release_per_signer_minute)),
-            _Budget(RateLimitItemPerSecond(100)),
-        ),
-        cache=KeyCache(time.monotonic, config.cache_seconds),
-        clock=time.time,
-        randomness=os.urandom,
-    )
-    leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
-    return KeyServicer(releasing, store, leaf, config.key_domain)
+class _KeyDomain:
+    """The rules of one key domain, with what each stands on."""
+
+    def __init__(self, config: Config, hsm: Hsm, database: Database) -> None:
+        self._config = config
+        self._database = database
+        domain = config.key_domain
+        self.outbox = outbox = Outbox()
+        self._keks, self._deks = KekTable(database, outbox), DekTable(database, outbox)
+        self._replicas, self._workspace_keys = ReplicaTable(database), WorkspaceTable(database, outbox)
+        self._keys = KeyTable(database, outbox)
+        cache = KeyCache(time.monotonic, config.cache_seconds)
+        self._replica = Replica(uuid.uuid4().hex, self._replicas, cache, time.monotonic)
+        self.keyring = Keyring(domain, self._replica.name, self._keks, hsm)
+        deks = Deks(
+            key_domain=domain,
+            keyring=self.keyring,
+            store=self._deks,
+            wrapper=hsm,
+            cache=cache,
+            randomness=os.urandom,
+        )
+        self._rotation = Rotation(
+            key_domain=domain,
+            keyring=self.keyring,
+            table=self._keks,
+            wrapper=hsm,
+            policy=Policy(config.kek_rotation_days * _DAY, config.kek_grace_days * _DAY),
+            clock=time.time,
+            randomness=os.urandom,
+        )
+        rewrapped = counter("authpipe.keyservice.deks.rewrapped")
+        self._rewrapping = Rewrapping(
+            key_domain=domain,
+            keyring=self.keyring,
+            table=self._deks,
+            wrapper=hsm,
+            share=config.rewrap_share,
+            clock=time.monotonic,
+            note=rewrapped.add,
+        )
+        self._workspaces = Workspaces(
+            key_domain=domain,
+            table=self._workspace_keys,
+            deks=deks,
+            replica=self._replica,
+            rotate_seconds=config.dek_rotation_days * _DAY,
+            clock=time.time,
+            randomness=os.urandom,
+        )
+        files = config.files
+        self._releasing = Releasing(
+            key_domain=domain,
+            region=config.region,
+            store=self._keys,
+            deks=deks,
+            verifier=Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time),
+            budgets=Budgets(
+                _Budget(RateLimitItemPerMinute(config.release_per_workspace_minute)),
+                _Budget(RateLimitItemPerMinute(config.release_per_signer_minute)),
+                _Budget(RateLimitItemPerSecond(100)),
+            ),
+            cache=cache,
+            clock=time.time,
+            randomness=os.urandom,
+        )
+
+    async def prepare(self, stop: asyncio.Event) -> None:
+        """Joins the replicas and opens every canary; the first one of a key domain makes its first KEK version."""
+        while not stop.is_set():
+            await self._replica.beat()
+            await self._rotation.advance()
+            try:
+                self.keyring.primary()
+                return
+            except HsmUnavailableError:
+                # Another replica has not opened the canary of the first version yet.
+                await _wait(stop, _TURN_SECONDS)
+
+    def add_to(self, server: RpcServer) -> None:
+        """Adds what this key domain serves."""
+        files = self._config.files
+        leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
+        server.add(
+            keyservice_pb2.DESCRIPTOR.services_by_name["KeyService"],
+            keyservice_pb2_grpc.add_KeyServiceServicer_to_server,
+            KeyServicer(self._releasing, self._keys, self._replica, leaf),
+        )
+        server.add(
+            administration_pb2.DESCRIPTOR.services_by_name["KeyAdministration"],
+            administration_pb2_grpc.add_KeyAdministrationServicer_to_server,
+            KeyAdministrator(
+                key_domain=self._config.key_domain,
+                rotation=self._rotation,
+                workspaces=self._workspaces,
+                keks=self._keks,
+                replicas=self._replicas,
+                keys=self._workspace_keys,
+            ),
+        )
+
+    def run_beside(self, beside: Background, stop: asyncio.Event) -> None:
+        """Starts what goes on beside serving. Each on its own: an HSM that hangs does not stop the heart."""
+        told = asyncio.Event()
+        beside.add("orders", self._database.listen(CHANNEL, told, stop))
+        beside.add("heart", self._turns("heart", self._beat, stop, told))
+        beside.add("rotation", self._turns("rotation", self._rotation.advance, stop))
+        beside.add("workspaces", self._turns("workspaces", self._workspaces.advance, stop))
+        beside.add("re-wrapping", self._turns("re-wrapping", self._rewrap, stop))
+        beside.add("leaving", self._leave(stop))
+
+    async def _beat(self) -> None:
+        if await self._replica.beat():
+            self.keyring.prove_anew()
+
+    async def _rewrap(self) -> None:
+        progress = await self._rewrapping.run()
+        if progress.swapped or progress.refused:
+            get_log().info("deks re-wrapped", swapped=progress.swapped, refused=progress.refused)
+
+    async def _leave(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        try:
+            await self._replicas.leave(self._replica.name)
+        except DomainError as error:
+            get_log().warning("left without a word", error=error)
+
+    async def _turns(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[None]],
+        stop: asyncio.Event,
+        wake: asyncio.Event | None = None,
+    ) -> None:
+        """Does something every second, or when woken. What cannot be done now is done in the next turn."""
+        while not stop.is_set():
+            try:
+                await work()
+            except DomainError as error:
+                get_log().warning("waits for its next turn", work=Label(name), error=error)
+            if wake is None:
+                await _wait(stop, _TURN_SECONDS)
+            else:
+                await _wait(wake, _TURN_SECONDS)
+                wake.clear()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_database import DatabaseConfig
 from authpipe_rpc import Files, PeerConfig, ServerConfig
@@ -23,6 +23,10 @@ class Config(BaseModel):
         release_per_workspace_minute: Releases of one workspace a minute.
         release_per_signer_minute: Releases under grants of one signer a minute.
         cache_seconds: For how long unwrapped DEKs and CKs are kept.
+        kek_rotation_days: How long a KEK version stays primary.
+        kek_grace_days: How long a KEK version has to be disabled before it can be destroyed.
+        dek_rotation_days: How long a workspace's DEK stays primary.
+        rewrap_share: The share of its time that re-wrapping may keep the HSM busy; 1: no pause.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +43,10 @@ class Config(BaseModel):
     release_per_workspace_minute: int = 600_000
     release_per_signer_minute: int = 2_000_000
     cache_seconds: float = 300.0
+    kek_rotation_days: float = Field(default=90.0, gt=0)
+    kek_grace_days: float = Field(default=30.0, ge=0)
+    dek_rotation_days: float = Field(default=365.0, gt=0)
+    rewrap_share: float = Field(default=0.25, gt=0, le=1)
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

@@ -71,3 +71,52 @@ class ForkError(DomainError):
 
     reason = "CHECKPOINT_FORKED"
     status = Status.DATA_LOSS
+
+
+class WorkspaceErasedError(DomainError):
+    """The workspace's keys are destroyed or about to be. An erasure whose delay is not over can be cancelled."""
+
+    reason = "WORKSPACE_KEYS_ERASED"
+    status = Status.NOT_FOUND
+
+
+class KekDisabledError(DomainError):
+    """The KEK version that wraps this key is disabled. Enable it: authpipe-admin keys enable."""
+
+    reason = "KEK_DISABLED"
+    status = Status.FAILED_PRECONDITION
+
+
+class KekStateError(DomainError):
+    """A KEK version cannot be moved from its state to this one; see the table of moves in docs/keys.md."""
+
+    reason = "KEK_STATE"
+    status = Status.FAILED_PRECONDITION
+
+
+class KekInUseError(DomainError):
+    """DEKs are still wrapped by this KEK version. Wait until they are re-wrapped: authpipe-admin keys list."""
+
+    reason = "KEK_IN_USE"
+    status = Status.FAILED_PRECONDITION
+
+
+class GracePeriodError(DomainError):
+    """The KEK version was disabled too short a time ago to be destroyed; `not_before_s` says from when on it can be."""
+
+    reason = "KEK_GRACE_PERIOD"
+    status = Status.FAILED_PRECONDITION
+
+
+class NoSuchKeyError(DomainError):
+    """There is no such key, workspace or version in this key domain. List them: authpipe-admin keys list."""
+
+    reason = "KEY_NOT_FOUND"
+    status = Status.NOT_FOUND
+
+
+class DelayError(DomainError):
+    """An erasure can be delayed by 0 to 30 days."""
+
+    reason = "ERASURE_DELAY"
+    status = Status.INVALID_ARGUMENT

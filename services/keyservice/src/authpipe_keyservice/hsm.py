@@ -11,18 +11,32 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
-from pkcs11.exceptions import PKCS11Error
+from pkcs11.exceptions import (
+    DeviceRemoved,
+    NoSuchToken,
+    ObjectHandleInvalid,
+    PinIncorrect,
+    PinLocked,
+    PKCS11Error,
+    SessionClosed,
+    SessionCount,
+    SessionHandleInvalid,
+    TokenNotPresent,
+    UserNotLoggedIn,
+)
 from pkcs11.mechanisms import GCMParams
 from pkcs11.util.ec import encode_named_curve_parameters
 
 from authpipe_keyservice.errors import HsmUnavailableError, KeyTamperedError
+from authpipe_sensitive import Label
 
 ResultT = TypeVar("ResultT")
 
@@ -32,13 +46,29 @@ _CANARY_TEXT = b"authpipe canary "
 _CKU_USER = 1
 _CKF_SERIAL_SESSION, _CKF_RW_SESSION = 4, 2
 _OK, _ALREADY_LOGGED_IN = 0, 0x100
-# CKR_PIN_INCORRECT, CKR_PIN_LOCKED (PKCS #11, section 5.6).
-_PIN_REFUSED = {0xA0, 0xA4}
+# CKR_PIN_INCORRECT, CKR_PIN_LOCKED, CKR_SESSION_COUNT (PKCS #11, section 5.6).
+_PIN_INCORRECT, _PIN_LOCKED, _SESSION_COUNT = 0xA0, 0xA4, 0xB1
 _PIN_TRIES = 2
+# A call of the library that has not come back for so long holds up whoever asks after it no longer.
+_SLOW_SECONDS = 2.0
+_REOPEN_SECONDS = 1.0
+_CAUSES: dict[type[PKCS11Error], Label] = {
+    NoSuchToken: Label("token-gone"),
+    TokenNotPresent: Label("token-gone"),
+    DeviceRemoved: Label("token-gone"),
+    SessionHandleInvalid: Label("session-ended"),
+    SessionClosed: Label("session-ended"),
+    UserNotLoggedIn: Label("session-ended"),
+    ObjectHandleInvalid: Label("key-not-found"),
+    SessionCount: Label("sessions-exhausted"),
+    PinIncorrect: Label("pin-refused"),
+    PinLocked: Label("pin-locked"),
+}
 _ED25519_POINT_SIZE = 32
 
 
 class _Key(Protocol):  # python-pkcs11 types what a search finds as a bare Object
+    def destroy(self) -> None: ...
     def encrypt(self, data: bytes, *, mechanism: Mechanism, mechanism_param: object) -> bytes: ...
     def decrypt(self, data: bytes, *, mechanism: Mechanism, mechanism_param: object) -> bytes: ...
 
@@ -58,6 +88,9 @@ class Hsm:
         self._pin_file = pin_file
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hsm")
         self._pin_refusals = 0
+        self._refused_pin: tuple[int, int] | None = None
+        self._busy_since: float | None = None
+        self._reopened = 0.0
         self._session: pkcs11.Session | None = None
         self._keys: dict[str, _Key] = {}
 
@@ -67,21 +100,59 @@ class Hsm:
         Raises:
             HsmUnavailableError: The library, the token or the PIN does not work. The PIN is tried once.
         """
-        await self._do(self._open)
+        await self._do(self._open, once=True)
 
-    async def ensure_kek(self, label: str) -> None:
+    async def make(self, label: str) -> None:
         """Makes a KEK in the token if it is not there: AES-256, sensitive, not extractable (promise P04)."""
         await self._do(lambda: self._ensure_aes(label))
 
-    async def wrap(self, label: str, key: bytes, aad: bytes) -> bytes:
-        """Wraps a DEK with a KEK: nonce (12) ‖ AES-256-GCM ciphertext ‖ tag (16)."""
+    async def destroy(self, label: str) -> None:
+        """Destroys a KEK in the token; also when it is gone already.
 
-        def work() -> bytes:
-            nonce = os.urandom(_NONCE)
-            params = GCMParams(nonce=nonce, aad=aad, tag_bits=128)
-            return nonce + self._find(label).encrypt(key, mechanism=Mechanism.AES_GCM, mechanism_param=params)
+        Raises:
+            HsmUnavailableError: The token does not answer, or is not ours: what is not found in it says nothing.
+        """
+
+        def work() -> None:
+            self._check_canary()
+            for found in self._search(label):
+                found.destroy()
+            self._keys.pop(label, None)
+
+        await self._do(work)
+
+    async def rewrap(self, old: str, new: str, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Re-wraps DEKs from one KEK to another, in one turn of the HSM's thread.
+
+        Args:
+            old: The KEK that wraps them now.
+            new: The KEK that is to wrap them.
+            items: Wrapped DEKs, each with what it is bound to.
+
+        Returns:
+            The new wrapped forms; None where one was changed or belongs elsewhere.
+
+        Raises:
+            HsmUnavailableError: The token does not answer.
+        """
+
+        def work() -> list[bytes | None]:
+            old_key, new_key = self._find(old), self._find(new)
+            done: list[bytes | None] = []
+            for wrapped, aad in items:
+                try:
+                    key = self._unwrap(old_key, wrapped, aad)
+                except KeyTamperedError:
+                    done.append(None)
+                    continue
+                done.append(self._wrap(new_key, key, aad))
+            return done
 
         return await self._do(work)
+
+    async def wrap(self, label: str, key: bytes, aad: bytes) -> bytes:
+        """Wraps a DEK with a KEK: nonce (12) ‖ AES-256-GCM ciphertext ‖ tag (16)."""
+        return await self._do(lambda: self._wrap(self._find(label), key, aad))
 
     async def unwrap(self, label: str, wrapped: bytes, aad: bytes) -> bytes:
         """Unwraps a DEK.
@@ -93,19 +164,22 @@ class Hsm:
             KeyTamperedError: The wrapped key was changed or belongs elsewhere. Not to be retried.
             HsmUnavailableError: The token does not answer.
         """
+        return await self._do(lambda: self._unwrap(self._find(label), wrapped, aad))
 
-        def work() -> bytes:
-            if len(wrapped) != _NONCE + 32 + 16:
-                raise KeyTamperedError
-            params = GCMParams(nonce=wrapped[:_NONCE], aad=aad, tag_bits=128)
-            key = self._find(label)
-            try:
-                return key.decrypt(wrapped[_NONCE:], mechanism=Mechanism.AES_GCM, mechanism_param=params)
-            except PKCS11Error:
-                self._check_canary()
-                raise KeyTamperedError from None
+    def _wrap(self, kek: _Key, key: bytes, aad: bytes) -> bytes:
+        nonce = os.urandom(_NONCE)
+        params = GCMParams(nonce=nonce, aad=aad, tag_bits=128)
+        return nonce + kek.encrypt(key, mechanism=Mechanism.AES_GCM, mechanism_param=params)
 
-        return await self._do(work)
+    def _unwrap(self, kek: _Key, wrapped: bytes, aad: bytes) -> bytes:
+        if len(wrapped) != _NONCE + 32 + 16:
+            raise KeyTamperedError
+        params = GCMParams(nonce=wrapped[:_NONCE], aad=aad, tag_bits=128)
+        try:
+            return kek.decrypt(wrapped[_NONCE:], mechanism=Mechanism.AES_GCM, mechanism_param=params)
+        except PKCS11Error:
+            self._check_canary()
+            raise KeyTamperedError from None
 
     async def check(self) -> None:
         """Seals and opens the canary; a token that fails is opened anew, and has to open it then.
@@ -120,7 +194,7 @@ class Hsm:
             except HsmUnavailableError:
                 self._reopen()
 
-        await self._do(work)
+        await self._do(work, once=True)
 
     async def ensure_signing_key(self, label: str) -> bytes:
         """Makes an Ed25519 key pair in the token if it is not there, and gives its public key, 32 bytes."""
@@ -163,15 +237,49 @@ class Hsm:
         """Ends the thread. The login ends with the process."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _do(self, work: Callable[[], ResultT]) -> ResultT:
-        def guarded() -> ResultT:
-            try:
-                return work()
-            except PKCS11Error:
-                self._keys.clear()
-                raise HsmUnavailableError from None
+    async def _do(self, work: Callable[[], ResultT], *, once: bool = False) -> ResultT:
+        """Does something in the HSM's thread; again, with the token opened anew, when it was not there.
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        Raises:
+            HsmUnavailableError: It was not there the second time either, or a call has not come back from it.
+        """
+
+        def guarded() -> ResultT:
+            self._busy_since = time.monotonic()
+            try:
+                return self._attempt(work)
+            except HsmUnavailableError:
+                if once or not self._may_reopen():
+                    raise
+                self._reopen()
+                return self._attempt(work)
+            finally:
+                self._busy_since = None
+
+        busy_since = self._busy_since
+        if busy_since is not None and time.monotonic() - busy_since > _SLOW_SECONDS:
+            raise HsmUnavailableError(cause=_SLOW)
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        try:
+            # What the thread does cannot be stopped; only waiting for it can.
+            return await asyncio.wait_for(asyncio.shield(doing), 2 * _SLOW_SECONDS)
+        except TimeoutError:
+            doing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise HsmUnavailableError(cause=_SLOW) from None
+
+    def _attempt(self, work: Callable[[], ResultT]) -> ResultT:
+        try:
+            return work()
+        except PKCS11Error as error:
+            self._keys.clear()
+            raise HsmUnavailableError(cause=_cause(error)) from None
+
+    def _may_reopen(self) -> bool:
+        now = time.monotonic()
+        if now - self._reopened < _REOPEN_SECONDS:
+            return False
+        self._reopened = now
+        return True
 
     def _open(self) -> None:
         self._connect()
@@ -185,8 +293,8 @@ class Hsm:
         self._session = None
         try:
             pkcs11.lib(str(self._module)).reinitialize()
-        except (PKCS11Error, RuntimeError):
-            raise HsmUnavailableError from None
+        except (PKCS11Error, RuntimeError) as error:
+            raise HsmUnavailableError(cause=_cause(error)) from None
         self._connect()
         self._check_canary()
 
@@ -195,49 +303,60 @@ class Hsm:
             token = pkcs11.lib(str(self._module)).get_token(token_label=self._token_label)
             self._log_in(token.slot.slot_id)
             self._session = token.open(rw=True)
-        except (PKCS11Error, RuntimeError, OSError):
-            raise HsmUnavailableError from None
+        except (PKCS11Error, RuntimeError, OSError) as error:
+            raise HsmUnavailableError(cause=_cause(error)) from None
 
     def _log_in(self, slot: int) -> None:
-        # A token locks itself after a few wrong PINs: two are enough to know.
+        # A token locks itself after a few wrong PINs: two are enough to know, until the file has another one.
+        status = self._pin_file.stat()
+        pin_seen = (status.st_mtime_ns, status.st_size)
+        if self._refused_pin != pin_seen:
+            self._pin_refusals = 0
         if self._pin_refusals >= _PIN_TRIES:
-            raise HsmUnavailableError
+            raise HsmUnavailableError(cause=Label("pin-refused"))
         library = ctypes.CDLL(str(self._module))
         session = ctypes.c_ulong()
         flags = ctypes.c_ulong(_CKF_SERIAL_SESSION | _CKF_RW_SESSION)
-        if library.C_OpenSession(ctypes.c_ulong(slot), flags, None, None, ctypes.byref(session)) != _OK:
-            raise HsmUnavailableError
-        pin = bytearray(self._pin_file.stat().st_size)
+        opened = library.C_OpenSession(ctypes.c_ulong(slot), flags, None, None, ctypes.byref(session))
+        if opened != _OK:
+            raise HsmUnavailableError(cause=Label("sessions-exhausted" if opened == _SESSION_COUNT else "token-gone"))
+        pin = bytearray(status.st_size)
         with self._pin_file.open("rb", buffering=0) as file:
             size = file.readinto(pin)
         buffer = (ctypes.c_char * len(pin)).from_buffer(pin)
         result = library.C_Login(session, ctypes.c_ulong(_CKU_USER), buffer, ctypes.c_ulong(size))
         del buffer
         pin[:] = bytes(len(pin))
-        if result in _PIN_REFUSED:
+        if result in {_PIN_INCORRECT, _PIN_LOCKED}:
             self._pin_refusals += 1
+            self._refused_pin = pin_seen
+            raise HsmUnavailableError(cause=Label("pin-locked" if result == _PIN_LOCKED else "pin-refused"))
         if result not in {_OK, _ALREADY_LOGGED_IN}:
-            raise HsmUnavailableError
+            raise HsmUnavailableError(cause=Label("login-failed"))
 
     def _require(self) -> pkcs11.Session:
         if self._session is None:
-            raise HsmUnavailableError
+            raise HsmUnavailableError(cause=Label("not-open"))
         return self._session
+
+    def _search(self, label: str) -> list[_Key]:
+        # To its end: a search that is left open blocks the next (FACTS).
+        found = list(self._require().get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}))
+        return [cast("_Key", each) for each in found]
 
     def _find(self, label: str) -> _Key:
         key = self._keys.get(label)
         if key is None:
-            found = list(self._require().get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label}))
+            found = self._search(label)
             # A token folder that was deleted answers 'not found' too: that is never taken for a destroyed KEK.
             if len(found) != 1:
-                raise HsmUnavailableError
-            key = self._keys[label] = cast("_Key", found[0])
+                raise HsmUnavailableError(cause=Label("key-not-found"))
+            key = self._keys[label] = found[0]
         return key
 
     def _ensure_aes(self, label: str) -> None:
-        session = self._require()
-        if not list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: label})):
-            session.generate_key(
+        if not self._search(label):
+            self._require().generate_key(
                 KeyType.AES,
                 256,
                 label=label,
@@ -253,7 +372,15 @@ class Hsm:
             key = self._find(_CANARY_LABEL)
             sealed = key.encrypt(_CANARY_TEXT, mechanism=Mechanism.AES_GCM, mechanism_param=params)
             opened = key.decrypt(sealed, mechanism=Mechanism.AES_GCM, mechanism_param=params)
-        except PKCS11Error:
-            raise HsmUnavailableError from None
+        except PKCS11Error as error:
+            raise HsmUnavailableError(cause=_cause(error)) from None
         if opened != _CANARY_TEXT:
-            raise HsmUnavailableError
+            raise HsmUnavailableError(cause=Label("canary-changed"))
+
+
+_SLOW = Label("slow")
+
+
+def _cause(error: Exception) -> Label:
+    """Names what the library said, for health and logs."""
+    return next((cause for kind, cause in _CAUSES.items() if isinstance(error, kind)), Label("library-error"))

@@ -38,7 +38,7 @@ async def main():
         await hsm.close()
         return
     await hsm.open()
-    await hsm.ensure_kek("kek-1")
+    await hsm.make("kek-1")
     wrapped = await hsm.wrap("kek-1", bytes(range(32)), b"aad")
     assert await hsm.unwrap("kek-1", wrapped, b"aad") == bytes(range(32))
     if act == "tampered":

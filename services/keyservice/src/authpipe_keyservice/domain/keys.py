@@ -8,10 +8,12 @@ Each AAD field is length-prefixed, so a row copied over another's does not unwra
 
 from __future__ import annotations
 
+import asyncio
+import math
 import struct
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from authpipe_envelope import UnwrapError, unwrap_key
 from authpipe_keyservice.errors import KeyTamperedError
@@ -22,7 +24,13 @@ NONCE_SIZE = 12
 
 
 class Wrapper(Protocol):
-    """Wraps with a KEK; the HSM in production."""
+    """Makes KEKs and wraps with them; the HSM in production."""
+
+    async def make(self, label: str) -> None:
+        """Makes a KEK, unless there is one of this label."""
+
+    async def destroy(self, label: str) -> None:
+        """Destroys a KEK; also when it is gone already."""
 
     async def wrap(self, label: str, key: bytes, aad: bytes) -> bytes:
         """Wraps a DEK."""
@@ -30,10 +38,18 @@ class Wrapper(Protocol):
     async def unwrap(self, label: str, wrapped: bytes, aad: bytes) -> bytes:
         """Unwraps a DEK."""
 
+    async def rewrap(self, old: str, new: str, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        """Re-wraps DEKs, each with what it is bound to; None: that one does not unwrap."""
+
 
 def kek_label(key_domain: str, version: int) -> str:
     """Gives the label of a KEK in its token."""
     return f"kek-{key_domain}-{version}"
+
+
+def canary_aad(key_domain: str, version: int) -> bytes:
+    """Gives what the canary of a KEK version is bound to."""
+    return _fields("CANARY", key_domain, str(version))
 
 
 def dek_aad(key_domain: str, workspace: str, version: int) -> bytes:
@@ -63,6 +79,18 @@ def unwrap_ck(dek: Secret, wrapped: bytes, aad: bytes) -> Secret:
         raise KeyTamperedError from None
 
 
+class Held(NamedTuple):
+    """An unwrapped key.
+
+    Args:
+        key: The key.
+        until: Until when it may be kept, by the cache's clock; a key is kept no longer than the key that unwrapped it.
+    """
+
+    key: Secret
+    until: float = math.inf
+
+
 class KeyCache:
     """Keeps unwrapped keys for a bounded time and number; what leaves it is overwritten.
 
@@ -76,29 +104,48 @@ class KeyCache:
         self._clock = clock
         self._keep = keep_seconds
         self._size = size
-        self._keys: OrderedDict[tuple[str | bytes, ...], tuple[float, Secret]] = OrderedDict()
+        self._keys: OrderedDict[tuple[str | bytes, ...], Held] = OrderedDict()
+        self._opening: dict[tuple[str | bytes, ...], asyncio.Task[Held]] = {}
+        self._epoch = 0
 
-    async def get_or_unwrap(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Secret]]) -> Secret:
-        """Gives a key from the cache, or unwraps it.
+    async def get_or_unwrap(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held:
+        """Gives a key from the cache, or unwraps it; once, however many ask at the same time.
 
         Args:
-            name: Workspace first, then what names the key within it, with its wrapped form: a row that was changed is never answered from here.
+            name: Workspace first, then what names the key within it, with its wrapped form: a row that was changed is
+                never answered from here.
             unwrap: Unwraps it.
         """
-        now = self._clock()
         kept = self._keys.get(name)
         if kept is not None:
-            if now < kept[0]:
-                return kept[1]
+            if self._clock() < kept.until:
+                return kept
             del self._keys[name]
-            kept[1].destroy()
-        key = await unwrap()
-        self._keys[name] = (now + self._keep, key)
+            kept.key.destroy()
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = asyncio.create_task(self._open(name, unwrap), name="unwrap")
+            self._opening[name] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(name, None))
+        # One caller who gives up does not take the others with it.
+        return await asyncio.shield(opening)
+
+    async def _open(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held:
+        epoch = self._epoch
+        held = await unwrap()
+        held = Held(held.key, min(held.until, self._clock() + self._keep))
+        if epoch != self._epoch:
+            # Something was forgotten while this was on its way, and it may be this: it is used once and not kept.
+            return held
+        self._keys[name] = held
         while len(self._keys) > self._size:
-            self._keys.popitem(last=False)[1][1].destroy()
-        return key
+            self._keys.popitem(last=False)[1].key.destroy()
+        return held
 
     def forget(self, workspace: str, connection: str) -> None:
-        """Overwrites the keys of one connection."""
-        for name in [name for name in self._keys if name[0] == workspace and connection in name]:
-            self._keys.pop(name)[1].destroy()
+        """Overwrites the keys of one connection; with an empty one, all keys of a workspace; with both empty, all."""
+        self._epoch += 1
+        for name in [
+            name for name in self._keys if workspace in ("", name[0]) and (not connection or connection in name)
+        ]:
+            self._keys.pop(name).key.destroy()

@@ -11,22 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key, wrap_key
+from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
 from authpipe_keyservice.domain.budgets import Budgets
-from authpipe_keyservice.domain.keys import (
-    KEY_SIZE,
-    NONCE_SIZE,
-    KeyCache,
-    Wrapper,
-    ck_aad,
-    dek_aad,
-    kek_label,
-    unwrap_ck,
-)
+from authpipe_keyservice.domain.deks import Deks
+from authpipe_keyservice.domain.kek_versions import KeyVersionState
+from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
-from authpipe_keyservice.errors import BudgetError, KeyTamperedError
-from authpipe_sensitive import AuditEntry, DomainError, Secret
+from authpipe_keyservice.errors import BudgetError, WorkspaceErasedError
+from authpipe_sensitive import AuditEntry, DomainError
 
 
 class KeyRow(NamedTuple):
@@ -37,21 +30,14 @@ class KeyRow(NamedTuple):
         version: The CK's version.
         dek_version: The DEK that wraps it.
         wrapped: The wrapped CK.
+        dek_state: The state of that DEK.
     """
 
     facts: KeyFacts
     version: int
     dek_version: int
     wrapped: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DekRow:
-    """A DEK as stored."""
-
-    version: int
-    kek_version: int
-    wrapped: bytes
+    dek_state: KeyVersionState = KeyVersionState.PRIMARY
 
 
 class Ask(NamedTuple):
@@ -72,9 +58,18 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a release changes in what keyservice knows: the floor, the fence, the last forced refresh or check."""
+    """What a release changes in what keyservice knows: the floor, the fence, the last forced refresh or check.
+
+    Args:
+        wanted: The key that was released.
+        key_version: The version of the connection key that it comes from.
+        fence: A newer fence than the last one seen; 0: none.
+        forced: Whether it was a forced refresh.
+        check: Whether it was a check.
+    """
 
     wanted: Wanted
+    key_version: int
     fence: int
     forced: bool
     check: bool
@@ -86,14 +81,11 @@ class Store(Protocol):
     async def look_up(self, wanted: Sequence[Wanted]) -> list[KeyRow | None]:
         """Gives what is known of each; None: there is no such connection key."""
 
-    async def get_dek(self, workspace: str, version: int) -> DekRow | None:
-        """Gives one DEK of a workspace; version 0: the newest."""
-
-    async def put_dek(self, workspace: str, row: DekRow) -> DekRow:
-        """Stores a first DEK, or gives the one that another process stored meanwhile."""
-
     async def put_key(self, workspace: str, connection: str, row: KeyRow) -> None:
-        """Stores a first connection key, unless another process did meanwhile."""
+        """Stores a first connection key, unless another process did meanwhile or its DEK is not primary any more."""
+
+    async def retired(self, workspace: str, connection: str, version: int) -> tuple[int, bytes] | None:
+        """Gives the DEK version and wrapped form of an older version of a connection's key."""
 
     async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
         """Makes events durable, with what the releases change, in one transaction."""
@@ -118,9 +110,8 @@ class Releasing:
     Args:
         key_domain: The key domain.
         region: The region that grants must name.
-        kek_version: The KEK that wraps new DEKs.
-        store: keyservice's own tables.
-        wrapper: The HSM.
+        store: Connection keys and floors.
+        deks: The DEKs.
         verifier: Verifies grants.
         budgets: The budgets.
         cache: Unwrapped keys.
@@ -133,9 +124,8 @@ class Releasing:
         *,
         key_domain: str,
         region: str,
-        kek_version: int,
         store: Store,
-        wrapper: Wrapper,
+        deks: Deks,
         verifier: Verifier,
         budgets: Budgets,
         cache: KeyCache,
@@ -144,9 +134,8 @@ class Releasing:
     ) -> None:
         self._key_domain = key_domain
         self._audience = f"{key_domain}/{region}"
-        self._kek_version = kek_version
         self._store = store
-        self._wrapper = wrapper
+        self._deks = deks
         self._verifier = verifier
         self._budgets = budgets
         self._cache = cache
@@ -196,7 +185,7 @@ class Releasing:
             answers.append(ask.wanted.version)
             keys.append((index, key))
             entries.append(_released(ask, grant))
-            if step := _step(ask, grant, row):
+            if step := _step(ask, grant, row, key.key_version):
                 steps.append(step)
         # Step 4: no audit, no key. They are sealed while PostgreSQL makes their events durable, which takes as long;
         # what was sealed leaves here afterwards, or never.
@@ -217,10 +206,6 @@ class Releasing:
         )
         return {key: await self._budgets.allow_release(*key, amount) for key, amount in amounts.items()}
 
-    def forget(self, workspace: str, connection: str) -> None:
-        """Overwrites the cached keys of a connection that was erased."""
-        self._cache.forget(workspace, connection)
-
     def _verify(self, token: str | None) -> Grant | DomainError:
         try:
             return self._verifier.verify(token or "")
@@ -231,55 +216,49 @@ class Releasing:
         wanted = ask.wanted
         if row is None:
             row = await self._first_key(wanted)
-        connection_key = await self._cache.get_or_unwrap(
-            (wanted.workspace, wanted.connection, row.wrapped), lambda: self._unwrap(wanted, row)
-        )
+        # Looked up with every release: a workspace that is being erased is refused at once, whatever a cache holds.
+        if not row.dek_state.unwraps:
+            raise WorkspaceErasedError
         if wanted.direction is Direction.WRITE:
+            connection_key = await self._open(wanted, row)
             salt = self._randomness(32)
-            key = derive_record_key(connection_key, row.version, salt, int(wanted.record_class))
+            key = derive_record_key(connection_key.key, row.version, salt, int(wanted.record_class))
             return ReleasedKey(wanted.version, row.version, salt, key.material)
         header = Header.parse(ask.header)
         if header.key_version != row.version:
-            raise IntegrityError
-        key = derive_record_key(connection_key, row.version, header.salt, int(wanted.record_class))
+            row = await self._older(wanted, row, header.key_version)
+        connection_key = await self._open(wanted, row)
+        key = derive_record_key(connection_key.key, row.version, header.salt, int(wanted.record_class))
         if not key.commits_to(header.commitment):
             raise IntegrityError
         return ReleasedKey(wanted.version, row.version, header.salt, key.material)
 
-    async def _unwrap(self, wanted: Wanted, row: KeyRow) -> Secret:
-        dek = await self._dek(wanted.workspace, row.dek_version)
-        return unwrap_ck(dek, row.wrapped, ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version))
+    async def _open(self, wanted: Wanted, row: KeyRow) -> Held:
+        async def unwrap() -> Held:
+            dek = await self._deks.open(wanted.workspace, row.dek_version)
+            aad = ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version)
+            return Held(unwrap_ck(dek.key, row.wrapped, aad), dek.until)
 
-    async def _dek(self, workspace: str, version: int) -> Secret:
-        row = await self._store.get_dek(workspace, version)
-        if row is None:
-            raise KeyTamperedError
-        return await self._cache.get_or_unwrap((workspace, row.wrapped), lambda: self._unwrap_dek(workspace, row))
+        return await self._cache.get_or_unwrap((wanted.workspace, wanted.connection, row.wrapped), unwrap)
 
-    async def _unwrap_dek(self, workspace: str, row: DekRow) -> Secret:
-        label = kek_label(self._key_domain, row.kek_version)
-        return Secret(await self._wrapper.unwrap(label, row.wrapped, dek_aad(self._key_domain, workspace, row.version)))
+    async def _older(self, wanted: Wanted, row: KeyRow, version: int) -> KeyRow:
+        """Gives the connection key of an older version, which records are on until they are written again."""
+        found = await self._store.retired(wanted.workspace, wanted.connection, version)
+        if found is None:
+            raise IntegrityError
+        return row._replace(version=version, dek_version=found[0], wrapped=found[1])
 
     async def _first_key(self, wanted: Wanted) -> KeyRow:
         workspace, connection = wanted.workspace, wanted.connection
-        dek_row = await self._store.get_dek(workspace, 0)
-        if dek_row is None:
-            label = kek_label(self._key_domain, self._kek_version)
-            wrapped = await self._wrapper.wrap(
-                label, self._randomness(KEY_SIZE), dek_aad(self._key_domain, workspace, 1)
-            )
-            dek_row = await self._store.put_dek(workspace, DekRow(1, self._kek_version, wrapped))
-        dek = await self._dek(workspace, dek_row.version)
-        aad = ck_aad(self._key_domain, workspace, connection, 1)
-        with Secret(self._randomness(KEY_SIZE)) as key:
-            wrapped = wrap_key(dek, key, aad, self._randomness(NONCE_SIZE))
-        new = KeyRow(_NEW_FACTS, 1, dek_row.version, wrapped)
-        await self._store.put_key(workspace, connection, new)
-        # Two processes may have made one at once: what is stored is what counts.
-        stored = (await self._store.look_up([wanted]))[0]
-        if stored is None:
-            raise KeyTamperedError
-        return stored
+        # Again, when the DEK was rotated between making the key and storing it.
+        for _ in range(3):
+            dek_version, wrapped = await self._deks.new_key(workspace, connection, 1)
+            await self._store.put_key(workspace, connection, KeyRow(_NEW_FACTS, 1, dek_version, wrapped))
+            # Two processes may have made one at once: what is stored is what counts.
+            stored = (await self._store.look_up([wanted]))[0]
+            if stored is not None:
+                return stored
+        raise WorkspaceErasedError
 
 
 _NEW_FACTS = KeyFacts(KeyState.ACTIVE, floor=0, fence=0, refresh_not_before_ms=0, last_forced_ms=0, last_check_ms=0)
@@ -294,13 +273,15 @@ def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
     return ask._replace(wanted=wanted._replace(version=version))
 
 
-def _step(ask: Ask, grant: Grant, row: KeyRow | None) -> Step | None:
+def _step(ask: Ask, grant: Grant, row: KeyRow | None, key_version: int) -> Step | None:
     reads = ask.wanted.direction is Direction.READ
     forced = reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH
     check = grant.purpose in {"health_check", "rotation_check"}
     fence = grant.fence if row is None or grant.fence > row.facts.fence else 0
     raises = reads and row is not None and ask.wanted.version > row.facts.floor
-    return Step(ask.wanted, fence, forced, check) if raises or fence or forced or check or not reads else None
+    return (
+        Step(ask.wanted, key_version, fence, forced, check) if raises or fence or forced or check or not reads else None
+    )
 
 
 def _released(ask: Ask, grant: Grant) -> AuditEntry:

@@ -419,72 +419,23 @@ class DestroyContextKeyResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    OUTSTANDING_REPLICAS_FIELD_NUMBER: _builtins.int
+    outstanding_replicas: _builtins.int
+    """How many replicas have not said yet that they overwrote their cached copy; usually 0. They refuse all the same,
+    since every release looks the key up, and overwrite it within a second of coming back.
+    """
     def __init__(
         self,
+        *,
+        outstanding_replicas: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outstanding_replicas", b"outstanding_replicas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DestroyContextKeyResponse: _TypeAlias = DestroyContextKeyResponse  # noqa: Y015
-
-@_typing.final
-class GetKeyStateRequest(_message.Message):
-    """GetKeyStateRequest names a workspace."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    workspace_id: _builtins.str
-    """The tenant."""
-    def __init__(
-        self,
-        *,
-        workspace_id: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetKeyStateRequest: _TypeAlias = GetKeyStateRequest  # noqa: Y015
-
-@_typing.final
-class GetKeyStateResponse(_message.Message):
-    """GetKeyStateResponse tells the state of the keys."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    KEY_DOMAIN_FIELD_NUMBER: _builtins.int
-    KEK_VERSION_FIELD_NUMBER: _builtins.int
-    DEK_VERSION_FIELD_NUMBER: _builtins.int
-    CONNECTION_KEY_COUNT_FIELD_NUMBER: _builtins.int
-    key_domain: _builtins.str
-    """The key domain of this process."""
-    kek_version: _builtins.int
-    """The KEK version that wraps now."""
-    dek_version: _builtins.int
-    """The DEK version of this workspace; 0: it has none yet."""
-    connection_key_count: _builtins.int
-    """How many connection keys there are."""
-    def __init__(
-        self,
-        *,
-        key_domain: _builtins.str = ...,
-        kek_version: _builtins.int = ...,
-        dek_version: _builtins.int = ...,
-        connection_key_count: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_key_count", b"connection_key_count", "dek_version", b"dek_version", "kek_version", b"kek_version", "key_domain", b"key_domain"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___GetKeyStateResponse: _TypeAlias = GetKeyStateResponse  # noqa: Y015
 
 @_typing.final
 class SignRequest(_message.Message):

@@ -60,11 +60,6 @@ class KeyServiceStub:
                 request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyRequest.SerializeToString,
                 response_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyResponse.FromString,
                 _registered_method=True)
-        self.GetKeyState = channel.unary_unary(
-                '/authpipe.keyservice.v1.KeyService/GetKeyState',
-                request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateRequest.SerializeToString,
-                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateResponse.FromString,
-                _registered_method=True)
 
 
 class KeyServiceServicer:
@@ -106,13 +101,6 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetKeyState(self, request, context):
-        """Says which keys a workspace has and in what state; never a key.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_KeyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -140,11 +128,6 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.DestroyContextKey,
                     request_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyRequest.FromString,
                     response_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyResponse.SerializeToString,
-            ),
-            'GetKeyState': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetKeyState,
-                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateRequest.FromString,
-                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -283,33 +266,6 @@ class KeyService:
             '/authpipe.keyservice.v1.KeyService/DestroyContextKey',
             authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyRequest.SerializeToString,
             authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetKeyState(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/authpipe.keyservice.v1.KeyService/GetKeyState',
-            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateRequest.SerializeToString,
-            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.GetKeyStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

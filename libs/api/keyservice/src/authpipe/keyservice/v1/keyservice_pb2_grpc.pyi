@@ -43,8 +43,6 @@ class KeyServiceStub:
     """Restricts a connection key to revocation: nothing of the connection is served or refreshed from now on."""
     DestroyContextKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.DestroyContextKeyRequest, _keyservice_pb2.DestroyContextKeyResponse]
     """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either."""
-    GetKeyState: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.GetKeyStateRequest, _keyservice_pb2.GetKeyStateResponse]
-    """Says which keys a workspace has and in what state; never a key."""
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -61,8 +59,6 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Restricts a connection key to revocation: nothing of the connection is served or refreshed from now on."""
     DestroyContextKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.DestroyContextKeyRequest, _keyservice_pb2.DestroyContextKeyResponse]  # type: ignore[assignment]
     """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either."""
-    GetKeyState: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.GetKeyStateRequest, _keyservice_pb2.GetKeyStateResponse]  # type: ignore[assignment]
-    """Says which keys a workspace has and in what state; never a key."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """KeyService is served by one process per key domain. Only the store of that domain calls it."""
@@ -106,14 +102,6 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keyservice_pb2.DestroyContextKeyResponse, _abc.Awaitable[_keyservice_pb2.DestroyContextKeyResponse]]:
         """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either."""
-
-    @_abc_1.abstractmethod
-    def GetKeyState(
-        self,
-        request: _keyservice_pb2.GetKeyStateRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_keyservice_pb2.GetKeyStateResponse, _abc.Awaitable[_keyservice_pb2.GetKeyStateResponse]]:
-        """Says which keys a workspace has and in what state; never a key."""
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

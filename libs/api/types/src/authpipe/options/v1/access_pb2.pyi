@@ -31,8 +31,9 @@ class Caller(_message.Message):
     PEER_FIELD_NUMBER: _builtins.int
     SERVER_FIELD_NUMBER: _builtins.int
     peer: _builtins.str
-    """The path of the caller's SPIFFE id, without its slash in front: "vault", "oauth/worker". "public" stands on
-    the customers' API only, which authenticates by API key and is never served on an internal port.
+    """The path of the caller's SPIFFE id, without its slash in front: "vault", "oauth/worker". "operator/*" is
+    any person who runs the installation, each with a certificate of their own. "public" stands on the customers' API
+    only, which authenticates by API key and is never served on an internal port.
     """
     server: _builtins.str
     """The path of the server's SPIFFE id, where only this process accepts this caller; empty: every server of the rpc."""

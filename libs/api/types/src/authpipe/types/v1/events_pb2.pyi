@@ -101,6 +101,36 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """What a flow left that led to no connection was erased."""
     EVENT_NAME_CLIENT_SECRET_ERASED: _EventName.ValueType  # 37
     """The client secret of a provider configuration that was deleted or never activated was erased."""
+    EVENT_NAME_KEK_PREPARED: _EventName.ValueType  # 38
+    """A KEK version was asked for and made: every replica is to open its canary."""
+    EVENT_NAME_KEK_PROMOTED: _EventName.ValueType  # 39
+    """A KEK version became primary: every replica had opened its canary. The one before unwraps only."""
+    EVENT_NAME_DEKS_REWRAPPED: _EventName.ValueType  # 40
+    """A batch of DEKs was re-wrapped to the primary KEK version."""
+    EVENT_NAME_KEK_DISABLED: _EventName.ValueType  # 41
+    """A KEK version was disabled: no DEK is left on it."""
+    EVENT_NAME_KEK_ENABLED: _EventName.ValueType  # 42
+    """A disabled KEK version was enabled again."""
+    EVENT_NAME_KEK_DESTRUCTION_REQUESTED: _EventName.ValueType  # 43
+    """The first of two operators asked for a KEK version to be destroyed."""
+    EVENT_NAME_KEK_DESTROYED: _EventName.ValueType  # 44
+    """A KEK version was destroyed, as two operators asked: no backup of wrapped keys on it opens any more."""
+    EVENT_NAME_DEK_ROTATED: _EventName.ValueType  # 45
+    """A workspace got a new DEK version; its connection keys move to it."""
+    EVENT_NAME_CONTEXT_KEYS_REWRAPPED: _EventName.ValueType  # 46
+    """A batch of connection keys was re-wrapped to the newest DEK version of its workspace."""
+    EVENT_NAME_DEK_RETIRED: _EventName.ValueType  # 47
+    """A DEK version was destroyed: no connection key is left on it."""
+    EVENT_NAME_CONTEXT_KEY_ROTATED: _EventName.ValueType  # 48
+    """A connection got a new key version, after a suspicion; its records move to it with their next write."""
+    EVENT_NAME_CONTEXT_KEY_RETIRED: _EventName.ValueType  # 49
+    """An older version of a connection's key was destroyed: no record is left on it."""
+    EVENT_NAME_WORKSPACE_ERASURE_SCHEDULED: _EventName.ValueType  # 50
+    """A workspace's keys are to be destroyed; from here on nothing of it opens."""
+    EVENT_NAME_WORKSPACE_ERASURE_CANCELLED: _EventName.ValueType  # 51
+    """The erasure of a workspace was cancelled; it opens again."""
+    EVENT_NAME_WORKSPACE_ERASED: _EventName.ValueType  # 52
+    """A workspace's DEKs were destroyed: nothing of it opens any more, not from a backup of its stores either."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -181,6 +211,36 @@ EVENT_NAME_FLOW_ENDED: EventName.ValueType  # 36
 """What a flow left that led to no connection was erased."""
 EVENT_NAME_CLIENT_SECRET_ERASED: EventName.ValueType  # 37
 """The client secret of a provider configuration that was deleted or never activated was erased."""
+EVENT_NAME_KEK_PREPARED: EventName.ValueType  # 38
+"""A KEK version was asked for and made: every replica is to open its canary."""
+EVENT_NAME_KEK_PROMOTED: EventName.ValueType  # 39
+"""A KEK version became primary: every replica had opened its canary. The one before unwraps only."""
+EVENT_NAME_DEKS_REWRAPPED: EventName.ValueType  # 40
+"""A batch of DEKs was re-wrapped to the primary KEK version."""
+EVENT_NAME_KEK_DISABLED: EventName.ValueType  # 41
+"""A KEK version was disabled: no DEK is left on it."""
+EVENT_NAME_KEK_ENABLED: EventName.ValueType  # 42
+"""A disabled KEK version was enabled again."""
+EVENT_NAME_KEK_DESTRUCTION_REQUESTED: EventName.ValueType  # 43
+"""The first of two operators asked for a KEK version to be destroyed."""
+EVENT_NAME_KEK_DESTROYED: EventName.ValueType  # 44
+"""A KEK version was destroyed, as two operators asked: no backup of wrapped keys on it opens any more."""
+EVENT_NAME_DEK_ROTATED: EventName.ValueType  # 45
+"""A workspace got a new DEK version; its connection keys move to it."""
+EVENT_NAME_CONTEXT_KEYS_REWRAPPED: EventName.ValueType  # 46
+"""A batch of connection keys was re-wrapped to the newest DEK version of its workspace."""
+EVENT_NAME_DEK_RETIRED: EventName.ValueType  # 47
+"""A DEK version was destroyed: no connection key is left on it."""
+EVENT_NAME_CONTEXT_KEY_ROTATED: EventName.ValueType  # 48
+"""A connection got a new key version, after a suspicion; its records move to it with their next write."""
+EVENT_NAME_CONTEXT_KEY_RETIRED: EventName.ValueType  # 49
+"""An older version of a connection's key was destroyed: no record is left on it."""
+EVENT_NAME_WORKSPACE_ERASURE_SCHEDULED: EventName.ValueType  # 50
+"""A workspace's keys are to be destroyed; from here on nothing of it opens."""
+EVENT_NAME_WORKSPACE_ERASURE_CANCELLED: EventName.ValueType  # 51
+"""The erasure of a workspace was cancelled; it opens again."""
+EVENT_NAME_WORKSPACE_ERASED: EventName.ValueType  # 52
+"""A workspace's DEKs were destroyed: nothing of it opens any more, not from a backup of its stores either."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

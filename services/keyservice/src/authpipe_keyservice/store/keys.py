@@ -1,4 +1,4 @@
-"""SQL for keyservice's own tables. The hot select and insert go over psycopg directly (FACTS)."""
+"""Connection keys and floors: what a release looks up and what it changes."""
 
 from __future__ import annotations
 
@@ -8,26 +8,34 @@ from typing import Any
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
+from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
-from authpipe_keyservice.domain.releasing import DekRow, KeyRow, Step
+from authpipe_keyservice.domain.releasing import KeyRow, Step
+from authpipe_keyservice.store.replicas import order_to_forget
 from authpipe_sensitive import AuditEntry
 
 _LOOK_UP = """
-select k.state, k.version, k.dek_version, k.wrapped, k.fence, k.refresh_not_before_ms, k.last_forced_ms,
+select k.state, k.version, k.dek_version, k.wrapped, d.state, k.fence, k.refresh_not_before_ms, k.last_forced_ms,
        k.last_check_ms, coalesce(f.floor, 0)
 from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
-left join floors f using (workspace_id, connection_id, record_class)
+left join deks d on d.workspace_id = k.workspace_id and d.version = k.dek_version
+left join floors f on f.workspace_id = w.workspace_id and f.connection_id = w.connection_id
+    and f.record_class = w.record_class
 order by w.n
 """
 _RAISE_FLOOR = """
-insert into floors (workspace_id, connection_id, record_class, floor) values (%s, %s, %s, %s)
-on conflict (workspace_id, connection_id, record_class) do update set floor = greatest(floors.floor, excluded.floor)
+insert into floors (workspace_id, connection_id, record_class, floor, key_version) values (%s, %s, %s, %s, %s)
+on conflict (workspace_id, connection_id, record_class) do update
+set floor = greatest(floors.floor, excluded.floor), key_version = excluded.key_version
+where floors.floor <= excluded.floor
 """
 _PREPARE = """
-insert into floors (workspace_id, connection_id, record_class, prepared) values (%s, %s, %s, %s)
+insert into floors (workspace_id, connection_id, record_class, prepared, prepared_key_version)
+values (%s, %s, %s, %s, %s)
 on conflict (workspace_id, connection_id, record_class)
-do update set prepared = greatest(floors.prepared, excluded.prepared)
+do update set prepared = excluded.prepared, prepared_key_version = excluded.prepared_key_version, prepared_at = now()
+where floors.prepared <= excluded.prepared
 """
 _MARK = """
 update connection_keys set fence = greatest(fence, %s),
@@ -35,10 +43,19 @@ update connection_keys set fence = greatest(fence, %s),
     last_check_ms = case when %s then %s else last_check_ms end
 where workspace_id = %s and connection_id = %s
 """
+_PUT_KEY = """
+with dek as (select version from deks where workspace_id = %s and version = %s and state = 'primary' for share)
+insert into connection_keys (workspace_id, connection_id, version, dek_version, wrapped, state)
+select %s, %s, %s, dek.version, %s, 'active' from dek on conflict do nothing
+"""
+_RETIRED = """
+select dek_version, wrapped from retired_connection_keys
+where workspace_id = %s and connection_id = %s and version = %s
+"""
 
 
-class Store:
-    """keyservice's tables in PostgreSQL.
+class KeyTable:
+    """Connection keys and floors in PostgreSQL.
 
     Args:
         database: keyservice's own database.
@@ -60,36 +77,17 @@ class Store:
             rows = await (await connection.execute(_LOOK_UP, names, binary=True)).fetchall()
         return [_key_row(row) for row in rows]
 
-    async def get_dek(self, workspace: str, version: int) -> DekRow | None:
-        """Gives one DEK of a workspace; version 0: the newest."""
-        async with self._database.hot() as connection:
-            row = await (
-                await connection.execute(
-                    "select version, kek_version, wrapped from deks where workspace_id = %s and (version = %s or %s = 0)"
-                    " order by version desc limit 1",
-                    (workspace, version, version),
-                )
-            ).fetchone()
-        return DekRow(int(row[0]), int(row[1]), bytes(row[2])) if row else None  # type: ignore[call-overload,]
-
-    async def put_dek(self, workspace: str, row: DekRow) -> DekRow:
-        """Stores a first DEK, or gives the one that another process stored meanwhile."""
-        async with self._database.hot() as connection:
-            await connection.execute(
-                "insert into deks (workspace_id, version, kek_version, wrapped) values (%s, %s, %s, %s)"
-                " on conflict do nothing",
-                (workspace, row.version, row.kek_version, row.wrapped),
-            )
-        return await self.get_dek(workspace, 0) or row
-
     async def put_key(self, workspace: str, connection: str, row: KeyRow) -> None:
-        """Stores a first connection key, unless another process did meanwhile."""
+        """Stores a first connection key, unless another process did meanwhile or its DEK is not primary any more."""
         async with self._database.hot() as hot:
-            await hot.execute(
-                "insert into connection_keys (workspace_id, connection_id, version, dek_version, wrapped, state)"
-                " values (%s, %s, %s, %s, %s, 'active') on conflict do nothing",
-                (workspace, connection, row.version, row.dek_version, row.wrapped),
-            )
+            names = (workspace, row.dek_version, workspace, connection, row.version, row.wrapped)
+            await hot.execute(_PUT_KEY, names)
+
+    async def retired(self, workspace: str, connection: str, version: int) -> tuple[int, bytes] | None:
+        """Gives the DEK version and wrapped form of an older version of a connection's key."""
+        async with self._database.hot() as hot:
+            row = await (await hot.execute(_RETIRED, (workspace, connection, version))).fetchone()
+        return (int(row[0]), bytes(row[1])) if row else None  # type: ignore[call-overload]
 
     async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
         """Makes events durable, with what the releases change, in one transaction."""
@@ -102,7 +100,13 @@ class Store:
             async with connection.transaction():
                 for step in sorted(steps, key=lambda each: (each.wanted.workspace, each.wanted.connection)):
                     wanted = step.wanted
-                    name = (wanted.workspace, wanted.connection, int(wanted.record_class), wanted.version)
+                    name = (
+                        wanted.workspace,
+                        wanted.connection,
+                        int(wanted.record_class),
+                        wanted.version,
+                        step.key_version,
+                    )
                     await connection.execute(_RAISE_FLOOR if wanted.direction is Direction.READ else _PREPARE, name)
                     if step.fence or step.forced or step.check:
                         await connection.execute(
@@ -130,7 +134,9 @@ class Store:
             for workspace, connection_id, record_class, version, not_before in items:
                 await connection.execute(
                     sa.text(
-                        "update floors set floor = greatest(floor, :version) where workspace_id = :workspace"
+                        "update floors set floor = greatest(floor, :version),"
+                        " key_version = case when prepared = :version then prepared_key_version else key_version end"
+                        " where workspace_id = :workspace"
                         " and connection_id = :connection and record_class = :class and prepared >= :version"
                     ).bindparams(
                         version=version,
@@ -148,11 +154,14 @@ class Store:
                     )
             await self._outbox.append(connection, *entries)
 
-    async def set_state(self, workspace: str, connection_id: str, state: KeyState, entry: AuditEntry) -> None:
-        """Restricts or destroys a connection key.
+    async def set_state(self, workspace: str, connection_id: str, state: KeyState, entry: AuditEntry) -> int:
+        """Restricts or destroys a connection key, all versions of it.
 
         A destroyed key is overwritten in its row, which stays as a tombstone: a later first write must not make the
         key anew.
+
+        Returns:
+            The number of the order by which all replicas forget a destroyed key; 0: there is nothing to forget.
         """
         async with self._database.transaction() as connection:
             await connection.execute(
@@ -165,52 +174,25 @@ class Store:
                 ).bindparams(workspace=workspace, connection=connection_id, state=state.value)
             )
             await self._outbox.append(connection, entry)
-
-    async def describe(self, workspace: str) -> tuple[int, int, int]:
-        """Gives the KEK version and version of a workspace's newest DEK, and how many connection keys there are."""
-        async with self._database.transaction() as connection:
-            dek = (
-                await connection.execute(
-                    sa.text(
-                        "select kek_version, version from deks where workspace_id = :workspace"
-                        " order by version desc limit 1"
-                    ).bindparams(workspace=workspace)
-                )
-            ).one_or_none()
-            count = await connection.scalar(
-                sa.text(
-                    "select count(*) from connection_keys where workspace_id = :workspace and state <> 'destroyed'"
-                ).bindparams(workspace=workspace)
+            if state is not KeyState.DESTROYED:
+                return 0
+            retired = sa.text(
+                "delete from retired_connection_keys where workspace_id = :workspace and connection_id = :connection"
             )
-        return (int(dek.kek_version), int(dek.version), int(count or 0)) if dek else (0, 0, int(count or 0))
-
-    async def last_checkpoint(self, origin: str) -> tuple[int, bytes]:
-        """Gives size and root of the newest signed tree; 0 and nothing before the first."""
-        async with self._database.transaction() as connection:
-            row = (
-                await connection.execute(
-                    sa.text("select tree_size, root_hash from signed_checkpoints where origin = :origin").bindparams(
-                        origin=origin
-                    )
-                )
-            ).one_or_none()
-        return (int(row.tree_size), bytes(row.root_hash)) if row else (0, b"")
-
-    async def put_checkpoint(self, origin: str, size: int, root: bytes) -> None:
-        """Remembers a tree before it is signed, so that a crash cannot make us sign a smaller one."""
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                sa.text(
-                    "insert into signed_checkpoints (origin, tree_size, root_hash) values (:origin, :size, :root)"
-                    " on conflict (origin) do update set tree_size = :size, root_hash = :root"
-                    " where signed_checkpoints.tree_size <= :size"
-                ).bindparams(origin=origin, size=size, root=root)
-            )
+            await connection.execute(retired.bindparams(workspace=workspace, connection=connection_id))
+            return await order_to_forget(connection, workspace, connection_id)
 
 
 def _key_row(row: Sequence[Any]) -> KeyRow | None:
     if row[0] is None:
         return None
-    state, version, dek_version, wrapped, fence, not_before, forced, check, floor = row
+    state, version, dek_version, wrapped, dek_state, fence, not_before, forced, check, floor = row
     facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check)
-    return KeyRow(facts, version, dek_version, bytes(wrapped))
+    return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state])
+
+
+# A tombstone has no DEK.
+_DEK_STATES: dict[str | None, KeyVersionState] = {
+    None: KeyVersionState.DESTROYED,
+    **{state.value: state for state in KeyVersionState},
+}

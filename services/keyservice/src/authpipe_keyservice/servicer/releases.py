@@ -1,20 +1,18 @@
-"""The wire side of keyservice: protobuf to rules and back."""
+"""KeyService on the wire: what a store asks for its consumers."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_envelope import RecordClass
 from authpipe_grants import Kind
-from authpipe_keyservice.domain.checkpoints import checkpoint_body, require_growth
 from authpipe_keyservice.domain.release import Direction, KeyState, Wanted
+from authpipe_keyservice.domain.replicas import Replica
 from authpipe_keyservice.domain.releasing import Ask, Batch, IndexedKey, Releasing
 from authpipe_keyservice.errors import PurposeError
-from authpipe_keyservice.hsm import Hsm
-from authpipe_keyservice.store import Store
+from authpipe_keyservice.store import KeyTable
 from authpipe_rpc import current_caller
 from authpipe_grants.leaf import Leaf
 from authpipe_sensitive import AuditEntry, DomainError
@@ -26,16 +24,16 @@ class KeyServicer:
 
     Args:
         releasing: The rules.
-        store: keyservice's own tables.
+        store: Connection keys and floors.
+        replica: Tells the other replicas to forget a key.
         leaf: Signs what is sealed.
-        key_domain: The key domain.
     """
 
-    def __init__(self, releasing: Releasing, store: Store, leaf: Leaf, key_domain: str) -> None:
+    def __init__(self, releasing: Releasing, store: KeyTable, replica: Replica, leaf: Leaf) -> None:
         self._releasing = releasing
         self._store = store
+        self._replica = replica
         self._leaf = leaf
-        self._key_domain = key_domain
 
     async def ReleaseRecordKeys(self, request: pb.ReleaseRecordKeysRequest, _: object) -> pb.ReleaseRecordKeysResponse:
         """Releases the keys of stored records."""
@@ -104,19 +102,12 @@ class KeyServicer:
 
     async def DestroyContextKey(self, request: pb.DestroyContextKeyRequest, _: object) -> pb.DestroyContextKeyResponse:
         """Destroys a connection key."""
-        await self._set_state(request, KeyState.DESTROYED, "CONTEXT_KEY_DESTROYED")
-        return pb.DestroyContextKeyResponse()
-
-    async def GetKeyState(self, request: pb.GetKeyStateRequest, _: object) -> pb.GetKeyStateResponse:
-        """Says which keys a workspace has."""
-        kek, dek, count = await self._store.describe(request.workspace_id)
-        return pb.GetKeyStateResponse(
-            key_domain=self._key_domain, kek_version=kek, dek_version=dek, connection_key_count=count
-        )
+        order = await self._set_state(request, KeyState.DESTROYED, "CONTEXT_KEY_DESTROYED")
+        return pb.DestroyContextKeyResponse(outstanding_replicas=await self._replica.all_obeyed(order))
 
     async def _set_state(
         self, request: pb.RestrictContextKeyRequest | pb.DestroyContextKeyRequest, state: KeyState, name: str
-    ) -> None:
+    ) -> int:
         entry = AuditEntry(
             name=name,
             outcome="SUCCEEDED",
@@ -125,9 +116,7 @@ class KeyServicer:
             workspace_id=request.workspace_id,
             target=request.connection_id,
         )
-        await self._store.set_state(request.workspace_id, request.connection_id, state, entry)
-        if state is KeyState.DESTROYED:
-            self._releasing.forget(request.workspace_id, request.connection_id)
+        return await self._store.set_state(request.workspace_id, request.connection_id, state, entry)
 
     async def _release(
         self, request: pb.ReleaseRecordKeysRequest | pb.ReleaseWriteKeysRequest, kind: Kind, asks: Sequence[Ask]
@@ -142,36 +131,6 @@ class KeyServicer:
             return records_pb2.SealedKeys(sealed=bundle.sealed, signature=bundle.signature, chain=bundle.chain)
 
         return await self._releasing.release(consumer, asks, seal)
-
-
-class CheckpointSigner:
-    """Serves CheckpointSigner in audit-log.
-
-    Args:
-        hsm: The token of audit-log.
-        label: Its signing key.
-        public_key: That key's public half, 32 bytes.
-        store: keyservice's own tables.
-    """
-
-    def __init__(self, hsm: Hsm, label: str, public_key: bytes, store: Store) -> None:
-        self._hsm = hsm
-        self._label = label
-        self._public_key = public_key
-        self._store = store
-
-    async def Sign(self, request: pb.SignRequest, _: object) -> pb.SignResponse:
-        """Signs a checkpoint that grows the last one."""
-        size, root = await self._store.last_checkpoint(request.origin)
-        require_growth(size, root, request.tree_size, request.root_hash)
-        await self._store.put_checkpoint(request.origin, request.tree_size, request.root_hash)
-        root_base64 = base64.b64encode(request.root_hash).decode()
-        body = checkpoint_body(request.origin, request.tree_size, root_base64)
-        return pb.SignResponse(signature=await self._hsm.sign(self._label, body))
-
-    async def GetPublicKey(self, _: pb.GetPublicKeyRequest, __: object) -> pb.GetPublicKeyResponse:
-        """Gives the verification key."""
-        return pb.GetPublicKeyResponse(public_key=self._public_key)
 
 
 def _wanted(ref: records_pb2.RecordRef, version: int, direction: Direction) -> Wanted:
