@@ -201,8 +201,8 @@ MUTANTS: dict[str, tuple[Callable[..., None], list[tuple[str, str, str, str]], d
             (
                 KEYSERVICE,
                 "authpipe_keyservice.domain.releasing",
-                "derive_record_key(connection_key,",
-                "derive_record_key(Secret(bytes(32)),",
+                "derive_record_key(connection_key.key,",
+                "derive_record_key(__import__('authpipe_sensitive').Secret(bytes(32)),",
             ),
             ("edge", "authpipe_envelope.context", "_text(self.workspace)", "b''"),
             ("edge", "authpipe_envelope.context", "_text(self.connection)", "b''"),

@@ -28,6 +28,15 @@ FORBIDDEN = {
     "services/clientsecrets": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_vault", "authpipe_consumer"],
     "services/keyservice": ["httpx2", "authlib", "fastapi", "authpipe_recordstore", "authpipe_consumer"],
     "services/audit": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_consumer", "authpipe_envelope"],
+    "services/admin": [
+        "pkcs11",
+        "sqlalchemy",
+        "psycopg",
+        "fastapi",
+        "authlib",
+        "authpipe_database",
+        "authpipe_envelope",
+    ],
     "services/gateway/authority": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_consumer"],
     "services/oauth/coordinator": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_consumer"],
 }

@@ -16,10 +16,12 @@ class Customer:
         rest: The address of REST.
         ca_file: The CA to believe.
         api_key: The API key; empty: none is sent.
+        workspace: Its workspace, where a test has to name it.
     """
 
-    def __init__(self, rest: str, ca_file: str, api_key: str) -> None:
+    def __init__(self, rest: str, ca_file: str, api_key: str, workspace: str = "") -> None:
         self.rest = rest
+        self.workspace = workspace
         self._browsers: list[httpx2.Client] = []
         self._context = ssl.create_default_context(cafile=ca_file)
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}

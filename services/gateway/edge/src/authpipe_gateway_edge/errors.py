@@ -59,6 +59,11 @@ class Problem:
     title: str
     detail: str
 
+    @property
+    def retry_after_seconds(self) -> int:
+        """After how long it makes sense to try again; 0: it does not."""
+        return {429: 10, 503: 2}.get(self.http, 0)
+
 
 PROBLEMS: dict[str, Problem] = {
     "API_KEY_MISSING": Problem(401, "No API key", "Send your API key as `Authorization: Bearer ap_…`."),
@@ -153,6 +158,10 @@ PROBLEMS: dict[str, Problem] = {
         429, "Too many credentials asked for", "More were asked for in a minute than is allowed. Wait and try again."
     ),
     "HSM_UNAVAILABLE": Problem(503, "Keys not available", "The HSM does not answer. Try again shortly."),
+    "KEK_DISABLED": Problem(503, "Keys not available", "An operator has disabled the key that wraps this one."),
+    "WORKSPACE_KEYS_ERASED": Problem(
+        410, "Workspace erased", "This workspace's keys are destroyed or about to be: nothing of it opens any more."
+    ),
     "DATABASE_UNAVAILABLE": Problem(503, "Database not available", "A database does not answer. Try again shortly."),
     "AUDIT_UNAVAILABLE": Problem(
         503, "Audit log not available", "Nothing that enlarges access is begun without it. Try again shortly."

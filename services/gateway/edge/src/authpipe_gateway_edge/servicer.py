@@ -252,7 +252,8 @@ async def _abort(context: Context, error: DomainError, request_id: str) -> None:
     if problem.http == 404:
         # The same for what is another's and what does not exist, down to the reason.
         reason, status = "NOT_FOUND", Status.NOT_FOUND
-    shown = PeerRefused(reason, status, request_id=Label(request_id))
+    retry = {"retry_after_s": problem.retry_after_seconds} if problem.retry_after_seconds else {}
+    shown = PeerRefused(reason, status, request_id=Label(request_id), **retry)
     shown.sentence = lambda: problem.detail  # type: ignore[method-assign]
     await abort(context, shown)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from authpipe_keyservice.domain.keyring import Keyring
 from authpipe_keyservice.domain.keys import Wrapper, dek_aad, kek_label
-from authpipe_keyservice.errors import KekDisabledError
+from authpipe_keyservice.errors import ErasedError, KekDisabledError, KeyTamperedError
 from authpipe_sensitive import AuditEntry
 
 # DEKs that are read and swapped by one statement each.
@@ -139,8 +139,8 @@ class Rewrapping:
                 same = [row for row in chunk if row.kek_version == kek_version]
                 try:
                     old = await self._keyring.label(kek_version)
-                except KekDisabledError:  # an operator will say what becomes of them
-                    continue
+                except (KekDisabledError, ErasedError, KeyTamperedError):
+                    continue  # a row put back from a backup, say: it stays what it is, and the others go on
                 new = await self._wrapper.rewrap(
                     old,
                     kek_label(self._key_domain, primary),

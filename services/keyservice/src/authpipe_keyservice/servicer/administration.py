@@ -57,12 +57,12 @@ class KeyAdministrator:
         for each in versions:
             unproven = await self._keks.unproven(each.version) if each.state is KeyVersionState.PREPARED else []
             listed.append(_kek(each, counts.get(each.version, 0), unproven))
-        primary = next((each.version for each in versions if each.state is KeyVersionState.PRIMARY), 0)
+        moving = [each.version for each in versions if each.state is KeyVersionState.ACTIVE]
         return pb.ListKekVersionsResponse(
             key_domain=self._key_domain,
             versions=listed,
             replica_count=await self._replicas.count(),
-            rewrap_outstanding=sum(count for version, count in counts.items() if version != primary),
+            rewrap_outstanding=sum(counts.get(version, 0) for version in moving),
         )
 
     async def RotateKek(self, request: pb.RotateKekRequest, _: object) -> pb.RotateKekResponse:

@@ -106,7 +106,7 @@ def _with_headers(send: Send, request_id: str) -> Send:
 
 
 async def _send_problem(send: Send, error: DomainError, request_id: str) -> None:
-    status, document = problem_document(error, request_id)
+    status, document, _ = problem_document(error, request_id)
     headers = [(b"content-type", b"application/problem+json"), (b"x-request-id", request_id.encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": document})
@@ -177,5 +177,6 @@ def _problem(request: Request, error: DomainError) -> Response:
         # A person in a browser, not a program.
         _, problem = problem_of(error)
         return connect.page(problem.title, problem.detail, status=problem.http)
-    status, document = problem_document(error, request.state.request_id)
-    return Response(document, status_code=status, media_type="application/problem+json")
+    status, document, retry_after = problem_document(error, request.state.request_id)
+    headers = {"retry-after": str(retry_after)} if retry_after else {}
+    return Response(document, status_code=status, media_type="application/problem+json", headers=headers)

@@ -23,8 +23,8 @@ def new_request_id() -> str:
     return f"req_{_drawn.pop()}"
 
 
-def problem_document(error: DomainError, request_id: str) -> tuple[int, bytes]:
-    """Gives the HTTP status and the document of an error."""
+def problem_document(error: DomainError, request_id: str) -> tuple[int, bytes, int]:
+    """Gives the HTTP status and the document of an error, and after how many seconds to try again; 0: not at all."""
     reason, problem = problem_of(error)
     if problem.http == 404:
         # The same for what is another's and what does not exist, down to the type.
@@ -42,4 +42,4 @@ def problem_document(error: DomainError, request_id: str) -> tuple[int, bytes]:
     for name, value in error.metadata.items():
         if name in {"field", "cause", "provider_reason", "incident_id"}:
             document[name] = value
-    return problem.http, json.dumps(document).encode()
+    return problem.http, json.dumps(document).encode(), problem.retry_after_seconds

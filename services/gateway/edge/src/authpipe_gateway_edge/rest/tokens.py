@@ -58,13 +58,11 @@ class TokenRoute:
             caller = Caller(bearer(scope["headers"]), request_id)
             served = await self._serving.serve(caller, connection, _min_ttl(scope["query_string"]))
         except DomainError as error:
-            status, document = problem_document(error, request_id)
-            await _respond(send, status, b"application/problem+json", document, request_id)
+            await _refuse(send, error, request_id)
             return
         except Exception as error:  # becomes a problem document with the request id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
             get_log().error("incident", error=error)
-            status, document = problem_document(IncidentError(), request_id)
-            await _respond(send, status, b"application/problem+json", document, request_id)
+            await _refuse(send, IncidentError(), request_id)
             return
         with served.payload:
             await _respond(send, 200, b"application/json", _body(served), request_id)
@@ -89,7 +87,16 @@ def _min_ttl(query: bytes) -> int:
     return int(values[-1])
 
 
-async def _respond(send: Send, status: int, content_type: bytes, body: bytes, request_id: str) -> None:
+async def _refuse(send: Send, error: DomainError, request_id: str) -> None:
+    status, document, retry_after = problem_document(error, request_id)
+    await _respond(send, status, b"application/problem+json", document, request_id, retry_after)
+
+
+async def _respond(
+    send: Send, status: int, content_type: bytes, body: bytes, request_id: str, retry_after: int = 0
+) -> None:
     headers = [(b"content-type", content_type), (b"x-request-id", request_id.encode()), *_SECURE]
+    if retry_after:
+        headers.append((b"retry-after", str(retry_after).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

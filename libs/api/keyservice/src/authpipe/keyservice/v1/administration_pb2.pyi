@@ -147,7 +147,7 @@ class ListKekVersionsResponse(_message.Message):
     replica_count: _builtins.int
     """How many replicas are alive."""
     rewrap_outstanding: _builtins.int
-    """How many DEKs are not on the primary version yet."""
+    """How many DEKs are still on an active version, to be re-wrapped."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KekVersion]:
         """All versions, oldest first."""

@@ -1,0 +1,22 @@
+"""Where the key services are, and who the operator is; unknown names are refused; secrets are paths."""
+
+from __future__ import annotations
+
+
+from pydantic import BaseModel, ConfigDict
+
+from authpipe_rpc import Files, PeerConfig
+
+
+class Config(BaseModel):
+    """Settings.
+
+    Args:
+        files: The operator's certificate, key and CA.
+        keyservices: The keyservice of each key domain, by its name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: Files
+    keyservices: dict[str, PeerConfig]

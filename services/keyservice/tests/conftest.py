@@ -1,0 +1,250 @@
+"""Replicas of keyservice without their wire: its rules over real tables in PostgreSQL and a token that a test can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import authpipe_keyservice
+import psycopg
+import pytest
+import sqlalchemy as sa
+from authpipe.types.v1 import events_pb2
+from authpipe_database import Database, DatabaseConfig, Outbox
+from authpipe_keyservice.domain.deks import Deks
+from authpipe_keyservice.domain.keyring import Keyring
+from authpipe_keyservice.domain.keys import KeyCache
+from authpipe_keyservice.domain.replicas import Replica
+from authpipe_keyservice.domain.rewrapping import Rewrapping
+from authpipe_keyservice.domain.rotation import Policy, Rotation
+from authpipe_keyservice.domain.workspaces import Workspaces
+from authpipe_keyservice.errors import HsmUnavailableError, KeyTamperedError
+from authpipe_keyservice.store import DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
+from authpipe_testing.database import own_database
+from authpipe_testing.postgres import Cluster
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+MIGRATIONS = Path(authpipe_keyservice.__file__).parent / "migrations"
+
+
+@pytest.fixture(scope="session")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatabaseConfig, Cluster]]:
+    """A migrated database of keyservice's own, with its cluster."""
+    with own_database(tmp_path_factory.mktemp("postgres"), "keyservice_user_credentials", MIGRATIONS) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def own_cluster(own: tuple[DatabaseConfig, Cluster]) -> Cluster:
+    """That database's cluster."""
+    return own[1]
+
+
+@pytest.fixture(scope="session")
+async def database(own: tuple[DatabaseConfig, Cluster]) -> AsyncIterator[Database]:
+    """That database, open."""
+    opened = Database(own[0])
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+class Token:
+    """A token as a double: KEKs by their labels, AES-256-GCM, and a call that fails when a test says so.
+
+    Attributes:
+        keys: The KEKs.
+        fails_at: The number of the call that fails; 0: none.
+        calls: How many there were.
+    """
+
+    def __init__(self) -> None:
+        self.keys: dict[str, AESGCM] = {}
+        self.fails_at = 0
+        self.calls = 0
+
+    def _step(self) -> None:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise Killed
+
+    async def make(self, label: str) -> None:
+        self._step()
+        self.keys.setdefault(label, AESGCM(os.urandom(32)))
+        await asyncio.sleep(0)
+
+    async def destroy(self, label: str) -> None:
+        self._step()
+        self.keys.pop(label, None)
+        await asyncio.sleep(0)
+
+    async def wrap(self, label: str, key: bytes, aad: bytes) -> bytes:
+        self._step()
+        await asyncio.sleep(0)
+        return self._wrap(label, key, aad)
+
+    async def unwrap(self, label: str, wrapped: bytes, aad: bytes) -> bytes:
+        self._step()
+        await asyncio.sleep(0)
+        return self._unwrap(label, wrapped, aad)
+
+    async def rewrap(self, old: str, new: str, items: Sequence[tuple[bytes, bytes]]) -> list[bytes | None]:
+        self._step()
+        await asyncio.sleep(0)
+        done: list[bytes | None] = []
+        for wrapped, aad in items:
+            try:
+                done.append(self._wrap(new, self._unwrap(old, wrapped, aad), aad))
+            except KeyTamperedError:
+                done.append(None)
+        return done
+
+    def _wrap(self, label: str, key: bytes, aad: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._find(label).encrypt(nonce, key, aad)
+
+    def _unwrap(self, label: str, wrapped: bytes, aad: bytes) -> bytes:
+        try:
+            return self._find(label).decrypt(wrapped[:12], wrapped[12:], aad)
+        except (InvalidTag, ValueError):
+            raise KeyTamperedError from None
+
+    def _find(self, label: str) -> AESGCM:
+        if label not in self.keys:
+            raise HsmUnavailableError
+        return self.keys[label]
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Node:
+    """A replica of keyservice without its wire: the rules over real tables and a token."""
+
+    replica: Replica
+    keyring: Keyring
+    rotation: Rotation
+    rewrapping: Rewrapping
+    deks: Deks
+    workspaces: Workspaces
+    cache: KeyCache
+    table: KekTable
+    dek_table: DekTable
+    key_table: KeyTable
+    workspace_table: WorkspaceTable
+    token: Token
+    rewrapped: list[int]
+
+    async def settle(self) -> None:
+        """Lives for some turns."""
+        for _ in range(3):
+            if await self.replica.beat():
+                self.keyring.prove_anew()
+            await self.rotation.advance()
+        await self.rewrapping.run()
+        await self.rotation.advance()
+
+
+NewNode = Callable[..., Node]
+DOMAIN = "user-credentials"
+
+
+@pytest.fixture
+async def clean(database: Database) -> Database:
+    """The database without a row."""
+    async with database.transaction() as connection:
+        for table in ("kek_proofs", "replicas", "cache_orders", "workspace_erasures", "retired_connection_keys"):
+            await connection.execute(sa.text(f"delete from {table}"))
+    return database
+
+
+@pytest.fixture
+async def new_node(clean: Database, own_cluster: Cluster) -> NewNode:
+    """Makes replicas over one database: a token (shared, when it is handed in), a clock, when keys rotate."""
+    with psycopg.connect(**own_cluster.conninfo("dba", "keyservice_user_credentials"), autocommit=True) as dba:  # type: ignore[arg-type]
+        dba.execute("truncate kek_versions, deks, connection_keys, floors, audit_outbox")
+
+    def make(token: Token, clock: Clock | None = None, rotate_days: float = 90, grace_days: float = 30) -> Node:
+        outbox = Outbox()
+        now = clock or Clock()
+        keks, dek_table = KekTable(clean, outbox), DekTable(clean, outbox)
+        keys, workspace_table = KeyTable(clean, outbox), WorkspaceTable(clean, outbox)
+        cache = KeyCache(now, 300)
+        replica = Replica(secrets.token_hex(8), ReplicaTable(clean), cache, time.monotonic)
+        keyring = Keyring(DOMAIN, replica.name, keks, token)
+        deks = Deks(
+            key_domain=DOMAIN, keyring=keyring, store=dek_table, wrapper=token, cache=cache, randomness=os.urandom
+        )
+        rewrapped: list[int] = []
+        return Node(
+            replica=replica,
+            keyring=keyring,
+            rotation=Rotation(
+                key_domain=DOMAIN,
+                keyring=keyring,
+                table=keks,
+                wrapper=token,
+                policy=Policy(rotate_days * 86_400, grace_days * 86_400),
+                clock=now,
+                randomness=os.urandom,
+            ),
+            rewrapping=Rewrapping(
+                key_domain=DOMAIN,
+                keyring=keyring,
+                table=dek_table,
+                wrapper=token,
+                share=1.0,
+                clock=time.monotonic,
+                note=rewrapped.append,
+            ),
+            deks=deks,
+            workspaces=Workspaces(
+                key_domain=DOMAIN,
+                table=workspace_table,
+                deks=deks,
+                replica=replica,
+                rotate_seconds=365 * 86_400,
+                clock=now,
+                randomness=os.urandom,
+            ),
+            cache=cache,
+            table=keks,
+            dek_table=dek_table,
+            key_table=keys,
+            workspace_table=workspace_table,
+            token=token,
+            rewrapped=rewrapped,
+        )
+
+    return make
+
+
+@pytest.fixture
+async def events(clean: Database) -> Callable[[], Awaitable[list[str]]]:
+    """Gives the names of the events that were written, oldest first."""
+
+    async def read() -> list[str]:
+        async with clean.transaction() as connection:
+            rows = await connection.scalars(sa.text("select unnest(events) from audit_outbox order by id"))
+            parsed = [events_pb2.AuditEvent.FromString(bytes(row)) for row in rows]
+        return [events_pb2.EventName.Name(each.name).removeprefix("EVENT_NAME_") for each in parsed]
+
+    return read
