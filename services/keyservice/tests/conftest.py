@@ -6,8 +6,8 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import authpipe_keyservice
@@ -16,6 +16,8 @@ import pytest
 import sqlalchemy as sa
 from authpipe.types.v1 import events_pb2
 from authpipe_database import Database, DatabaseConfig, Outbox
+from authpipe_keyservice.domain.bindings import Bindings
+from authpipe_keyservice.domain.customer_keys import CustomerKeys
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.keyring import Keyring
 from authpipe_keyservice.domain.keys import KeyCache
@@ -24,7 +26,7 @@ from authpipe_keyservice.domain.rewrapping import Rewrapping
 from authpipe_keyservice.domain.rotation import Policy, Rotation
 from authpipe_keyservice.domain.workspaces import Workspaces
 from authpipe_keyservice.errors import HsmUnavailableError, KeyTamperedError
-from authpipe_keyservice.store import DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
+from authpipe_keyservice.store import CustomerKeyTable, DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
 from authpipe_testing.database import own_database
 from authpipe_testing.postgres import Cluster
 from cryptography.exceptions import InvalidTag
@@ -121,6 +123,42 @@ class Token:
         return self.keys[label]
 
 
+class CustomerKms:
+    """A customer's KMS as a double: it binds the context, and says no, hangs or dies when a test says so."""
+
+    def __init__(self) -> None:
+        self._key = AESGCM(os.urandom(32))
+        self.fails: BaseException | None = None
+        self.fails_after = -1
+        self.hangs: asyncio.Event | None = None
+        self.calls = 0
+
+    async def wrap(self, payload: bytes, context: Mapping[str, str]) -> bytes:
+        await self._step()
+        nonce = os.urandom(12)
+        return nonce + self._key.encrypt(nonce, payload, repr(sorted(context.items())).encode())
+
+    async def unwrap(self, wrapped: bytes, context: Mapping[str, str]) -> bytes:
+        await self._step()
+        try:
+            return self._key.decrypt(wrapped[:12], wrapped[12:], repr(sorted(context.items())).encode())
+        except (InvalidTag, ValueError):
+            raise KeyTamperedError from None
+
+    async def describe(self) -> str:
+        await self._step()
+        return "double"
+
+    async def close(self) -> None: ...
+
+    async def _step(self) -> None:
+        self.calls += 1
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if self.fails is not None and self.calls > self.fails_after:
+            raise self.fails
+
+
 class Killed(BaseException):
     """The process dies here."""
 
@@ -151,6 +189,9 @@ class Node:
     key_table: KeyTable
     workspace_table: WorkspaceTable
     token: Token
+    bindings: Bindings
+    customer_keys: CustomerKeys
+    customer_key_table: CustomerKeyTable
     rewrapped: list[int]
 
     async def settle(self) -> None:
@@ -163,8 +204,23 @@ class Node:
         await self.rotation.advance()
 
 
-NewNode = Callable[..., Node]
 DOMAIN = "user-credentials"
+
+
+@dataclass
+class Stage:
+    """What a test plays with.
+
+    Args:
+        node: Makes a replica: a token, a clock, when keys rotate.
+    """
+
+    node: Callable[..., Node]
+    token: type[Token] = Token
+    clock: type[Clock] = Clock
+    killed: type[Killed] = Killed
+    customer_kms: type[CustomerKms] = CustomerKms
+    kms: dict[str, CustomerKms] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -177,10 +233,12 @@ async def clean(database: Database) -> Database:
 
 
 @pytest.fixture
-async def new_node(clean: Database, own_cluster: Cluster) -> NewNode:
-    """Makes replicas over one database: a token (shared, when it is handed in), a clock, when keys rotate."""
+async def stage(clean: Database, own_cluster: Cluster) -> Stage:
+    """A stage without a key on it."""
     with psycopg.connect(**own_cluster.conninfo("dba", "keyservice_user_credentials"), autocommit=True) as dba:  # type: ignore[arg-type]
-        dba.execute("truncate kek_versions, deks, connection_keys, floors, audit_outbox")
+        dba.execute("truncate kek_versions, deks, customer_keys, connection_keys, floors, audit_outbox")
+
+    kms: dict[str, CustomerKms] = {}
 
     def make(token: Token, clock: Clock | None = None, rotate_days: float = 90, grace_days: float = 30) -> Node:
         outbox = Outbox()
@@ -190,8 +248,33 @@ async def new_node(clean: Database, own_cluster: Cluster) -> NewNode:
         cache = KeyCache(now, 300)
         replica = Replica(secrets.token_hex(8), ReplicaTable(clean), cache, time.monotonic)
         keyring = Keyring(DOMAIN, replica.name, keks, token)
+        customer_key_table = CustomerKeyTable(clean, outbox)
+        customer_keys = CustomerKeys(
+            key_domain=DOMAIN,
+            deployment="installation",
+            region="eu",
+            table=customer_key_table,
+            connect=lambda binding: kms[binding.locator["kms"]],
+            clock=now,
+        )
         deks = Deks(
-            key_domain=DOMAIN, keyring=keyring, store=dek_table, wrapper=token, cache=cache, randomness=os.urandom
+            key_domain=DOMAIN,
+            keyring=keyring,
+            store=dek_table,
+            wrapper=token,
+            outer=customer_keys,
+            cache=cache,
+            randomness=os.urandom,
+        )
+        bindings = Bindings(
+            key_domain=DOMAIN,
+            table=customer_key_table,
+            customer_keys=customer_keys,
+            deks=deks,
+            keyring=keyring,
+            wrapper=token,
+            replica=replica,
+            randomness=os.urandom,
         )
         rewrapped: list[int] = []
         return Node(
@@ -231,10 +314,13 @@ async def new_node(clean: Database, own_cluster: Cluster) -> NewNode:
             key_table=keys,
             workspace_table=workspace_table,
             token=token,
+            bindings=bindings,
+            customer_keys=customer_keys,
+            customer_key_table=customer_key_table,
             rewrapped=rewrapped,
         )
 
-    return make
+    return Stage(make, kms=kms)
 
 
 @pytest.fixture

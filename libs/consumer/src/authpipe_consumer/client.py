@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, cast
@@ -21,6 +22,15 @@ from authpipe_envelope import (
 from authpipe_grants import ConsumerKey, GrantError, Kind, ReleasedKey, SealedBundle, TrustAnchor
 from authpipe_rpc import Peer, PeerRefused
 from authpipe_sensitive import DomainError, Secret, Status
+
+
+# When to ask again while keyservice asks a customer's KMS: it lets nobody wait in a batch with others.
+PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8, 1.0, 1.0, 1.0)
+
+
+def is_pending(answer: object) -> bool:
+    """Says whether keyservice is still asking a customer's KMS."""
+    return isinstance(answer, DomainError) and answer.reason == "CUSTOMER_KEY_PENDING"
 
 
 class StoreStub(Protocol):
@@ -66,6 +76,23 @@ class RecordClient:
         self._clock = clock
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
+        """Opens records, and asks again for those whose customer's KMS was still being asked, for five seconds.
+
+        Raises:
+            PeerUnavailable: The store or what is behind it is away.
+            GrantError: What came was not sealed by keyservice as the answer to this very call.
+        """
+        answers = await self.open_once(wants)
+        for pause in PAUSES:
+            waiting = [index for index, answer in enumerate(answers) if is_pending(answer)]
+            if not waiting:
+                break
+            await asyncio.sleep(pause)
+            for index, answer in zip(waiting, await self.open_once([wants[each] for each in waiting]), strict=True):
+                answers[index] = answer
+        return answers
+
+    async def open_once(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         """Opens records: one rpc for the batch; an item that is refused does not touch the others.
 
         Raises:
@@ -134,11 +161,23 @@ class RecordClient:
     async def prepare(
         self, workspace: str, connection: str, classes: Sequence[RecordClass], grant: str, request_id: str
     ) -> dict[RecordClass, WriteKey]:
-        """Has write keys of the next versions released.
+        """Has write keys of the next versions released; asks again while a customer's KMS is still being asked.
 
         Raises:
             DomainError: One of them was refused: none is usable.
         """
+        for pause in PAUSES:
+            try:
+                return await self._prepare(workspace, connection, classes, grant, request_id)
+            except PeerRefused as error:
+                if not is_pending(error):
+                    raise
+            await asyncio.sleep(pause)
+        return await self._prepare(workspace, connection, classes, grant, request_id)
+
+    async def _prepare(
+        self, workspace: str, connection: str, classes: Sequence[RecordClass], grant: str, request_id: str
+    ) -> dict[RecordClass, WriteKey]:
         challenge = self._key.new_challenge()
         request = pb.PrepareWritesRequest(
             consumer_public_key=self._key.public,

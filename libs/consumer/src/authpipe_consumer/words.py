@@ -87,6 +87,9 @@ class Consumer(Protocol):
     """A consumer of one store, as rules see it; `RecordClient` is it."""
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
+        """Opens records, and asks again for those whose customer's KMS was still being asked."""
+
+    async def open_once(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         """Opens records; an item that is refused does not touch the others."""
 
     async def prepare(

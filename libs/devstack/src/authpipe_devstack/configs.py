@@ -126,6 +126,7 @@ class Configs:
             case _ if process.hsm:
                 config |= {
                     "key_domain": process.hsm,
+                    "deployment": DEPLOYMENT,
                     "pkcs11_module": str(find_module()),
                     "token_label": process.hsm,
                     "pin_file": str(layout.home / "hsm" / process.hsm / "pin"),

@@ -59,23 +59,46 @@ def make_token(folder: Path, label: str) -> tuple[Path, Path]:
     return configuration, pin_file
 
 
+def add_token(folder: Path, label: str, pin_file: Path) -> Path:
+    """Makes one more token beside those of a folder, somebody else's; gives the file with its PIN."""
+    write_private(pin_file, secrets.token_hex(16).encode())
+    subprocess.run(
+        [sys.executable, "-m", "authpipe_testing.softhsm", str(find_module()), label, str(pin_file)],
+        env={"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "PATH": os.environ["PATH"]},
+        check=True,
+    )
+    return pin_file
+
+
 def _initialise(module: str, label: str, pin_file: str) -> None:
     library = ctypes.CDLL(module)
     pin = Path(pin_file).read_bytes()
     so_pin = secrets.token_hex(16).encode()  # nobody needs it again: a new PIN is a new token
-    slot, session = ctypes.c_ulong(), ctypes.c_ulong()
-    count = ctypes.c_ulong(1)
+    session = ctypes.c_ulong()
+    slots, count = (ctypes.c_ulong * 8)(), ctypes.c_ulong(8)
     _check(library.C_Initialize(None))
-    _check(library.C_GetSlotList(ctypes.c_ubyte(0), ctypes.byref(slot), ctypes.byref(count)))
+    _check(library.C_GetSlotList(ctypes.c_ubyte(0), slots, ctypes.byref(count)))
+    # The last slot is the one without a token.
+    slot = ctypes.c_ulong(slots[count.value - 1])
     _check(library.C_InitToken(slot, so_pin, ctypes.c_ulong(len(so_pin)), label.encode().ljust(32)))
-    count = ctypes.c_ulong(8)
-    slots = (ctypes.c_ulong * 8)()
-    _check(library.C_GetSlotList(ctypes.c_ubyte(1), slots, ctypes.byref(count)))
     flags = ctypes.c_ulong(_SERIAL_RW)
-    _check(library.C_OpenSession(ctypes.c_ulong(slots[0]), flags, None, None, ctypes.byref(session)))
+    _check(library.C_OpenSession(_slot_of(library, label), flags, None, None, ctypes.byref(session)))
     _check(library.C_Login(session, ctypes.c_ulong(_SO), so_pin, ctypes.c_ulong(len(so_pin))))
     _check(library.C_InitPIN(session, pin, ctypes.c_ulong(len(pin))))
     _check(library.C_Finalize(None))
+
+
+def _slot_of(library: ctypes.CDLL, label: str) -> ctypes.c_ulong:
+    """Finds a token; SoftHSM gives it another slot once it is initialised."""
+    slots, count = (ctypes.c_ulong * 8)(), ctypes.c_ulong(8)
+    _check(library.C_GetSlotList(ctypes.c_ubyte(1), slots, ctypes.byref(count)))
+    for number in slots[: count.value]:
+        # CK_TOKEN_INFO begins with the label, 32 bytes, padded with blanks (PKCS #11, section 3.2).
+        info = ctypes.create_string_buffer(512)
+        _check(library.C_GetTokenInfo(ctypes.c_ulong(number), info))
+        if info.raw[:32].decode().rstrip() == label:
+            return ctypes.c_ulong(number)
+    sys.exit("The token is not there.")
 
 
 def _check(result: int) -> None:

@@ -41,6 +41,10 @@ _HELP = {
     "KEK_DISABLED": "The KEK version that wraps this key is disabled. Enable it: authpipe-admin keys enable.",
     "WORKSPACE_KEYS_ERASED": "The workspace's keys are destroyed or about to be.",
     "ERASURE_DELAY": "The delay is 0 to 30 days.",
+    "CUSTOMER_KEY_UNAVAILABLE": "The customer's KMS refuses: the key is disabled or gone, or we have no permission.",
+    "CUSTOMER_KMS_UNAVAILABLE": "The customer's KMS does not answer as it should. Nothing was changed.",
+    "CUSTOMER_KEY_UNFIT": "The key does not give back what it wrapped, or opens it under a changed context.",
+    "CUSTOMER_KEY_LOCATOR": "A field of the locator is missing, has another form, or names a host that is not allowed.",
     "HSM_UNAVAILABLE": "The HSM does not answer. Nothing was done; try again when it is back.",
     "DATABASE_UNAVAILABLE": "keyservice's database does not answer. Nothing was done; try again shortly.",
 }
@@ -132,11 +136,14 @@ def destroy(context: typer.Context, domain: Domain, version: Version) -> None:
 def workspace(context: typer.Context, domain: Domain, workspace_id: Workspace) -> None:
     """Shows which keys a workspace has."""
     found = _run(context, domain, lambda peer: peer.workspace(workspace_id))
-    table = _table("DEK version", "state", "on KEK version", "connection keys", "made")
+    table = _table("DEK version", "state", "on KEK version", "connection keys", "made", "customer's key")
     for dek in found.deks:
         on = str(dek.kek_version or "–")
-        table.add_row(str(dek.version), dek.state, on, f"{dek.connection_keys:,}", _day(dek.created))
+        table.add_row(str(dek.version), dek.state, on, f"{dek.connection_keys:,}", _day(dek.created), dek.customer_key)
     _console.print(table)
+    for bound in found.customer_keys:
+        said = ", and its KMS refuses" if bound.withdrawn else ""
+        _console.print(f"Customer's key {bound.key_id} ({bound.provider}) is {bound.state}{said}.")
     if found.erased_at:
         _console.print(f"Its keys are destroyed at {_day(found.erased_at)}.")
 
@@ -184,6 +191,36 @@ def cancel_erasure(context: typer.Context, domain: Domain, workspace_id: Workspa
     """Cancels an erasure whose delay is not over."""
     _run(context, domain, lambda peer: peer.cancel_erasure(workspace_id))
     _console.print("Cancelled. The workspace is in use again.")
+
+
+@app.command()
+def bind(
+    context: typer.Context,
+    domain: Domain,
+    workspace_id: Workspace,
+    provider: Annotated[str, typer.Argument(help="aws, google, azure, transit or token.")],
+    locator: Annotated[list[str], typer.Argument(help="Where the key is, as NAME=VALUE; see docs/keys.md.")],
+) -> None:
+    """Binds a customer's own key to a workspace, once it has proved itself; one that is bound already is replaced."""
+    fields = dict(each.partition("=")[::2] for each in locator)
+    key_id, name = _run(context, domain, lambda peer: peer.bind(workspace_id, provider, fields))
+    _console.print(f"Bound as {key_id}: {name}. It wraps the workspace's DEKs from now on.", soft_wrap=True)
+
+
+@app.command()
+def unbind(context: typer.Context, domain: Domain, workspace_id: Workspace) -> None:
+    """Takes a customer's key off a workspace. Its KMS has to open the DEKs one last time."""
+    _run(context, domain, lambda peer: peer.unbind(workspace_id))
+    _console.print("Taken off. The HSM alone wraps its DEKs, as soon as the KMS has opened them.")
+
+
+@app.command()
+def forget(context: typer.Context, domain: Domain, workspace_id: Workspace) -> None:
+    """Has every replica forget a customer's key at once: the next use asks its KMS."""
+    outstanding = _run(context, domain, lambda peer: peer.forget(workspace_id))
+    _console.print(
+        f"{outstanding} replicas have not said so yet." if outstanding else "Every replica has forgotten it."
+    )
 
 
 async def _watch(peer: KeyAdministrationPeer, version: int) -> int:

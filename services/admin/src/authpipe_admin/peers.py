@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,17 @@ class Dek:
     kek_version: int
     connection_keys: int
     created: dt.datetime | None
+    customer_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerKey:
+    """A customer's key as bound to a workspace."""
+
+    key_id: str
+    provider: str
+    state: str
+    withdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class WorkspaceKeys:
     """A workspace's keys; `erased_at`: when its DEKs are or were destroyed."""
 
     deks: Sequence[Dek]
+    customer_keys: Sequence[CustomerKey]
     connection_keys: int
     erased_at: dt.datetime | None
 
@@ -121,10 +133,15 @@ class KeyAdministrationPeer:
                 each.kek_version,
                 each.connection_key_count,
                 _time(each.create_time),
+                each.customer_key_id,
             )
             for each in answer.deks
         ]
-        return WorkspaceKeys(deks, answer.connection_key_count, _time(answer.erase_time))
+        bound = [
+            CustomerKey(each.key_id, each.provider, _state(each.state).replace("destroyed", "retired"), each.withdrawn)
+            for each in answer.customer_keys
+        ]
+        return WorkspaceKeys(deks, bound, answer.connection_key_count, _time(answer.erase_time))
 
     async def rotate_dek(self, workspace: str) -> int:
         """Gives a workspace a new DEK version."""
@@ -148,6 +165,24 @@ class KeyAdministrationPeer:
         """Cancels an erasure whose delay is not over."""
         request = pb.CancelWorkspaceErasureRequest(workspace_id=workspace, request_id=_request_id())
         await self._peer.call(lambda stub: stub.CancelWorkspaceErasure, request)
+
+    async def bind(self, workspace: str, provider: str, locator: Mapping[str, str]) -> tuple[str, str]:
+        """Binds a customer's key; gives the binding's id and the key's name as its owner knows it."""
+        request = pb.BindCustomerKeyRequest(
+            workspace_id=workspace, provider=provider, locator=locator, request_id=_request_id()
+        )
+        answer = await self._peer.call(lambda stub: stub.BindCustomerKey, request)
+        return str(answer.key_id), str(answer.name)
+
+    async def unbind(self, workspace: str) -> None:
+        """Takes a customer's key off."""
+        request = pb.UnbindCustomerKeyRequest(workspace_id=workspace, request_id=_request_id())
+        await self._peer.call(lambda stub: stub.UnbindCustomerKey, request)
+
+    async def forget(self, workspace: str) -> int:
+        """Has every replica forget what a customer's key opened; gives how many have not said so in time."""
+        request = pb.ForgetCustomerKeyRequest(workspace_id=workspace, request_id=_request_id())
+        return int((await self._peer.call(lambda stub: stub.ForgetCustomerKey, request)).outstanding_replicas)
 
 
 def _state(state: pb.KeyState.ValueType) -> str:

@@ -20,7 +20,9 @@ from authpipe_database import Database, Outbox, Relay
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_keyservice.config import Config
+from authpipe_keyservice.domain.bindings import Bindings
 from authpipe_keyservice.domain.budgets import Budgets
+from authpipe_keyservice.domain.customer_keys import CustomerKeys
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.keyring import Keyring
 from authpipe_keyservice.domain.keys import KeyCache
@@ -31,9 +33,18 @@ from authpipe_keyservice.domain.rotation import Policy, Rotation
 from authpipe_keyservice.domain.workspaces import Workspaces
 from authpipe_keyservice.errors import HsmUnavailableError
 from authpipe_keyservice.hsm import Hsm
+from authpipe_keyservice.kms import Connector
 from authpipe_keyservice.peers import AuditPeer
 from authpipe_keyservice.servicer import CheckpointSigner, KeyAdministrator, KeyServicer
-from authpipe_keyservice.store import CheckpointTable, DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
+from authpipe_keyservice.store import (
+    CheckpointTable,
+    CustomerKeyTable,
+    DekTable,
+    KekTable,
+    KeyTable,
+    ReplicaTable,
+    WorkspaceTable,
+)
 from authpipe_keyservice.store.replicas import CHANNEL
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry, counter
@@ -105,14 +116,29 @@ class _KeyDomain:
         self._keks, self._deks = KekTable(database, outbox), DekTable(database, outbox)
         self._replicas, self._workspace_keys = ReplicaTable(database), WorkspaceTable(database, outbox)
         self._keys = KeyTable(database, outbox)
+        self._customer_key_table = CustomerKeyTable(database, outbox)
         cache = KeyCache(time.monotonic, config.cache_seconds)
         self._replica = Replica(uuid.uuid4().hex, self._replicas, cache, time.monotonic)
         self.keyring = Keyring(domain, self._replica.name, self._keks, hsm)
+        self._customer_keys = CustomerKeys(
+            key_domain=domain,
+            deployment=config.deployment,
+            region=config.region,
+            table=self._customer_key_table,
+            connect=Connector(
+                config.kms,
+                lambda token: Hsm(
+                    token.module or config.pkcs11_module, token.token_label, token.pin_file, foreign=True
+                ),
+            ),
+            clock=time.monotonic,
+        )
         deks = Deks(
             key_domain=domain,
             keyring=self.keyring,
             store=self._deks,
             wrapper=hsm,
+            outer=self._customer_keys,
             cache=cache,
             randomness=os.urandom,
         )
@@ -142,6 +168,16 @@ class _KeyDomain:
             replica=self._replica,
             rotate_seconds=config.dek_rotation_days * _DAY,
             clock=time.time,
+            randomness=os.urandom,
+        )
+        self._bindings = Bindings(
+            key_domain=domain,
+            table=self._customer_key_table,
+            customer_keys=self._customer_keys,
+            deks=deks,
+            keyring=self.keyring,
+            wrapper=hsm,
+            replica=self._replica,
             randomness=os.urandom,
         )
         files = config.files
@@ -192,6 +228,8 @@ class _KeyDomain:
                 keks=self._keks,
                 replicas=self._replicas,
                 keys=self._workspace_keys,
+                bindings=self._bindings,
+                customer_keys=self._customer_key_table,
             ),
         )
 
@@ -202,6 +240,7 @@ class _KeyDomain:
         beside.add("heart", self._turns("heart", self._beat, stop, told))
         beside.add("rotation", self._turns("rotation", self._rotation.advance, stop))
         beside.add("workspaces", self._turns("workspaces", self._workspaces.advance, stop))
+        beside.add("customer keys", self._turns("customer-keys", self._bindings.advance, stop))
         beside.add("re-wrapping", self._turns("re-wrapping", self._rewrap, stop))
         beside.add("leaving", self._leave(stop))
 
@@ -216,6 +255,7 @@ class _KeyDomain:
 
     async def _leave(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        await self._customer_keys.close()
         try:
             await self._replicas.leave(self._replica.name)
         except DomainError as error:

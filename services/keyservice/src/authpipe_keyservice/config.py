@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_database import DatabaseConfig
+from authpipe_keyservice.kms.settings import KmsSettings
 from authpipe_rpc import Files, PeerConfig, ServerConfig
 
 
@@ -26,6 +27,8 @@ class Config(BaseModel):
         kek_rotation_days: How long a KEK version stays primary.
         kek_grace_days: How long a KEK version has to be disabled before it can be destroyed.
         dek_rotation_days: How long a workspace's DEK stays primary.
+        deployment: The name of the installation, as bound in the context of customers' keys.
+        kms: What this installation may use as a customer's KMS.
         rewrap_share: The share of its time that re-wrapping may keep the HSM busy; 1: no pause.
     """
 
@@ -46,6 +49,8 @@ class Config(BaseModel):
     kek_rotation_days: float = Field(default=90.0, gt=0)
     kek_grace_days: float = Field(default=30.0, ge=0)
     dek_rotation_days: float = Field(default=365.0, gt=0)
+    deployment: str = ""
+    kms: KmsSettings = KmsSettings()
     rewrap_share: float = Field(default=0.25, gt=0, le=1)
     log_level: str = "info"
     telemetry_file: Path | None = None

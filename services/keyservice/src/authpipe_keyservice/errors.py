@@ -120,3 +120,38 @@ class DelayError(DomainError):
 
     reason = "ERASURE_DELAY"
     status = Status.INVALID_ARGUMENT
+
+
+class CustomerKeyUnavailableError(DomainError):
+    """The customer's KMS refuses: the key is disabled or deleted, or our permission was removed. The customer gives it back."""
+
+    reason = "CUSTOMER_KEY_UNAVAILABLE"
+    status = Status.FAILED_PRECONDITION
+
+
+class CustomerKmsUnavailableError(DomainError):
+    """The customer's KMS does not answer as it should, or asks to slow down. Nothing was lost; try again shortly."""
+
+    reason = "CUSTOMER_KMS_UNAVAILABLE"
+    status = Status.UNAVAILABLE
+
+
+class CustomerKeyPendingError(DomainError):
+    """The customer's KMS is being asked. Nobody waits for it in a batch with others: ask again in a moment."""
+
+    reason = "CUSTOMER_KEY_PENDING"
+    status = Status.UNAVAILABLE
+
+
+class CustomerKeyUnfitError(DomainError):
+    """The key does not do what it has to: give back what it wrapped, and refuse it under a changed context."""
+
+    reason = "CUSTOMER_KEY_UNFIT"
+    status = Status.FAILED_PRECONDITION
+
+
+class CustomerKeyLocatorError(DomainError):
+    """This is not where a customer's key can be: an unknown provider, a field that is missing, or a host not allowed."""
+
+    reason = "CUSTOMER_KEY_LOCATOR"
+    status = Status.INVALID_ARGUMENT

@@ -20,7 +20,11 @@ from typing import Any, Protocol, TypeVar, cast
 import pkcs11
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass
 from pkcs11.exceptions import (
+    DataInvalid,
     DeviceRemoved,
+    EncryptedDataInvalid,
+    EncryptedDataLenRange,
+    GeneralError,
     NoSuchToken,
     ObjectHandleInvalid,
     PinIncorrect,
@@ -73,6 +77,9 @@ class _Key(Protocol):  # python-pkcs11 types what a search finds as a bare Objec
     def decrypt(self, data: bytes, *, mechanism: Mechanism, mechanism_param: object) -> bytes: ...
 
 
+_THREADS: dict[Path, ThreadPoolExecutor] = {}
+
+
 class Hsm:
     """A token of a PKCS#11 library, opened once, used from one thread.
 
@@ -80,13 +87,16 @@ class Hsm:
         module: The PKCS#11 library.
         token_label: The token.
         pin_file: The file with its PIN.
+        foreign: Whether it is a customer's: it has no canary, and is never opened anew over our own.
     """
 
-    def __init__(self, module: Path, token_label: str, pin_file: Path) -> None:
+    def __init__(self, module: Path, token_label: str, pin_file: Path, *, foreign: bool = False) -> None:
         self._module = module
         self._token_label = token_label
         self._pin_file = pin_file
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hsm")
+        # Two tokens of one library share its one thread.
+        self._thread = _THREADS.setdefault(module, ThreadPoolExecutor(max_workers=1, thread_name_prefix="hsm"))
+        self._foreign = foreign
         self._pin_refusals = 0
         self._refused_pin: tuple[int, int] | None = None
         self._busy_since: float | None = None
@@ -101,6 +111,28 @@ class Hsm:
             HsmUnavailableError: The library, the token or the PIN does not work. The PIN is tried once.
         """
         await self._do(self._open, once=True)
+
+    async def open_only(self) -> None:
+        """Logs in to a token that is not ours, and makes no key in it."""
+        await self._do(self._connect, once=True)
+
+    async def unwrap_any(self, label: str, wrapped: bytes, aad: bytes) -> bytes:
+        """Unwraps what was wrapped by a token that is not ours; it has no canary, so what fails was changed.
+
+        Raises:
+            KeyTamperedError: It was changed or is bound to something else.
+            HsmUnavailableError: The token does not answer, or has no such key.
+        """
+
+        def work() -> bytes:
+            key = self._find(label)
+            params = GCMParams(nonce=wrapped[:_NONCE], aad=aad, tag_bits=128)
+            try:
+                return key.decrypt(wrapped[_NONCE:], mechanism=Mechanism.AES_GCM, mechanism_param=params)
+            except (GeneralError, EncryptedDataInvalid, EncryptedDataLenRange, DataInvalid):
+                raise KeyTamperedError from None
+
+        return await self._do(work)
 
     async def make(self, label: str) -> None:
         """Makes a KEK in the token if it is not there: AES-256, sensitive, not extractable (promise P04)."""
@@ -291,6 +323,10 @@ class Hsm:
         # token that came back without the canary is another token.
         self._keys.clear()
         self._session = None
+        if self._foreign:
+            # Initialising the library anew would end the sessions of our own token.
+            self._connect()
+            return
         try:
             pkcs11.lib(str(self._module)).reinitialize()
         except (PKCS11Error, RuntimeError) as error:
@@ -345,7 +381,8 @@ class Hsm:
         return [cast("_Key", each) for each in found]
 
     def _find(self, label: str) -> _Key:
-        key = self._keys.get(label)
+        # Of a customer's token nothing is remembered: its owner may take a key away at any time.
+        key = None if self._foreign else self._keys.get(label)
         if key is None:
             found = self._search(label)
             # A token folder that was deleted answers 'not found' too: that is never taken for a destroyed KEK.

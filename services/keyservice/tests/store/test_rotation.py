@@ -23,43 +23,40 @@ from authpipe_keyservice.errors import (
     NoSuchKeyError,
 )
 from authpipe_keyservice.store import DekTable
-from conftest import Clock, Killed, NewNode, Node, Token
 
 Events = Callable[[], Awaitable[list[str]]]
 DAY = 86_400.0
 S = KeyVersionState
 
 
-async def states(node: Node) -> dict[int, str]:
+async def states(node: Any) -> dict[int, str]:
     return {each.version: each.state.value for each in await node.table.versions()}
 
 
-async def fill(node: Node, workspaces: int) -> dict[str, bytes]:
+async def fill(node: Any, workspaces: int) -> dict[str, bytes]:
     """Makes DEKs; gives what each opens to."""
     for number in range(workspaces):
         await node.dek_table.put_dek(f"ws_{number:05}", await node.deks.make(f"ws_{number:05}", 1))
     return await opened(node, workspaces)
 
 
-async def opened(node: Node, workspaces: int) -> dict[str, bytes]:
+async def opened(node: Any, workspaces: int) -> dict[str, bytes]:
     """Opens every DEK anew, from what is stored."""
     node.cache.forget("", "")
     names = [f"ws_{number:05}" for number in range(workspaces)]
     return {name: bytes((await node.deks.open(name, 1)).key.expose()) for name in names}
 
 
-async def bury(database: Database, node: Node) -> None:
+async def bury(database: Database, node: Any) -> None:
     """Lets a replica not have been seen for too long."""
     async with database.transaction() as connection:
         gone = sa.text("update replicas set seen_at = now() - interval '11 seconds' where replica_id = :id")
         await connection.execute(gone.bindparams(id=node.replica.name))
 
 
-async def test_the_first_replica_makes_the_first_version_and_the_second_finds_it(
-    new_node: NewNode, events: Events
-) -> None:
-    token = Token()
-    first, second = new_node(token), new_node(token)
+async def test_the_first_replica_makes_the_first_version_and_the_second_finds_it(stage: Any, events: Events) -> None:
+    token = stage.token()
+    first, second = stage.node(token), stage.node(token)
     await first.settle()
     await second.settle()
     assert await states(first) == {1: "primary"}
@@ -67,9 +64,9 @@ async def test_the_first_replica_makes_the_first_version_and_the_second_finds_it
     assert await events() == ["KEK_PREPARED", "KEK_PROMOTED"]
 
 
-async def test_replicas_that_start_at_once_make_one_version(new_node: NewNode, events: Events) -> None:
-    token = Token()
-    nodes = [new_node(token) for _ in range(4)]
+async def test_replicas_that_start_at_once_make_one_version(stage: Any, events: Events) -> None:
+    token = stage.token()
+    nodes = [stage.node(token) for _ in range(4)]
     await asyncio.gather(*(node.settle() for node in nodes))
     for node in nodes:
         await node.settle()
@@ -79,9 +76,9 @@ async def test_replicas_that_start_at_once_make_one_version(new_node: NewNode, e
 
 
 @pytest.mark.promise("P06")
-async def test_a_version_rotates_by_itself_when_it_is_old_and_not_before(new_node: NewNode) -> None:
-    clock = Clock()
-    node = new_node(Token(), clock, rotate_days=90)
+async def test_a_version_rotates_by_itself_when_it_is_old_and_not_before(stage: Any) -> None:
+    clock = stage.clock()
+    node = stage.node(stage.token(), clock, rotate_days=90)
     await node.settle()
     clock.now += 89 * DAY
     await node.settle()
@@ -92,9 +89,9 @@ async def test_a_version_rotates_by_itself_when_it_is_old_and_not_before(new_nod
 
 
 @pytest.mark.promise("P06")
-async def test_a_replica_whose_token_lacks_the_new_version_holds_it_back(new_node: NewNode) -> None:
-    shared, other = Token(), Token()
-    good, bad = new_node(shared), new_node(other)
+async def test_a_replica_whose_token_lacks_the_new_version_holds_it_back(stage: Any) -> None:
+    shared, other = stage.token(), stage.token()
+    good, bad = stage.node(shared), stage.node(other)
     await good.settle()
     other.keys = dict(shared.keys)  # as the token was, before
     await bad.settle()
@@ -110,10 +107,10 @@ async def test_a_replica_whose_token_lacks_the_new_version_holds_it_back(new_nod
 
 
 async def test_a_replica_that_was_away_during_a_promotion_wraps_nothing_with_what_it_remembers(
-    new_node: NewNode, clean: Database
+    stage: Any, clean: Database
 ) -> None:
-    token = Token()
-    here, away = new_node(token), new_node(token)
+    token = stage.token()
+    here, away = stage.node(token), stage.node(token)
     await here.settle()
     await away.settle()
     await bury(clean, away)
@@ -134,12 +131,12 @@ async def test_a_replica_that_was_away_during_a_promotion_wraps_nothing_with_wha
 @pytest.mark.promise("P06")
 @pytest.mark.parametrize("fails_at", range(1, 14))
 async def test_a_rotation_killed_at_each_step_is_finished_by_another_replica(
-    fails_at: int, new_node: NewNode, clean: Database, monkeypatch: pytest.MonkeyPatch
+    fails_at: int, stage: Any, clean: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rewrapping, "CHUNK", 4)
     monkeypatch.setattr(rewrapping, "BATCH", 8)
-    token = Token()
-    node = new_node(token)
+    token = stage.token()
+    node = stage.node(token)
     await node.settle()
     before = await fill(node, 20)
     await node.rotation.rotate("operator:a", "r")
@@ -147,12 +144,12 @@ async def test_a_rotation_killed_at_each_step_is_finished_by_another_replica(
     died = False
     try:
         await node.settle()
-    except Killed:
+    except stage.killed:
         died = True
     assert died or token.calls < fails_at
     token.fails_at = 0
     assert await opened(node, 20) == before, "killed there, every DEK opens"
-    other = new_node(token)
+    other = stage.node(token)
     await bury(clean, node)
     await other.settle()
     await other.settle()
@@ -163,12 +160,10 @@ async def test_a_rotation_killed_at_each_step_is_finished_by_another_replica(
 
 
 @pytest.mark.case(8)
-async def test_two_rewrappers_that_race_leave_every_dek_readable(
-    new_node: NewNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_two_rewrappers_that_race_leave_every_dek_readable(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rewrapping, "CHUNK", 2)
-    token = Token()
-    one, two = new_node(token), new_node(token)
+    token = stage.token()
+    one, two = stage.node(token), stage.node(token)
     await one.settle()
     await two.settle()
     before = await fill(one, 40)
@@ -191,9 +186,9 @@ async def test_two_rewrappers_that_race_leave_every_dek_readable(
     assert await one.table.counts() == {2: 40}
 
 
-async def test_while_one_replica_rewraps_the_other_leaves_it_alone(new_node: NewNode) -> None:
-    token = Token()
-    one, two = new_node(token), new_node(token)
+async def test_while_one_replica_rewraps_the_other_leaves_it_alone(stage: Any) -> None:
+    token = stage.token()
+    one, two = stage.node(token), stage.node(token)
     await one.settle()
     await two.settle()
     await fill(one, 3)
@@ -207,15 +202,17 @@ async def test_while_one_replica_rewraps_the_other_leaves_it_alone(new_node: New
 
 
 async def test_a_dek_row_that_was_changed_holds_its_version_in_use_and_no_other_dek_back(
-    new_node: NewNode, clean: Database
+    stage: Any, clean: Database
 ) -> None:
-    node = new_node(Token())
+    node = stage.node(stage.token())
     await node.settle()
     await fill(node, 5)
     async with clean.transaction() as connection:
         await connection.execute(
-            sa.text("update deks set wrapped = (select wrapped from deks where workspace_id = 'ws_00001')"
-                    " where workspace_id = 'ws_00003'")
+            sa.text(
+                "update deks set wrapped = (select wrapped from deks where workspace_id = 'ws_00001')"
+                " where workspace_id = 'ws_00003'"
+            )
         )
     await node.rotation.rotate("operator:a", "r")
     for _ in range(3):
@@ -229,10 +226,10 @@ async def test_a_dek_row_that_was_changed_holds_its_version_in_use_and_no_other_
 
 
 async def test_a_dek_on_a_disabled_or_destroyed_version_does_not_open_and_no_rewrapper_stumbles_over_it(
-    new_node: NewNode, clean: Database
+    stage: Any, clean: Database
 ) -> None:
-    clock = Clock()
-    node = new_node(Token(), clock, grace_days=0)
+    clock = stage.clock()
+    node = stage.node(stage.token(), clock, grace_days=0)
     await node.settle()
     await fill(node, 3)
     row = await node.dek_table.get_dek("ws_00001", 1)
@@ -264,8 +261,8 @@ async def test_a_dek_on_a_disabled_or_destroyed_version_does_not_open_and_no_rew
     assert "kek-user-credentials-1" not in node.token.keys
 
 
-async def test_a_version_that_a_dek_came_to_meanwhile_is_not_destroyed(new_node: NewNode, clean: Database) -> None:
-    node = new_node(Token(), grace_days=0)
+async def test_a_version_that_a_dek_came_to_meanwhile_is_not_destroyed(stage: Any, clean: Database) -> None:
+    node = stage.node(stage.token(), grace_days=0)
     await node.settle()
     await fill(node, 1)
     row = await node.dek_table.get_dek("ws_00000", 1)
@@ -280,15 +277,15 @@ async def test_a_version_that_a_dek_came_to_meanwhile_is_not_destroyed(new_node:
     assert (await states(node))[1] == "disabled"
 
 
-async def test_a_destruction_that_died_before_the_token_was_touched_is_finished_later(new_node: NewNode) -> None:
-    token = Token()
-    node = new_node(token, grace_days=0)
+async def test_a_destruction_that_died_before_the_token_was_touched_is_finished_later(stage: Any) -> None:
+    token = stage.token()
+    node = stage.node(token, grace_days=0)
     await node.settle()
     await node.rotation.rotate("operator:a", "r")
     await node.settle()
     await node.rotation.destroy(1, "operator:a", "r")
     token.calls, token.fails_at = 0, 1
-    with pytest.raises(Killed):
+    with pytest.raises(stage.killed):
         await node.rotation.destroy(1, "operator:b", "r")
     assert (await states(node))[1] == "destroyed"
     token.fails_at = 0
@@ -297,16 +294,16 @@ async def test_a_destruction_that_died_before_the_token_was_touched_is_finished_
 
 
 async def test_a_primary_version_whose_key_is_not_found_is_an_outage_and_no_key_is_made_in_its_place(
-    new_node: NewNode, clean: Database
+    stage: Any, clean: Database
 ) -> None:
-    token = Token()
-    node = new_node(token)
+    token = stage.token()
+    node = stage.node(token)
     await node.settle()
     token.keys.clear()
     async with clean.transaction() as connection:
         await connection.execute(sa.text("update kek_versions set canary = ''"))
     with pytest.raises(HsmUnavailableError):
-        await new_node(token).settle()
+        await stage.node(token).settle()
     assert token.keys == {}
 
 
@@ -349,8 +346,8 @@ def test_who_may_destroy_what_when(version: KekVersion, operator: str, now: floa
         is_second_request(version, operator, now, 100)
 
 
-async def test_what_does_not_exist_is_said_to(new_node: NewNode) -> None:
-    node = new_node(Token())
+async def test_what_does_not_exist_is_said_to(stage: Any) -> None:
+    node = stage.node(stage.token())
     await node.settle()
     for act in (node.rotation.disable, node.rotation.enable, node.rotation.destroy):
         with pytest.raises(NoSuchKeyError):

@@ -158,6 +158,17 @@ PROBLEMS: dict[str, Problem] = {
         429, "Too many credentials asked for", "More were asked for in a minute than is allowed. Wait and try again."
     ),
     "HSM_UNAVAILABLE": Problem(503, "Keys not available", "The HSM does not answer. Try again shortly."),
+    "CUSTOMER_KEY_UNAVAILABLE": Problem(
+        424,
+        "Your key is not available",
+        "Your KMS refuses: the key is disabled or deleted, or our permission was removed. Give it back, and all works again.",
+    ),
+    "CUSTOMER_KMS_UNAVAILABLE": Problem(
+        503, "Your KMS not available", "Your KMS does not answer as it should. Nothing is lost. Try again shortly."
+    ),
+    "CUSTOMER_KEY_PENDING": Problem(
+        503, "Your KMS not available", "Your KMS has not answered yet. Nothing is lost. Try again shortly."
+    ),
     "KEK_DISABLED": Problem(503, "Keys not available", "An operator has disabled the key that wraps this one."),
     "WORKSPACE_KEYS_ERASED": Problem(
         410, "Workspace erased", "This workspace's keys are destroyed or about to be: nothing of it opens any more."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import hashlib
 import time
@@ -16,6 +17,7 @@ from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2
 from authpipe.types.v1 import events_pb2, records_pb2
+from authpipe_consumer.client import PAUSES, is_pending
 from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_gateway_edge.domain.ports import Act
 from authpipe_gateway_edge.domain.words import (
@@ -30,7 +32,7 @@ from authpipe_gateway_edge.domain.words import (
     Verdict,
 )
 from authpipe_rpc import Coalescer, Peer, PeerRefused
-from authpipe_sensitive import Status
+from authpipe_sensitive import DomainError, Status
 
 _CACHED_VERDICTS = 20_000
 _STATES = {
@@ -117,10 +119,17 @@ class ServedRecordsPeer:
     """
 
     def __init__(self, client: Consumer) -> None:
-        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open)
+        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open_once)
 
     async def open(self, want: Want) -> Opened:
-        """Opens a record."""
+        """Opens a record; asks again while a customer's KMS is still being asked, which holds up nobody else."""
+        for pause in PAUSES:
+            try:
+                return await self._coalescer.submit(want)
+            except DomainError as error:
+                if not is_pending(error):
+                    raise
+            await asyncio.sleep(pause)
         return await self._coalescer.submit(want)
 
 

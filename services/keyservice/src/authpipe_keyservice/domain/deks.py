@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,13 @@ from authpipe_keyservice.domain.keys import (
     dek_aad,
     kek_label,
 )
-from authpipe_keyservice.errors import KeyTamperedError, WorkspaceErasedError
+from authpipe_keyservice.domain.customer_keys import Opened
+from authpipe_keyservice.errors import (
+    CustomerKeyPendingError,
+    CustomerKeyUnavailableError,
+    KeyTamperedError,
+    WorkspaceErasedError,
+)
 from authpipe_sensitive import Secret
 
 
@@ -32,12 +38,24 @@ class DekRow:
         kek_version: The KEK version that wraps it.
         wrapped: Its wrapped form.
         state: Primary: it wraps new connection keys; active: it unwraps; disabled: its workspace is being erased.
+        customer_key_id: The customer's key that wraps what the HSM wrapped; empty: none does.
     """
 
     version: int
     kek_version: int
     wrapped: bytes
     state: KeyVersionState = KeyVersionState.PRIMARY
+    customer_key_id: str = ""
+
+
+class OuterLayer(Protocol):
+    """Customers' keys."""
+
+    async def open(self, workspace: str, key_id: str, dek_version: int, wrapped: bytes) -> Opened:
+        """Opens the outer layer of a DEK."""
+
+    async def wrap_new(self, workspace: str, dek_version: int, inner: bytes) -> tuple[str, bytes]:
+        """Wraps a new DEK with its workspace's customer key, if it has one; gives the key's id and the outer form."""
 
 
 class DekStore(Protocol):
@@ -58,6 +76,7 @@ class Deks:
         keyring: The KEK versions.
         store: The DEKs as stored.
         wrapper: The HSM.
+        outer: Customers' keys.
         cache: Unwrapped keys.
         randomness: Gives random bytes.
     """
@@ -69,6 +88,7 @@ class Deks:
         keyring: Keyring,
         store: DekStore,
         wrapper: Wrapper,
+        outer: OuterLayer,
         cache: KeyCache,
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -76,30 +96,52 @@ class Deks:
         self._keyring = keyring
         self._store = store
         self._wrapper = wrapper
+        self._outer = outer
         self._cache = cache
         self._randomness = randomness
 
-    async def open(self, workspace: str, version: int) -> Held:
-        """Gives a DEK, from the cache or unwrapped by the HSM.
+    async def open(self, workspace: str, version: int, *, patient: bool = True) -> Held:
+        """Gives a DEK, from the cache or unwrapped by the HSM, after the customer's KMS where there is one.
+
+        Args:
+            workspace: The tenant.
+            version: Its version.
+            patient: Whether to wait for a customer's KMS; a batch of many customers never does.
 
         Raises:
             WorkspaceErasedError: The workspace is being erased.
             KeyTamperedError: The row is gone, was changed, or belongs elsewhere.
             HsmUnavailableError: The token does not answer.
+            CustomerKeyPendingError: The customer's KMS is being asked.
+            CustomerKeyUnavailableError: It refuses.
+            CustomerKmsUnavailableError: It does not answer.
         """
         row = await self._store.get_dek(workspace, version)
         if row is None:
             raise KeyTamperedError
-        return await self._open(workspace, row)
+        return await self._open(workspace, row, patient=patient)
+
+    async def renew(self, workspace: str, version: int) -> None:
+        """Begins to renew the lease of a DEK that a customer's key wraps."""
+        row = await self._store.get_dek(workspace, version)
+        if row is not None and row.state.unwraps:
+            self._cache.renew((workspace, row.wrapped), self._unwrapper(workspace, row))
 
     async def make(self, workspace: str, version: int) -> DekRow:
-        """Makes a DEK, wrapped by the primary KEK version; it is not stored yet."""
+        """Makes a DEK, wrapped by the primary KEK version and the customer's key; it is not stored yet."""
         primary = self._keyring.primary()
         aad = dek_aad(self._key_domain, workspace, version)
-        wrapped = await self._wrapper.wrap(kek_label(self._key_domain, primary), self._randomness(KEY_SIZE), aad)
-        return DekRow(version, primary, wrapped)
+        inner = await self._wrapper.wrap(kek_label(self._key_domain, primary), self._randomness(KEY_SIZE), aad)
+        key_id, wrapped = await self._outer.wrap_new(workspace, version, inner)
+        return DekRow(version, primary, wrapped, customer_key_id=key_id)
 
-    async def new_key(self, workspace: str, connection: str, version: int) -> tuple[int, bytes]:
+    async def ensure(self, workspace: str) -> None:
+        """Makes a workspace's first DEK, if it has none."""
+        await self._primary(workspace)
+
+    async def new_key(
+        self, workspace: str, connection: str, version: int, *, patient: bool = True
+    ) -> tuple[int, bytes]:
         """Makes a connection key, wrapped by the primary DEK of its workspace; it is not stored yet.
 
         Returns:
@@ -109,7 +151,7 @@ class Deks:
             WorkspaceErasedError: The workspace is being erased.
         """
         row = await self._primary(workspace)
-        dek = await self._open(workspace, row)
+        dek = await self._open(workspace, row, patient=patient)
         aad = ck_aad(self._key_domain, workspace, connection, version)
         with Secret(self._randomness(KEY_SIZE)) as key:
             return row.version, wrap_key(dek.key, key, aad, self._randomness(NONCE_SIZE))
@@ -125,13 +167,31 @@ class Deks:
             await self._keyring.refresh()
         raise WorkspaceErasedError
 
-    async def _open(self, workspace: str, row: DekRow) -> Held:
+    async def _open(self, workspace: str, row: DekRow, *, patient: bool) -> Held:
         if not row.state.unwraps:
             raise WorkspaceErasedError
+        name = (workspace, row.wrapped)
+        unwrap = self._unwrapper(workspace, row)
+        if patient or not row.customer_key_id:
+            return await self._cache.get_or_unwrap(name, unwrap)
+        held = self._cache.get_or_start(name, unwrap)
+        if held is None:
+            raise CustomerKeyPendingError
+        return held
 
+    def _unwrapper(self, workspace: str, row: DekRow) -> Callable[[], Awaitable[Held]]:
         async def unwrap() -> Held:
             label = await self._keyring.label(row.kek_version)
             aad = dek_aad(self._key_domain, workspace, row.version)
-            return Held(Secret(await self._wrapper.unwrap(label, row.wrapped, aad)))
+            if not row.customer_key_id:
+                return Held(Secret(await self._wrapper.unwrap(label, row.wrapped, aad)))
+            try:
+                outer = await self._outer.open(workspace, row.customer_key_id, row.version, row.wrapped)
+            except CustomerKeyUnavailableError:
+                # Withdrawn: what a lease still keeps goes at once.
+                self._cache.forget(workspace, "")
+                raise
+            key = Secret(await self._wrapper.unwrap(label, outer.payload, aad))
+            return Held(key, outer.until, outer.renew)
 
-        return await self._cache.get_or_unwrap((workspace, row.wrapped), unwrap)
+        return unwrap

@@ -17,10 +17,12 @@ from typing import NamedTuple, Protocol
 
 from authpipe_envelope import UnwrapError, unwrap_key
 from authpipe_keyservice.errors import KeyTamperedError
-from authpipe_sensitive import Secret
+from authpipe_sensitive import DomainError, Secret
 
 KEY_SIZE = 32
 NONCE_SIZE = 12
+# For so long what did not unwrap is not tried again by those who do not wait.
+_REMEMBER_SECONDS = 1.0
 
 
 class Wrapper(Protocol):
@@ -85,10 +87,12 @@ class Held(NamedTuple):
     Args:
         key: The key.
         until: Until when it may be kept, by the cache's clock; a key is kept no longer than the key that unwrapped it.
+        renew: From when on its lease is to be renewed, while it is used.
     """
 
     key: Secret
     until: float = math.inf
+    renew: float = math.inf
 
 
 class KeyCache:
@@ -106,6 +110,7 @@ class KeyCache:
         self._size = size
         self._keys: OrderedDict[tuple[str | bytes, ...], Held] = OrderedDict()
         self._opening: dict[tuple[str | bytes, ...], asyncio.Task[Held]] = {}
+        self._failed: dict[tuple[str | bytes, ...], tuple[float, DomainError]] = {}
         self._epoch = 0
 
     async def get_or_unwrap(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held:
@@ -122,21 +127,63 @@ class KeyCache:
                 return kept
             del self._keys[name]
             kept.key.destroy()
+        # One caller who gives up does not take the others with it.
+        return await asyncio.shield(self._start(name, unwrap))
+
+    def get_or_start(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held | None:
+        """Gives a key from the cache; else begins to unwrap it and gives None: nobody waits.
+
+        Raises:
+            DomainError: Why it was not unwrapped, a moment ago.
+        """
+        now = self._clock()
+        kept = self._keys.get(name)
+        if kept is not None and now < kept.until:
+            return kept
+        failed = self._failed.get(name)
+        if failed is not None and now < failed[0]:
+            raise failed[1]
+        _ = self._start(name, unwrap)
+        return None
+
+    def is_to_renew(self, held: Held) -> bool:
+        """Says whether the lease of a key is to be renewed."""
+        return self._clock() >= held.renew
+
+    def renew(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> None:
+        """Begins to unwrap a key again that is kept. While that fails, it is kept to the end of its lease."""
+        failed = self._failed.get(name)
+        if failed is None or self._clock() >= failed[0]:
+            _ = self._start(name, unwrap)
+
+    def _start(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> asyncio.Task[Held]:
         opening = self._opening.get(name)
         if opening is None:
             opening = asyncio.create_task(self._open(name, unwrap), name="unwrap")
             self._opening[name] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(name, None))
-        # One caller who gives up does not take the others with it.
-        return await asyncio.shield(opening)
+            opening.add_done_callback(lambda task: self._note(name, task))
+        return opening
+
+    def _note(self, name: tuple[str | bytes, ...], task: asyncio.Task[Held]) -> None:
+        self._opening.pop(name, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, DomainError):
+            if len(self._failed) >= self._size:
+                self._failed.clear()
+            self._failed[name] = (self._clock() + _REMEMBER_SECONDS, error)
+        else:
+            self._failed.pop(name, None)
 
     async def _open(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held:
         epoch = self._epoch
         held = await unwrap()
-        held = Held(held.key, min(held.until, self._clock() + self._keep))
+        held = held._replace(until=min(held.until, self._clock() + self._keep))
         if epoch != self._epoch:
             # Something was forgotten while this was on its way, and it may be this: it is used once and not kept.
             return held
+        before = self._keys.pop(name, None)
+        if before is not None:
+            before.key.destroy()
         self._keys[name] = held
         while len(self._keys) > self._size:
             self._keys.popitem(last=False)[1].key.destroy()

@@ -235,11 +235,14 @@ class Releasing:
 
     async def _open(self, wanted: Wanted, row: KeyRow) -> Held:
         async def unwrap() -> Held:
-            dek = await self._deks.open(wanted.workspace, row.dek_version)
+            dek = await self._deks.open(wanted.workspace, row.dek_version, patient=False)
             aad = ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version)
-            return Held(unwrap_ck(dek.key, row.wrapped, aad), dek.until)
+            return dek._replace(key=unwrap_ck(dek.key, row.wrapped, aad))
 
-        return await self._cache.get_or_unwrap((wanted.workspace, wanted.connection, row.wrapped), unwrap)
+        held = await self._cache.get_or_unwrap((wanted.workspace, wanted.connection, row.wrapped), unwrap)
+        if self._cache.is_to_renew(held):
+            await self._deks.renew(wanted.workspace, row.dek_version)
+        return held
 
     async def _older(self, wanted: Wanted, row: KeyRow, version: int) -> KeyRow:
         """Gives the connection key of an older version, which records are on until they are written again."""
@@ -252,7 +255,7 @@ class Releasing:
         workspace, connection = wanted.workspace, wanted.connection
         # Again, when the DEK was rotated between making the key and storing it.
         for _ in range(3):
-            dek_version, wrapped = await self._deks.new_key(workspace, connection, 1)
+            dek_version, wrapped = await self._deks.new_key(workspace, connection, 1, patient=False)
             await self._store.put_key(workspace, connection, KeyRow(_NEW_FACTS, 1, dek_version, wrapped))
             # Two processes may have made one at once: what is stored is what counts.
             stored = (await self._store.look_up([wanted]))[0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.keyservice.v1 import administration_pb2 as pb
+from authpipe_keyservice.domain.bindings import Bindings
+from authpipe_keyservice.domain.customer_keys import BindingState
 from authpipe_keyservice.domain.kek_versions import KekVersion, KeyVersionState
 from authpipe_keyservice.domain.rotation import Rotation
 from authpipe_keyservice.domain.workspaces import Workspaces
-from authpipe_keyservice.store import KekTable, ReplicaTable, WorkspaceTable
+from authpipe_keyservice.store import CustomerKeyTable, KekTable, ReplicaTable, WorkspaceTable
 from authpipe_rpc import current_caller
 from authpipe_sensitive.duties import note_nothing_done
 
@@ -18,6 +20,11 @@ _STATES = {
     KeyVersionState.ACTIVE: pb.KEY_STATE_ACTIVE,
     KeyVersionState.DISABLED: pb.KEY_STATE_DISABLED,
     KeyVersionState.DESTROYED: pb.KEY_STATE_DESTROYED,
+}
+_BINDINGS = {
+    BindingState.PRIMARY: pb.KEY_STATE_PRIMARY,
+    BindingState.ACTIVE: pb.KEY_STATE_ACTIVE,
+    BindingState.RETIRED: pb.KEY_STATE_DESTROYED,
 }
 
 
@@ -31,6 +38,8 @@ class KeyAdministrator:
         keks: The KEK versions.
         replicas: The replicas.
         keys: Keys of workspaces.
+        bindings: The rules of customers' keys.
+        customer_keys: Customers' keys.
     """
 
     def __init__(
@@ -42,6 +51,8 @@ class KeyAdministrator:
         keks: KekTable,
         replicas: ReplicaTable,
         keys: WorkspaceTable,
+        bindings: Bindings,
+        customer_keys: CustomerKeyTable,
     ) -> None:
         self._key_domain = key_domain
         self._rotation = rotation
@@ -49,6 +60,8 @@ class KeyAdministrator:
         self._keks = keks
         self._replicas = replicas
         self._keys = keys
+        self._bindings = bindings
+        self._customer_keys = customer_keys
 
     async def ListKekVersions(self, _: pb.ListKekVersionsRequest, __: object) -> pb.ListKekVersionsResponse:
         """Lists KEK versions."""
@@ -99,12 +112,39 @@ class KeyAdministrator:
                     kek_version=row.kek_version,
                     connection_key_count=count,
                     create_time=_time(created),
+                    customer_key_id=row.customer_key_id,
                 )
                 for row, count, created in deks
             ],
             connection_key_count=keys,
             erase_time=_time(erased),
+            customer_keys=[
+                pb.CustomerKey(
+                    key_id=each.key_id,
+                    provider=each.provider,
+                    state=_BINDINGS[each.state],
+                    withdrawn=each.withdrawn,
+                )
+                for each in await self._customer_keys.listed(request.workspace_id)
+            ],
         )
+
+    async def BindCustomerKey(self, request: pb.BindCustomerKeyRequest, _: object) -> pb.BindCustomerKeyResponse:
+        """Binds a customer's key."""
+        key_id, name = await self._bindings.bind(
+            request.workspace_id, request.provider, dict(request.locator), _actor(), request.request_id
+        )
+        return pb.BindCustomerKeyResponse(key_id=key_id, name=name)
+
+    async def UnbindCustomerKey(self, request: pb.UnbindCustomerKeyRequest, _: object) -> pb.UnbindCustomerKeyResponse:
+        """Takes a customer's key off."""
+        await self._bindings.unbind(request.workspace_id, _actor(), request.request_id)
+        return pb.UnbindCustomerKeyResponse()
+
+    async def ForgetCustomerKey(self, request: pb.ForgetCustomerKeyRequest, _: object) -> pb.ForgetCustomerKeyResponse:
+        """Has every replica forget what a customer's key opened."""
+        outstanding = await self._bindings.forget(request.workspace_id, _actor(), request.request_id)
+        return pb.ForgetCustomerKeyResponse(outstanding_replicas=outstanding)
 
     async def RotateDek(self, request: pb.RotateDekRequest, _: object) -> pb.RotateDekResponse:
         """Gives a workspace a new DEK version."""

@@ -17,17 +17,17 @@ _ONE_REWRAPPER = 73
 # the version. Nothing is put for a workspace that is being erased.
 _PUT = """
 with kek as (select version from kek_versions where version = %s and state = 'primary' for share)
-insert into deks (workspace_id, version, kek_version, wrapped)
-select %s, %s, kek.version, %s from kek
+insert into deks (workspace_id, version, kek_version, wrapped, customer_key_id)
+select %s, %s, kek.version, %s, %s from kek
 where not exists (select from workspace_erasures e where e.workspace_id = %s)
 on conflict do nothing
 """
 _STALE = """
 select workspace_id, version, kek_version, wrapped from deks
-where kek_version between 1 and %b - 1 and (workspace_id, version) > (%b, %b)
+where kek_version between 1 and %b - 1 and customer_key_id = '' and (workspace_id, version) > (%b, %b)
 order by workspace_id, version limit %b
 """
-_HAS_STALE = "select exists (select from deks where kek_version between 1 and %s - 1)"
+_HAS_STALE = "select exists (select from deks where kek_version between 1 and %s - 1 and customer_key_id = '')"
 _SWAP = """
 with kek as (select version from kek_versions where version = %b and state in ('primary', 'active') for share)
 update deks d set wrapped = n.new, kek_version = kek.version
@@ -53,7 +53,7 @@ class DekTable:
         async with self._database.hot() as connection:
             row = await (
                 await connection.execute(
-                    "select version, kek_version, wrapped, state from deks where workspace_id = %s"
+                    "select version, kek_version, wrapped, state, customer_key_id from deks where workspace_id = %s"
                     " and (version = %s or %s = 0) order by version desc limit 1",
                     (workspace, version, version),
                 )
@@ -67,7 +67,9 @@ class DekTable:
             None: nothing was stored, since the KEK version is not primary any more or the workspace is being erased.
         """
         async with self._database.hot() as connection:
-            await connection.execute(_PUT, (row.kek_version, workspace, row.version, row.wrapped, workspace))
+            await connection.execute(
+                _PUT, (row.kek_version, workspace, row.version, row.wrapped, row.customer_key_id, workspace)
+            )
         return await self.get_dek(workspace, 0)
 
     @asynccontextmanager
@@ -109,5 +111,5 @@ class DekTable:
 
 
 def _dek(row: Any) -> DekRow:
-    version, kek_version, wrapped, state = row
-    return DekRow(int(version), int(kek_version), bytes(wrapped), KeyVersionState(state))
+    version, kek_version, wrapped, state, customer_key_id = row
+    return DekRow(int(version), int(kek_version), bytes(wrapped), KeyVersionState(state), customer_key_id)

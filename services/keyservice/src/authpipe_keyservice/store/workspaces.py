@@ -56,10 +56,10 @@ class WorkspaceTable:
 
     async def newest(self, workspace: str) -> DekRow | None:
         """Gives a workspace's newest DEK."""
-        statement = "select version, kek_version, wrapped, state from deks where workspace_id = :workspace order by version desc limit 1"
+        statement = "select version, kek_version, wrapped, state, customer_key_id from deks where workspace_id = :workspace order by version desc limit 1"
         async with self._database.transaction() as connection:
             row = (await connection.execute(_text(statement, workspace=workspace))).one_or_none()
-        return DekRow(row.version, row.kek_version, bytes(row.wrapped), KeyVersionState(row.state)) if row else None
+        return _dek(row) if row else None
 
     async def rotate_dek(self, workspace: str, old: int, new: DekRow, entry: AuditEntry) -> bool:
         """Stores a new primary DEK over an old one; False: the old one, or the KEK version, is not primary any more."""
@@ -74,10 +74,15 @@ class WorkspaceTable:
             if (await connection.execute(_text(demoted, workspace=workspace, old=old))).rowcount != 1:
                 return False
             added = (
-                "insert into deks (workspace_id, version, kek_version, wrapped)"
-                " values (:workspace, :version, :kek_version, :wrapped)"
+                "insert into deks (workspace_id, version, kek_version, wrapped, customer_key_id)"
+                " values (:workspace, :version, :kek_version, :wrapped, :key_id)"
             )
-            names = {"workspace": workspace, "version": new.version, "kek_version": new.kek_version}
+            names = {
+                "workspace": workspace,
+                "version": new.version,
+                "kek_version": new.kek_version,
+                "key_id": new.customer_key_id,
+            }
             await connection.execute(_text(added, **names, wrapped=new.wrapped))
             await self._outbox.append(connection, entry)
         return True
@@ -171,7 +176,7 @@ class WorkspaceTable:
             if (await connection.execute(_text(_KEYS_ON, **names, limit=1))).first() is not None:
                 return False
             retired = (
-                "update deks set state = 'destroyed', kek_version = 0, wrapped = ''::bytea"
+                "update deks set state = 'destroyed', kek_version = 0, customer_key_id = '', wrapped = ''::bytea"
                 " where workspace_id = :workspace and version = :version"
             )
             await connection.execute(_text(retired, **names))
@@ -244,7 +249,7 @@ class WorkspaceTable:
             done = "update workspace_erasures set done = true where workspace_id = :workspace and not done"
             if (await connection.execute(_text(done, workspace=workspace))).rowcount != 1:
                 return
-            destroyed = "update deks set state = 'destroyed', kek_version = 0, wrapped = ''::bytea where workspace_id = :workspace"
+            destroyed = "update deks set state = 'destroyed', kek_version = 0, customer_key_id = '', wrapped = ''::bytea where workspace_id = :workspace"
             await connection.execute(_text(destroyed, workspace=workspace))
             await self._outbox.append(connection, entry)
 
@@ -254,7 +259,7 @@ class WorkspaceTable:
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 _text(
-                    "select d.version, d.kek_version, d.state, extract(epoch from d.created_at)::float8 as created,"
+                    "select d.version, d.kek_version, d.state, d.customer_key_id, extract(epoch from d.created_at)::float8 as created,"
                     " (select count(*) from connection_keys k where k.workspace_id = d.workspace_id"
                     "  and k.dek_version = d.version and k.state <> 'destroyed') as keys"
                     " from deks d where d.workspace_id = :workspace order by d.version",
@@ -262,12 +267,21 @@ class WorkspaceTable:
                 )
             )
             deks = [
-                (DekRow(row.version, row.kek_version, b"", KeyVersionState(row.state)), int(row.keys), row.created)
+                (
+                    DekRow(row.version, row.kek_version, b"", KeyVersionState(row.state), row.customer_key_id),
+                    int(row.keys),
+                    row.created,
+                )
                 for row in rows
             ]
             due = "select extract(epoch from due_at)::float8 from workspace_erasures where workspace_id = :workspace"
             erased = await connection.scalar(_text(due, **names))
         return deks, sum(keys for _, keys, _ in deks), float(erased or 0)
+
+
+def _dek(row: Any) -> DekRow:
+    state = KeyVersionState(row.state)
+    return DekRow(row.version, row.kek_version, bytes(row.wrapped), state, row.customer_key_id)
 
 
 async def _lock_dek(connection: AsyncConnection, workspace: str, version: int) -> bool:

@@ -27,13 +27,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+authpipe/keyservice/v1/administration.proto\x12\x16\x61uthpipe.keyservice.v1\x1a authpipe/options/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n\nKekVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .authpipe.keyservice.v1.KeyState\x12\x11\n\tdek_count\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cprimary_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x66irst_destroyer\x18\x07 \x01(\t\x12\x19\n\x11unproven_replicas\x18\x08 \x03(\t\"\x18\n\x16ListKekVersionsRequest\"\x96\x01\n\x17ListKekVersionsResponse\x12\x12\n\nkey_domain\x18\x01 \x01(\t\x12\x34\n\x08versions\x18\x02 \x03(\x0b\x32\".authpipe.keyservice.v1.KekVersion\x12\x15\n\rreplica_count\x18\x03 \x01(\r\x12\x1a\n\x12rewrap_outstanding\x18\x04 \x01(\x04\"&\n\x10RotateKekRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"$\n\x11RotateKekResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"8\n\x11\x44isableKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x14\n\x12\x44isableKekResponse\"7\n\x10\x45nableKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x45nableKekResponse\"8\n\x11\x44\x65stroyKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\'\n\x12\x44\x65stroyKekResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\x08\"/\n\x17GetWorkspaceKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\xae\x01\n\x18GetWorkspaceKeysResponse\x12\x12\n\nkey_domain\x18\x01 \x01(\t\x12\x30\n\x04\x64\x65ks\x18\x02 \x03(\x0b\x32\".authpipe.keyservice.v1.DekVersion\x12\x1c\n\x14\x63onnection_key_count\x18\x03 \x01(\x04\x12.\n\nerase_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x01\n\nDekVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .authpipe.keyservice.v1.KeyState\x12\x13\n\x0bkek_version\x18\x03 \x01(\r\x12\x1c\n\x14\x63onnection_key_count\x18\x04 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"<\n\x10RotateDekRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"$\n\x11RotateDekResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"Z\n\x17RotateContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x18RotateContextKeyResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"o\n\x19\x45raseWorkspaceKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12(\n\x05\x64\x65lay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"j\n\x1a\x45raseWorkspaceKeysResponse\x12.\n\nerase_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14outstanding_replicas\x18\x02 \x01(\r\"I\n\x1d\x43\x61ncelWorkspaceErasureRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\" \n\x1e\x43\x61ncelWorkspaceErasureResponse*\x9b\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_STATE_PREPARED\x10\x01\x12\x15\n\x11KEY_STATE_PRIMARY\x10\x02\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x03\x12\x16\n\x12KEY_STATE_DISABLED\x10\x04\x12\x17\n\x13KEY_STATE_DESTROYED\x10\x05\x32\xcc\n\n\x11KeyAdministration\x12\x88\x01\n\x0fListKekVersions\x12..authpipe.keyservice.v1.ListKekVersionsRequest\x1a/.authpipe.keyservice.v1.ListKekVersionsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12v\n\tRotateKek\x12(.authpipe.keyservice.v1.RotateKekRequest\x1a).authpipe.keyservice.v1.RotateKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18&\x12y\n\nDisableKek\x12).authpipe.keyservice.v1.DisableKekRequest\x1a*.authpipe.keyservice.v1.DisableKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18)\x12v\n\tEnableKek\x12(.authpipe.keyservice.v1.EnableKekRequest\x1a).authpipe.keyservice.v1.EnableKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18*\x12y\n\nDestroyKek\x12).authpipe.keyservice.v1.DestroyKekRequest\x1a*.authpipe.keyservice.v1.DestroyKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18+\x12\x8b\x01\n\x10GetWorkspaceKeys\x12/.authpipe.keyservice.v1.GetWorkspaceKeysRequest\x1a\x30.authpipe.keyservice.v1.GetWorkspaceKeysResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12v\n\tRotateDek\x12(.authpipe.keyservice.v1.RotateDekRequest\x1a).authpipe.keyservice.v1.RotateDekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18-\x12\x8b\x01\n\x10RotateContextKey\x12/.authpipe.keyservice.v1.RotateContextKeyRequest\x1a\x30.authpipe.keyservice.v1.RotateContextKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x30\x12\x91\x01\n\x12\x45raseWorkspaceKeys\x12\x31.authpipe.keyservice.v1.EraseWorkspaceKeysRequest\x1a\x32.authpipe.keyservice.v1.EraseWorkspaceKeysResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x32\x12\x9d\x01\n\x16\x43\x61ncelWorkspaceErasure\x12\x35.authpipe.keyservice.v1.CancelWorkspaceErasureRequest\x1a\x36.authpipe.keyservice.v1.CancelWorkspaceErasureResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x33\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+authpipe/keyservice/v1/administration.proto\x12\x16\x61uthpipe.keyservice.v1\x1a authpipe/options/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n\nKekVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .authpipe.keyservice.v1.KeyState\x12\x11\n\tdek_count\x18\x03 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cprimary_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64isable_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x66irst_destroyer\x18\x07 \x01(\t\x12\x19\n\x11unproven_replicas\x18\x08 \x03(\t\"\x18\n\x16ListKekVersionsRequest\"\x96\x01\n\x17ListKekVersionsResponse\x12\x12\n\nkey_domain\x18\x01 \x01(\t\x12\x34\n\x08versions\x18\x02 \x03(\x0b\x32\".authpipe.keyservice.v1.KekVersion\x12\x15\n\rreplica_count\x18\x03 \x01(\r\x12\x1a\n\x12rewrap_outstanding\x18\x04 \x01(\x04\"&\n\x10RotateKekRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"$\n\x11RotateKekResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"8\n\x11\x44isableKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x14\n\x12\x44isableKekResponse\"7\n\x10\x45nableKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x13\n\x11\x45nableKekResponse\"8\n\x11\x44\x65stroyKekRequest\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\'\n\x12\x44\x65stroyKekResponse\x12\x11\n\tdestroyed\x18\x01 \x01(\x08\"/\n\x17GetWorkspaceKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\xea\x01\n\x18GetWorkspaceKeysResponse\x12\x12\n\nkey_domain\x18\x01 \x01(\t\x12\x30\n\x04\x64\x65ks\x18\x02 \x03(\x0b\x32\".authpipe.keyservice.v1.DekVersion\x12\x1c\n\x14\x63onnection_key_count\x18\x03 \x01(\x04\x12.\n\nerase_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12:\n\rcustomer_keys\x18\x05 \x03(\x0b\x32#.authpipe.keyservice.v1.CustomerKey\"s\n\x0b\x43ustomerKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .authpipe.keyservice.v1.KeyState\x12\x11\n\twithdrawn\x18\x04 \x01(\x08\"\xcb\x01\n\nDekVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .authpipe.keyservice.v1.KeyState\x12\x13\n\x0bkek_version\x18\x03 \x01(\r\x12\x1c\n\x14\x63onnection_key_count\x18\x04 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x63ustomer_key_id\x18\x06 \x01(\t\"<\n\x10RotateDekRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"$\n\x11RotateDekResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"Z\n\x17RotateContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"+\n\x18RotateContextKeyResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\"o\n\x19\x45raseWorkspaceKeysRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12(\n\x05\x64\x65lay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"j\n\x1a\x45raseWorkspaceKeysResponse\x12.\n\nerase_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14outstanding_replicas\x18\x02 \x01(\r\"I\n\x1d\x43\x61ncelWorkspaceErasureRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\" \n\x1e\x43\x61ncelWorkspaceErasureResponse\"\xd2\x01\n\x16\x42indCustomerKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12L\n\x07locator\x18\x03 \x03(\x0b\x32;.authpipe.keyservice.v1.BindCustomerKeyRequest.LocatorEntry\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x1a.\n\x0cLocatorEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x17\x42indCustomerKeyResponse\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"D\n\x18UnbindCustomerKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1b\n\x19UnbindCustomerKeyResponse\"D\n\x18\x46orgetCustomerKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"9\n\x19\x46orgetCustomerKeyResponse\x12\x1c\n\x14outstanding_replicas\x18\x01 \x01(\r*\x9b\x01\n\x08KeyState\x12\x19\n\x15KEY_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12KEY_STATE_PREPARED\x10\x01\x12\x15\n\x11KEY_STATE_PRIMARY\x10\x02\x12\x14\n\x10KEY_STATE_ACTIVE\x10\x03\x12\x16\n\x12KEY_STATE_DISABLED\x10\x04\x12\x17\n\x13KEY_STATE_DESTROYED\x10\x05\x32\xf9\r\n\x11KeyAdministration\x12\x88\x01\n\x0fListKekVersions\x12..authpipe.keyservice.v1.ListKekVersionsRequest\x1a/.authpipe.keyservice.v1.ListKekVersionsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12v\n\tRotateKek\x12(.authpipe.keyservice.v1.RotateKekRequest\x1a).authpipe.keyservice.v1.RotateKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18&\x12y\n\nDisableKek\x12).authpipe.keyservice.v1.DisableKekRequest\x1a*.authpipe.keyservice.v1.DisableKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18)\x12v\n\tEnableKek\x12(.authpipe.keyservice.v1.EnableKekRequest\x1a).authpipe.keyservice.v1.EnableKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18*\x12y\n\nDestroyKek\x12).authpipe.keyservice.v1.DestroyKekRequest\x1a*.authpipe.keyservice.v1.DestroyKekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18+\x12\x8b\x01\n\x10GetWorkspaceKeys\x12/.authpipe.keyservice.v1.GetWorkspaceKeysRequest\x1a\x30.authpipe.keyservice.v1.GetWorkspaceKeysResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12v\n\tRotateDek\x12(.authpipe.keyservice.v1.RotateDekRequest\x1a).authpipe.keyservice.v1.RotateDekResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18-\x12\x8b\x01\n\x10RotateContextKey\x12/.authpipe.keyservice.v1.RotateContextKeyRequest\x1a\x30.authpipe.keyservice.v1.RotateContextKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x30\x12\x91\x01\n\x12\x45raseWorkspaceKeys\x12\x31.authpipe.keyservice.v1.EraseWorkspaceKeysRequest\x1a\x32.authpipe.keyservice.v1.EraseWorkspaceKeysResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x32\x12\x88\x01\n\x0f\x42indCustomerKey\x12..authpipe.keyservice.v1.BindCustomerKeyRequest\x1a/.authpipe.keyservice.v1.BindCustomerKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x35\x12\x8e\x01\n\x11UnbindCustomerKey\x12\x30.authpipe.keyservice.v1.UnbindCustomerKeyRequest\x1a\x31.authpipe.keyservice.v1.UnbindCustomerKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x36\x12\x8e\x01\n\x11\x46orgetCustomerKey\x12\x30.authpipe.keyservice.v1.ForgetCustomerKeyRequest\x1a\x31.authpipe.keyservice.v1.ForgetCustomerKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18;\x12\x9d\x01\n\x16\x43\x61ncelWorkspaceErasure\x12\x35.authpipe.keyservice.v1.CancelWorkspaceErasureRequest\x1a\x36.authpipe.keyservice.v1.CancelWorkspaceErasureResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x33\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authpipe.keyservice.v1.administration_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BINDCUSTOMERKEYREQUEST_LOCATORENTRY']._loaded_options = None
+  _globals['_BINDCUSTOMERKEYREQUEST_LOCATORENTRY']._serialized_options = b'8\001'
   _globals['_KEYADMINISTRATION'].methods_by_name['ListKekVersions']._loaded_options = None
   _globals['_KEYADMINISTRATION'].methods_by_name['ListKekVersions']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\001'
   _globals['_KEYADMINISTRATION'].methods_by_name['RotateKek']._loaded_options = None
@@ -52,10 +54,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYADMINISTRATION'].methods_by_name['RotateContextKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\0300'
   _globals['_KEYADMINISTRATION'].methods_by_name['EraseWorkspaceKeys']._loaded_options = None
   _globals['_KEYADMINISTRATION'].methods_by_name['EraseWorkspaceKeys']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\0302'
+  _globals['_KEYADMINISTRATION'].methods_by_name['BindCustomerKey']._loaded_options = None
+  _globals['_KEYADMINISTRATION'].methods_by_name['BindCustomerKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\0305'
+  _globals['_KEYADMINISTRATION'].methods_by_name['UnbindCustomerKey']._loaded_options = None
+  _globals['_KEYADMINISTRATION'].methods_by_name['UnbindCustomerKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\0306'
+  _globals['_KEYADMINISTRATION'].methods_by_name['ForgetCustomerKey']._loaded_options = None
+  _globals['_KEYADMINISTRATION'].methods_by_name['ForgetCustomerKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030;'
   _globals['_KEYADMINISTRATION'].methods_by_name['CancelWorkspaceErasure']._loaded_options = None
   _globals['_KEYADMINISTRATION'].methods_by_name['CancelWorkspaceErasure']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\0303'
-  _globals['_KEYSTATE']._serialized_start=1960
-  _globals['_KEYSTATE']._serialized_end=2115
+  _globals['_KEYSTATE']._serialized_start=2660
+  _globals['_KEYSTATE']._serialized_end=2815
   _globals['_KEKVERSION']._serialized_start=171
   _globals['_KEKVERSION']._serialized_end=469
   _globals['_LISTKEKVERSIONSREQUEST']._serialized_start=471
@@ -81,25 +89,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETWORKSPACEKEYSREQUEST']._serialized_start=985
   _globals['_GETWORKSPACEKEYSREQUEST']._serialized_end=1032
   _globals['_GETWORKSPACEKEYSRESPONSE']._serialized_start=1035
-  _globals['_GETWORKSPACEKEYSRESPONSE']._serialized_end=1209
-  _globals['_DEKVERSION']._serialized_start=1212
-  _globals['_DEKVERSION']._serialized_end=1390
-  _globals['_ROTATEDEKREQUEST']._serialized_start=1392
-  _globals['_ROTATEDEKREQUEST']._serialized_end=1452
-  _globals['_ROTATEDEKRESPONSE']._serialized_start=1454
-  _globals['_ROTATEDEKRESPONSE']._serialized_end=1490
-  _globals['_ROTATECONTEXTKEYREQUEST']._serialized_start=1492
-  _globals['_ROTATECONTEXTKEYREQUEST']._serialized_end=1582
-  _globals['_ROTATECONTEXTKEYRESPONSE']._serialized_start=1584
-  _globals['_ROTATECONTEXTKEYRESPONSE']._serialized_end=1627
-  _globals['_ERASEWORKSPACEKEYSREQUEST']._serialized_start=1629
-  _globals['_ERASEWORKSPACEKEYSREQUEST']._serialized_end=1740
-  _globals['_ERASEWORKSPACEKEYSRESPONSE']._serialized_start=1742
-  _globals['_ERASEWORKSPACEKEYSRESPONSE']._serialized_end=1848
-  _globals['_CANCELWORKSPACEERASUREREQUEST']._serialized_start=1850
-  _globals['_CANCELWORKSPACEERASUREREQUEST']._serialized_end=1923
-  _globals['_CANCELWORKSPACEERASURERESPONSE']._serialized_start=1925
-  _globals['_CANCELWORKSPACEERASURERESPONSE']._serialized_end=1957
-  _globals['_KEYADMINISTRATION']._serialized_start=2118
-  _globals['_KEYADMINISTRATION']._serialized_end=3474
+  _globals['_GETWORKSPACEKEYSRESPONSE']._serialized_end=1269
+  _globals['_CUSTOMERKEY']._serialized_start=1271
+  _globals['_CUSTOMERKEY']._serialized_end=1386
+  _globals['_DEKVERSION']._serialized_start=1389
+  _globals['_DEKVERSION']._serialized_end=1592
+  _globals['_ROTATEDEKREQUEST']._serialized_start=1594
+  _globals['_ROTATEDEKREQUEST']._serialized_end=1654
+  _globals['_ROTATEDEKRESPONSE']._serialized_start=1656
+  _globals['_ROTATEDEKRESPONSE']._serialized_end=1692
+  _globals['_ROTATECONTEXTKEYREQUEST']._serialized_start=1694
+  _globals['_ROTATECONTEXTKEYREQUEST']._serialized_end=1784
+  _globals['_ROTATECONTEXTKEYRESPONSE']._serialized_start=1786
+  _globals['_ROTATECONTEXTKEYRESPONSE']._serialized_end=1829
+  _globals['_ERASEWORKSPACEKEYSREQUEST']._serialized_start=1831
+  _globals['_ERASEWORKSPACEKEYSREQUEST']._serialized_end=1942
+  _globals['_ERASEWORKSPACEKEYSRESPONSE']._serialized_start=1944
+  _globals['_ERASEWORKSPACEKEYSRESPONSE']._serialized_end=2050
+  _globals['_CANCELWORKSPACEERASUREREQUEST']._serialized_start=2052
+  _globals['_CANCELWORKSPACEERASUREREQUEST']._serialized_end=2125
+  _globals['_CANCELWORKSPACEERASURERESPONSE']._serialized_start=2127
+  _globals['_CANCELWORKSPACEERASURERESPONSE']._serialized_end=2159
+  _globals['_BINDCUSTOMERKEYREQUEST']._serialized_start=2162
+  _globals['_BINDCUSTOMERKEYREQUEST']._serialized_end=2372
+  _globals['_BINDCUSTOMERKEYREQUEST_LOCATORENTRY']._serialized_start=2326
+  _globals['_BINDCUSTOMERKEYREQUEST_LOCATORENTRY']._serialized_end=2372
+  _globals['_BINDCUSTOMERKEYRESPONSE']._serialized_start=2374
+  _globals['_BINDCUSTOMERKEYRESPONSE']._serialized_end=2429
+  _globals['_UNBINDCUSTOMERKEYREQUEST']._serialized_start=2431
+  _globals['_UNBINDCUSTOMERKEYREQUEST']._serialized_end=2499
+  _globals['_UNBINDCUSTOMERKEYRESPONSE']._serialized_start=2501
+  _globals['_UNBINDCUSTOMERKEYRESPONSE']._serialized_end=2528
+  _globals['_FORGETCUSTOMERKEYREQUEST']._serialized_start=2530
+  _globals['_FORGETCUSTOMERKEYREQUEST']._serialized_end=2598
+  _globals['_FORGETCUSTOMERKEYRESPONSE']._serialized_start=2600
+  _globals['_FORGETCUSTOMERKEYRESPONSE']._serialized_end=2657
+  _globals['_KEYADMINISTRATION']._serialized_start=2818
+  _globals['_KEYADMINISTRATION']._serialized_end=4603
 # @@protoc_insertion_point(module_scope)

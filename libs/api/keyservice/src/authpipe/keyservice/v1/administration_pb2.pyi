@@ -378,6 +378,7 @@ class GetWorkspaceKeysResponse(_message.Message):
     DEKS_FIELD_NUMBER: _builtins.int
     CONNECTION_KEY_COUNT_FIELD_NUMBER: _builtins.int
     ERASE_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_KEYS_FIELD_NUMBER: _builtins.int
     key_domain: _builtins.str
     """The key domain of this process."""
     connection_key_count: _builtins.int
@@ -390,6 +391,10 @@ class GetWorkspaceKeysResponse(_message.Message):
     def erase_time(self) -> _timestamp_pb2.Timestamp:
         """When its keys are destroyed; unset: no erasure was asked for."""
 
+    @_builtins.property
+    def customer_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerKey]:
+        """The customer's keys that are or were bound to it, oldest first."""
+
     def __init__(
         self,
         *,
@@ -397,14 +402,49 @@ class GetWorkspaceKeysResponse(_message.Message):
         deks: _abc.Iterable[Global___DekVersion] | None = ...,
         connection_key_count: _builtins.int = ...,
         erase_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_keys: _abc.Iterable[Global___CustomerKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erase_time", b"erase_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_key_count", b"connection_key_count", "deks", b"deks", "erase_time", b"erase_time", "key_domain", b"key_domain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_key_count", b"connection_key_count", "customer_keys", b"customer_keys", "deks", b"deks", "erase_time", b"erase_time", "key_domain", b"key_domain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWorkspaceKeysResponse: _TypeAlias = GetWorkspaceKeysResponse  # noqa: Y015
+
+@_typing.final
+class CustomerKey(_message.Message):
+    """CustomerKey is a customer's own key as bound to a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The id of the binding, ours."""
+    provider: _builtins.str
+    """aws, google, azure, transit or token."""
+    state: Global___KeyState.ValueType
+    """Primary: it wraps the workspace's DEKs; active: some are still on it; destroyed: none is, it is not used any more."""
+    withdrawn: _builtins.bool
+    """Whether its KMS refused when it was asked last."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        state: Global___KeyState.ValueType = ...,
+        withdrawn: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "provider", b"provider", "state", b"state", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerKey: _TypeAlias = CustomerKey  # noqa: Y015
 
 @_typing.final
 class DekVersion(_message.Message):
@@ -417,6 +457,7 @@ class DekVersion(_message.Message):
     KEK_VERSION_FIELD_NUMBER: _builtins.int
     CONNECTION_KEY_COUNT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_KEY_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its number, from 1."""
     state: Global___KeyState.ValueType
@@ -425,6 +466,8 @@ class DekVersion(_message.Message):
     """The KEK version that wraps it."""
     connection_key_count: _builtins.int
     """How many connection keys it wraps."""
+    customer_key_id: _builtins.str
+    """The customer's key that wraps it too; empty: none does."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -437,10 +480,11 @@ class DekVersion(_message.Message):
         kek_version: _builtins.int = ...,
         connection_key_count: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_key_count", b"connection_key_count", "create_time", b"create_time", "kek_version", b"kek_version", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_key_count", b"connection_key_count", "create_time", b"create_time", "customer_key_id", b"customer_key_id", "kek_version", b"kek_version", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -648,3 +692,176 @@ class CancelWorkspaceErasureResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelWorkspaceErasureResponse: _TypeAlias = CancelWorkspaceErasureResponse  # noqa: Y015
+
+@_typing.final
+class BindCustomerKeyRequest(_message.Message):
+    """BindCustomerKeyRequest names a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LocatorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    LOCATOR_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    provider: _builtins.str
+    """aws, google, azure, transit or token."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    @_builtins.property
+    def locator(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Where the key is, in the provider's own words (docs/keys.md). No secret is among them."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        locator: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locator", b"locator", "provider", b"provider", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindCustomerKeyRequest: _TypeAlias = BindCustomerKeyRequest  # noqa: Y015
+
+@_typing.final
+class BindCustomerKeyResponse(_message.Message):
+    """BindCustomerKeyResponse says what was bound."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The id of the binding."""
+    name: _builtins.str
+    """The key's name as its owner knows it."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindCustomerKeyResponse: _TypeAlias = BindCustomerKeyResponse  # noqa: Y015
+
+@_typing.final
+class UnbindCustomerKeyRequest(_message.Message):
+    """UnbindCustomerKeyRequest names a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnbindCustomerKeyRequest: _TypeAlias = UnbindCustomerKeyRequest  # noqa: Y015
+
+@_typing.final
+class UnbindCustomerKeyResponse(_message.Message):
+    """UnbindCustomerKeyResponse says that the HSM alone wraps its DEKs, or soon does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnbindCustomerKeyResponse: _TypeAlias = UnbindCustomerKeyResponse  # noqa: Y015
+
+@_typing.final
+class ForgetCustomerKeyRequest(_message.Message):
+    """ForgetCustomerKeyRequest names a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetCustomerKeyRequest: _TypeAlias = ForgetCustomerKeyRequest  # noqa: Y015
+
+@_typing.final
+class ForgetCustomerKeyResponse(_message.Message):
+    """ForgetCustomerKeyResponse says that it is forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTSTANDING_REPLICAS_FIELD_NUMBER: _builtins.int
+    outstanding_replicas: _builtins.int
+    """How many replicas have not said so in time; usually 0."""
+    def __init__(
+        self,
+        *,
+        outstanding_replicas: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outstanding_replicas", b"outstanding_replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetCustomerKeyResponse: _TypeAlias = ForgetCustomerKeyResponse  # noqa: Y015

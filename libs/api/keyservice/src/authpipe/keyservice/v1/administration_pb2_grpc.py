@@ -80,6 +80,21 @@ class KeyAdministrationStub:
                 request_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysRequest.SerializeToString,
                 response_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysResponse.FromString,
                 _registered_method=True)
+        self.BindCustomerKey = channel.unary_unary(
+                '/authpipe.keyservice.v1.KeyAdministration/BindCustomerKey',
+                request_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyResponse.FromString,
+                _registered_method=True)
+        self.UnbindCustomerKey = channel.unary_unary(
+                '/authpipe.keyservice.v1.KeyAdministration/UnbindCustomerKey',
+                request_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyResponse.FromString,
+                _registered_method=True)
+        self.ForgetCustomerKey = channel.unary_unary(
+                '/authpipe.keyservice.v1.KeyAdministration/ForgetCustomerKey',
+                request_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyResponse.FromString,
+                _registered_method=True)
         self.CancelWorkspaceErasure = channel.unary_unary(
                 '/authpipe.keyservice.v1.KeyAdministration/CancelWorkspaceErasure',
                 request_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.CancelWorkspaceErasureRequest.SerializeToString,
@@ -156,6 +171,28 @@ class KeyAdministrationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BindCustomerKey(self, request, context):
+        """Binds a customer's own key to a workspace, once it has proved itself: it wraps the workspace's DEKs, over the HSM.
+        One that is bound already is replaced. No credential is touched.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnbindCustomerKey(self, request, context):
+        """Takes a customer's key off a workspace. Its KMS has to open the DEKs one last time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForgetCustomerKey(self, request, context):
+        """Has every replica forget at once what a customer's key opened, instead of at the end of its lease.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelWorkspaceErasure(self, request, context):
         """Cancels an erasure whose delay is not over. The workspace is in use again.
         """
@@ -210,6 +247,21 @@ def add_KeyAdministrationServicer_to_server(servicer, server):
                     servicer.EraseWorkspaceKeys,
                     request_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysRequest.FromString,
                     response_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysResponse.SerializeToString,
+            ),
+            'BindCustomerKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.BindCustomerKey,
+                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyRequest.FromString,
+                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyResponse.SerializeToString,
+            ),
+            'UnbindCustomerKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnbindCustomerKey,
+                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyRequest.FromString,
+                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyResponse.SerializeToString,
+            ),
+            'ForgetCustomerKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetCustomerKey,
+                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyRequest.FromString,
+                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyResponse.SerializeToString,
             ),
             'CancelWorkspaceErasure': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelWorkspaceErasure,
@@ -461,6 +513,87 @@ class KeyAdministration:
             '/authpipe.keyservice.v1.KeyAdministration/EraseWorkspaceKeys',
             authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysRequest.SerializeToString,
             authpipe_dot_keyservice_dot_v1_dot_administration__pb2.EraseWorkspaceKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BindCustomerKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.keyservice.v1.KeyAdministration/BindCustomerKey',
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyRequest.SerializeToString,
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.BindCustomerKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnbindCustomerKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.keyservice.v1.KeyAdministration/UnbindCustomerKey',
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyRequest.SerializeToString,
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.UnbindCustomerKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetCustomerKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.keyservice.v1.KeyAdministration/ForgetCustomerKey',
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyRequest.SerializeToString,
+            authpipe_dot_keyservice_dot_v1_dot_administration__pb2.ForgetCustomerKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

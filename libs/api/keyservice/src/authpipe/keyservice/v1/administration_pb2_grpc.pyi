@@ -55,6 +55,14 @@ class KeyAdministrationStub:
     """Gives a connection a new key version, after a suspicion. Its records move to it with their next write."""
     EraseWorkspaceKeys: _grpc.UnaryUnaryMultiCallable[_administration_pb2.EraseWorkspaceKeysRequest, _administration_pb2.EraseWorkspaceKeysResponse]
     """Takes a workspace out of use at once, and destroys its DEKs when the delay is over."""
+    BindCustomerKey: _grpc.UnaryUnaryMultiCallable[_administration_pb2.BindCustomerKeyRequest, _administration_pb2.BindCustomerKeyResponse]
+    """Binds a customer's own key to a workspace, once it has proved itself: it wraps the workspace's DEKs, over the HSM.
+    One that is bound already is replaced. No credential is touched.
+    """
+    UnbindCustomerKey: _grpc.UnaryUnaryMultiCallable[_administration_pb2.UnbindCustomerKeyRequest, _administration_pb2.UnbindCustomerKeyResponse]
+    """Takes a customer's key off a workspace. Its KMS has to open the DEKs one last time."""
+    ForgetCustomerKey: _grpc.UnaryUnaryMultiCallable[_administration_pb2.ForgetCustomerKeyRequest, _administration_pb2.ForgetCustomerKeyResponse]
+    """Has every replica forget at once what a customer's key opened, instead of at the end of its lease."""
     CancelWorkspaceErasure: _grpc.UnaryUnaryMultiCallable[_administration_pb2.CancelWorkspaceErasureRequest, _administration_pb2.CancelWorkspaceErasureResponse]
     """Cancels an erasure whose delay is not over. The workspace is in use again."""
 
@@ -85,6 +93,14 @@ class KeyAdministrationAsyncStub(KeyAdministrationStub):
     """Gives a connection a new key version, after a suspicion. Its records move to it with their next write."""
     EraseWorkspaceKeys: _aio.UnaryUnaryMultiCallable[_administration_pb2.EraseWorkspaceKeysRequest, _administration_pb2.EraseWorkspaceKeysResponse]  # type: ignore[assignment]
     """Takes a workspace out of use at once, and destroys its DEKs when the delay is over."""
+    BindCustomerKey: _aio.UnaryUnaryMultiCallable[_administration_pb2.BindCustomerKeyRequest, _administration_pb2.BindCustomerKeyResponse]  # type: ignore[assignment]
+    """Binds a customer's own key to a workspace, once it has proved itself: it wraps the workspace's DEKs, over the HSM.
+    One that is bound already is replaced. No credential is touched.
+    """
+    UnbindCustomerKey: _aio.UnaryUnaryMultiCallable[_administration_pb2.UnbindCustomerKeyRequest, _administration_pb2.UnbindCustomerKeyResponse]  # type: ignore[assignment]
+    """Takes a customer's key off a workspace. Its KMS has to open the DEKs one last time."""
+    ForgetCustomerKey: _aio.UnaryUnaryMultiCallable[_administration_pb2.ForgetCustomerKeyRequest, _administration_pb2.ForgetCustomerKeyResponse]  # type: ignore[assignment]
+    """Has every replica forget at once what a customer's key opened, instead of at the end of its lease."""
     CancelWorkspaceErasure: _aio.UnaryUnaryMultiCallable[_administration_pb2.CancelWorkspaceErasureRequest, _administration_pb2.CancelWorkspaceErasureResponse]  # type: ignore[assignment]
     """Cancels an erasure whose delay is not over. The workspace is in use again."""
 
@@ -166,6 +182,32 @@ class KeyAdministrationServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_administration_pb2.EraseWorkspaceKeysResponse, _abc.Awaitable[_administration_pb2.EraseWorkspaceKeysResponse]]:
         """Takes a workspace out of use at once, and destroys its DEKs when the delay is over."""
+
+    @_abc_1.abstractmethod
+    def BindCustomerKey(
+        self,
+        request: _administration_pb2.BindCustomerKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_administration_pb2.BindCustomerKeyResponse, _abc.Awaitable[_administration_pb2.BindCustomerKeyResponse]]:
+        """Binds a customer's own key to a workspace, once it has proved itself: it wraps the workspace's DEKs, over the HSM.
+        One that is bound already is replaced. No credential is touched.
+        """
+
+    @_abc_1.abstractmethod
+    def UnbindCustomerKey(
+        self,
+        request: _administration_pb2.UnbindCustomerKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_administration_pb2.UnbindCustomerKeyResponse, _abc.Awaitable[_administration_pb2.UnbindCustomerKeyResponse]]:
+        """Takes a customer's key off a workspace. Its KMS has to open the DEKs one last time."""
+
+    @_abc_1.abstractmethod
+    def ForgetCustomerKey(
+        self,
+        request: _administration_pb2.ForgetCustomerKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_administration_pb2.ForgetCustomerKeyResponse, _abc.Awaitable[_administration_pb2.ForgetCustomerKeyResponse]]:
+        """Has every replica forget at once what a customer's key opened, instead of at the end of its lease."""
 
     @_abc_1.abstractmethod
     def CancelWorkspaceErasure(

@@ -131,6 +131,20 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """The erasure of a workspace was cancelled; it opens again."""
     EVENT_NAME_WORKSPACE_ERASED: _EventName.ValueType  # 52
     """A workspace's DEKs were destroyed: nothing of it opens any more, not from a backup of its stores either."""
+    EVENT_NAME_CUSTOMER_KEY_BOUND: _EventName.ValueType  # 53
+    """A customer's own key was bound to its workspace: it wraps the workspace's DEKs."""
+    EVENT_NAME_CUSTOMER_KEY_UNBOUND: _EventName.ValueType  # 54
+    """A customer's key was taken off its workspace; the HSM alone wraps its DEKs again."""
+    EVENT_NAME_CUSTOMER_KEY_RETIRED: _EventName.ValueType  # 55
+    """No DEK is left on a customer's key that was replaced or taken off."""
+    EVENT_NAME_DEK_MOVED: _EventName.ValueType  # 56
+    """A DEK came from one customer's key, or KEK version, to another."""
+    EVENT_NAME_CUSTOMER_KEY_WITHDRAWN: _EventName.ValueType  # 57
+    """A customer's KMS refuses: the workspace's credentials are unreadable until it does no longer."""
+    EVENT_NAME_CUSTOMER_KEY_RESTORED: _EventName.ValueType  # 58
+    """A customer's KMS opens again: everything works as before."""
+    EVENT_NAME_CUSTOMER_KEY_FORGOTTEN: _EventName.ValueType  # 59
+    """Every replica was told to forget what a customer's key had opened."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -241,6 +255,20 @@ EVENT_NAME_WORKSPACE_ERASURE_CANCELLED: EventName.ValueType  # 51
 """The erasure of a workspace was cancelled; it opens again."""
 EVENT_NAME_WORKSPACE_ERASED: EventName.ValueType  # 52
 """A workspace's DEKs were destroyed: nothing of it opens any more, not from a backup of its stores either."""
+EVENT_NAME_CUSTOMER_KEY_BOUND: EventName.ValueType  # 53
+"""A customer's own key was bound to its workspace: it wraps the workspace's DEKs."""
+EVENT_NAME_CUSTOMER_KEY_UNBOUND: EventName.ValueType  # 54
+"""A customer's key was taken off its workspace; the HSM alone wraps its DEKs again."""
+EVENT_NAME_CUSTOMER_KEY_RETIRED: EventName.ValueType  # 55
+"""No DEK is left on a customer's key that was replaced or taken off."""
+EVENT_NAME_DEK_MOVED: EventName.ValueType  # 56
+"""A DEK came from one customer's key, or KEK version, to another."""
+EVENT_NAME_CUSTOMER_KEY_WITHDRAWN: EventName.ValueType  # 57
+"""A customer's KMS refuses: the workspace's credentials are unreadable until it does no longer."""
+EVENT_NAME_CUSTOMER_KEY_RESTORED: EventName.ValueType  # 58
+"""A customer's KMS opens again: everything works as before."""
+EVENT_NAME_CUSTOMER_KEY_FORGOTTEN: EventName.ValueType  # 59
+"""Every replica was told to forget what a customer's key had opened."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
