@@ -27,7 +27,7 @@ from authpipe_devstack.stack import Stack
 from authpipe_testing.ca import CertificateAuthority, Leaf, write_private
 from authpipe_testing.customer import Customer
 from authpipe_testing.ports import free_ports
-from authpipe_testing.softhsm import add_token, find_module
+from authpipe_testing.softhsm import add_token, find_module, make_token
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYSERVICES = ("keyservice-user-credentials", "keyservice-user-credentials-2")
@@ -261,7 +261,7 @@ with token.open(rw=True, user_pin=open(sys.argv[2]).read()) as session:
 def customer_hsm(keys: Stack) -> Vendor:
     """A second PKCS#11 token, beside our own; its owner takes the key away by another name for it."""
     folder = keys.layout.home / "hsm" / "user-credentials"
-    pin_file = add_token(folder, "customer", keys.layout.home / "customer-pin")
+    pin_file = keys.layout.home / "customer-pin"
 
     def owner(old: str, new: str) -> None:
         subprocess.run(
@@ -316,6 +316,10 @@ def keys(vendors: dict[str, Vendor]) -> Iterator[Stack]:
 
     make().erase()
     running = make()
+    # A library sees the tokens that are there when it is initialised: the customer's is there before keyservice is.
+    folder = home / "hsm" / "user-credentials"
+    make_token(folder, "user-credentials")
+    add_token(folder, "customer", customer_pin)
     running.up()
     yield running
     running.down()
