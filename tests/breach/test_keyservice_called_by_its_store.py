@@ -29,7 +29,8 @@ class TakenOverVault:
     def sign(self, who: str, **changes: Any) -> str:
         """Signs a grant with the certificate of a process."""
         files = self._stack.files(who)
-        issuer = Issuer(files.certificate.read_bytes(), files.key.read_bytes(), files.trust_domain, time.time)
+        clock = changes.pop("by", time.time)
+        issuer = Issuer(files.certificate.read_bytes(), files.key.read_bytes(), files.trust_domain, clock)
         arguments: dict[str, Any] = {
             "audience": ("user-credentials/local",),
             "consumer": "gateway/edge",
@@ -127,7 +128,20 @@ async def test_every_other_grant_is_refused_and_leaves_an_event(
 async def test_an_expired_grant_is_refused(attacker: TakenOverVault) -> None:
     grant = attacker.sign("authority", life_seconds=1)
     time.sleep(2.1)
-    assert await attacker.release(grant) == "GRANT_REFUSED"
+    assert await attacker.release(grant) == "GRANT_TIME"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "answer"),
+    [(5, "RELEASED"), (30, "RELEASED"), (40, "GRANT_TIME"), (-5, "RELEASED"), (-30, "RELEASED"), (-50, "GRANT_TIME")],
+)
+async def test_a_signers_clock_may_differ_by_30_seconds_and_is_named_when_it_differs_by_more(
+    attacker: TakenOverVault, ahead: int, answer: str
+) -> None:
+    grant = attacker.sign("authority", by=lambda: time.time() + ahead)
+    assert await attacker.release(grant) == answer
+    # Its clock set right, it is served at once.
+    assert await attacker.release(attacker.sign("authority")) == "RELEASED"
 
 
 @pytest.mark.promise("P10")

@@ -309,7 +309,9 @@ def keys(vendors: dict[str, Vendor]) -> Iterator[Stack]:
     home = ROOT / ".authpipe" / "test-keys"
     customer_pin = home / "customer-pin"
     kms = kms_settings(vendors) | {"tokens": {"customer": {"token_label": "customer", "pin_file": str(customer_pin)}}}
-    settings = {"keyservice-user-credentials": {"kek_grace_days": GRACE_DAYS, "kms": kms}}
+    bound = {"minute": 60_000, "second": 1_000}
+    own = {"kek_grace_days": GRACE_DAYS, "kms": kms, "per_workspace": bound}
+    settings = {"keyservice-user-credentials": own}
 
     def make() -> Stack:
         return Stack(home, lambda _: None, replicas=KEYSERVICES[:1], settings=settings)

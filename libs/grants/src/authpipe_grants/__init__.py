@@ -4,7 +4,7 @@ A grant is for one purpose, one workspace, named connections and classes, one co
 No file and no socket in here: certificates, keys and the time are handed in.
 """
 
-from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError
+from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError, GrantTimeError
 from authpipe_grants.consumer import ConsumerKey, Kind, ReleasedKey, SealedBundle, seal_to_consumer, thumbprint
 from authpipe_grants.issuing import GrantCache, Issuer
 from authpipe_grants.trust import TrustAnchor, spiffe_path
@@ -16,6 +16,7 @@ __all__ = [
     "Grant",
     "GrantCache",
     "GrantError",
+    "GrantTimeError",
     "Issuer",
     "Kind",
     "ReleasedKey",

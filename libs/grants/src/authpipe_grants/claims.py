@@ -28,6 +28,16 @@ class GrantError(DomainError):
     status = Status.PERMISSION_DENIED
 
 
+class GrantTimeError(GrantError):
+    """The grant is not of this time: it ended, or the clocks of its signer and of this process differ by over 30 s.
+
+    Nothing was released. Where fresh grants are refused like this, compare the clocks of both machines.
+    """
+
+    reason = "GRANT_TIME"
+    status = Status.PERMISSION_DENIED
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """The claims of a grant.

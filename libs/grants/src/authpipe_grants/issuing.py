@@ -85,7 +85,7 @@ class Issuer:
 
 
 class GrantCache:
-    """Keeps signed grants until shortly before they end, so that a busy connection costs one signature a minute.
+    """Keeps signed grants until shortly before they end, so that a busy connection costs one signature in ten seconds.
 
     Args:
         clock: Gives seconds.
@@ -93,7 +93,7 @@ class GrantCache:
         size: How many grants at most.
     """
 
-    def __init__(self, clock: Callable[[], float], keep_seconds: float = 30, size: int = 50_000) -> None:
+    def __init__(self, clock: Callable[[], float], keep_seconds: float = 10, size: int = 50_000) -> None:
         self._clock = clock
         self._keep = keep_seconds
         self._size = size

@@ -16,11 +16,12 @@ from joserfc import jws
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError
+from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError, GrantTimeError
 from authpipe_grants.trust import TrustAnchor
 
 _LONGEST_TOKEN = 16_384
-_CLOCK_DIFFERENCE_SECONDS = 5
+# By so much the signer's clock may be ahead of ours; whoever releases keys raises an alarm long before.
+CLOCK_DIFFERENCE_SECONDS = 30
 
 
 class _Registry(jws.JWSRegistry):
@@ -63,8 +64,8 @@ class Verifier:
             self._verified[digest] = grant
             while len(self._verified) > self._size:
                 self._verified.popitem(last=False)
-        if not grant.issued_at - _CLOCK_DIFFERENCE_SECONDS <= now < grant.expires_at:
-            raise GrantError
+        if not grant.issued_at - CLOCK_DIFFERENCE_SECONDS <= now < grant.expires_at:
+            raise GrantTimeError(ahead_s=int(grant.issued_at - now))
         if grant.expires_at - grant.issued_at > LONGEST_LIFE_SECONDS:
             raise GrantError
         return grant

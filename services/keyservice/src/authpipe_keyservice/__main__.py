@@ -19,9 +19,9 @@ from authpipe.keyservice.v1 import administration_pb2, administration_pb2_grpc, 
 from authpipe_database import Database, Outbox, Relay
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
-from authpipe_keyservice.config import Config
+from authpipe_keyservice.config import Bound, Config
 from authpipe_keyservice.domain.bindings import Bindings
-from authpipe_keyservice.domain.budgets import Budgets
+from authpipe_keyservice.domain.budgets import Budgets, DistinctWorkspaces
 from authpipe_keyservice.domain.customer_keys import CustomerKeys
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.keyring import Keyring
@@ -64,6 +64,11 @@ class _Budget:
     async def take(self, name: str, amount: int) -> bool:
         """Takes from what is left."""
         return await self._limiter.hit(self._item, name, cost=amount)
+
+
+def _budgets(bound: Bound) -> tuple[_Budget, _Budget]:
+    # The burst first: what it refuses takes nothing of the minute.
+    return _Budget(RateLimitItemPerSecond(bound.second)), _Budget(RateLimitItemPerMinute(bound.minute))
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -188,9 +193,12 @@ class _KeyDomain:
             deks=deks,
             verifier=Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time),
             budgets=Budgets(
-                _Budget(RateLimitItemPerMinute(config.release_per_workspace_minute)),
-                _Budget(RateLimitItemPerMinute(config.release_per_signer_minute)),
-                _Budget(RateLimitItemPerSecond(100)),
+                per_workspace=_budgets(config.per_workspace),
+                per_signer=_budgets(config.per_signer),
+                per_consumer=_budgets(config.per_consumer),
+                workspaces=DistinctWorkspaces(config.workspaces_minute, time.monotonic),
+                refusals=_Budget(RateLimitItemPerSecond(100)),
+                alarms=_Budget(RateLimitItemPerMinute(1)),
             ),
             cache=cache,
             clock=time.time,

@@ -12,6 +12,20 @@ from authpipe_keyservice.kms.settings import KmsSettings
 from authpipe_rpc import Files, PeerConfig, ServerConfig
 
 
+class Bound(BaseModel):
+    """How many releases.
+
+    Args:
+        minute: In a minute.
+        second: In a second: the burst.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    minute: int = Field(gt=0)
+    second: int = Field(gt=0)
+
+
 class Config(BaseModel):
     """Settings.
 
@@ -21,8 +35,10 @@ class Config(BaseModel):
         pkcs11_module: The PKCS#11 library.
         token_label: The token of this key domain.
         pin_file: A file with the token's PIN, readable by this process alone.
-        release_per_workspace_minute: Releases of one workspace a minute.
-        release_per_signer_minute: Releases under grants of one signer a minute.
+        per_workspace: How many releases of one workspace.
+        per_signer: How many releases under grants of one signer.
+        per_consumer: How many releases to one consumer.
+        workspaces_minute: Of how many workspaces one signer may have keys released in a minute.
         cache_seconds: For how long unwrapped DEKs and CKs are kept.
         kek_rotation_days: How long a KEK version stays primary.
         kek_grace_days: How long a KEK version has to be disabled before it can be destroyed.
@@ -43,8 +59,10 @@ class Config(BaseModel):
     pkcs11_module: Path
     token_label: str
     pin_file: Path
-    release_per_workspace_minute: int = 600_000
-    release_per_signer_minute: int = 2_000_000
+    per_workspace: Bound = Bound(minute=600_000, second=20_000)
+    per_signer: Bound = Bound(minute=2_000_000, second=60_000)
+    per_consumer: Bound = Bound(minute=2_000_000, second=60_000)
+    workspaces_minute: int = Field(default=50_000, gt=0)
     cache_seconds: float = 300.0
     kek_rotation_days: float = Field(default=90.0, gt=0)
     kek_grace_days: float = Field(default=30.0, ge=0)

@@ -46,7 +46,7 @@ class ErasedError(DomainError):
 
 
 class BudgetError(DomainError):
-    """More record keys were asked for in a minute than this workspace or signer may have. An alarm was raised; wait."""
+    """More record keys were asked for than this workspace, signer or consumer may have. An alarm was raised; wait a minute."""
 
     reason = "RELEASE_BUDGET_EXCEEDED"
     status = Status.RESOURCE_EXHAUSTED

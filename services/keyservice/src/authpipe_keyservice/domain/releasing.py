@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
 from authpipe_keyservice.domain.budgets import Budgets
+from authpipe_keyservice.domain.clocks import require_clock
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
 from authpipe_keyservice.errors import BudgetError, WorkspaceErasedError
-from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_sensitive import AuditEntry, DomainError, Label
+from authpipe_telemetry import counter
 
 
 class KeyRow(NamedTuple):
@@ -141,6 +143,7 @@ class Releasing:
         self._cache = cache
         self._clock = clock
         self._randomness = randomness
+        self._refused = counter("authpipe.keyservice.releases.refused")
 
     async def release(
         self, public_key: bytes, asks: Sequence[Ask], seal: Callable[[Sequence[IndexedKey]], SealedT | None]
@@ -164,8 +167,8 @@ class Releasing:
         # Step 3: judge, count, derive; each item on its own.
         answers: list[Answer] = []
         keys: list[IndexedKey] = []
-        within = await self._take_budgets(asks, grants)
-        entries: list[AuditEntry] = []
+        exceeded = await self._take_budgets(asks, grants)
+        entries: list[AuditEntry] = await self._clock_alarms(grants.values())
         steps: list[Step] = []
         for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
             ask = _after_floor(asked, row)
@@ -174,8 +177,9 @@ class Releasing:
                 if isinstance(grant, DomainError):
                     raise grant
                 judge(grant, ask.wanted, row.facts if row else None, consumer, self._audience, now_ms)
-                if not within[grant.workspace, grant.issuer]:
-                    raise BudgetError
+                if bound := exceeded[grant.workspace, grant.issuer, grant.consumer]:
+                    self._refused.add(1, bound=Label(bound))
+                    raise BudgetError(bound=Label(bound))
                 key = await self._key_for(ask, row)
             except DomainError as error:
                 answers.append(error)
@@ -199,18 +203,38 @@ class Releasing:
 
     async def _take_budgets(
         self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError]
-    ) -> dict[tuple[str, str], bool]:
-        """Takes what a batch asks for from the budgets, once for each workspace and signer in it."""
+    ) -> dict[tuple[str, str, str], str]:
+        """Takes what a batch asks for from the budgets, once for each workspace, signer and consumer in it."""
         amounts = Counter(
-            (grant.workspace, grant.issuer) for ask in asks if isinstance(grant := grants[ask.token], Grant)
+            (grant.workspace, grant.issuer, grant.consumer)
+            for ask in asks
+            if isinstance(grant := grants[ask.token], Grant)
         )
-        return {key: await self._budgets.allow_release(*key, amount) for key, amount in amounts.items()}
+        return {key: await self._budgets.exceeded(*key, amount) for key, amount in amounts.items()}
+
+    async def _clock_alarms(self, grants: Iterable[Grant | DomainError]) -> list[AuditEntry]:
+        """Gives an event for each signer whose clock differs, once in a while."""
+        now = self._clock()
+        signers = {grant.issuer for grant in grants if isinstance(grant, Grant) and require_clock(grant, now) > 0}
+        return [
+            AuditEntry(
+                name="CLOCK_DIFFERS",
+                outcome="SUCCEEDED",
+                actor=f"service:{signer}",
+                request_id="clock",
+                target=self._audience,
+            )
+            for signer in sorted(signers)
+            if await self._budgets.note_clock(signer)
+        ]
 
     def _verify(self, token: str | None) -> Grant | DomainError:
         try:
-            return self._verifier.verify(token or "")
+            grant = self._verifier.verify(token or "")
+            require_clock(grant, self._clock())
         except DomainError as error:
             return error
+        return grant
 
     async def _key_for(self, ask: Ask, row: KeyRow | None) -> ReleasedKey:
         wanted = ask.wanted

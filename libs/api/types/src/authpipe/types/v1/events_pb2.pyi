@@ -145,6 +145,8 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A customer's KMS opens again: everything works as before."""
     EVENT_NAME_CUSTOMER_KEY_FORGOTTEN: _EventName.ValueType  # 59
     """Every replica was told to forget what a customer's key had opened."""
+    EVENT_NAME_CLOCK_DIFFERS: _EventName.ValueType  # 60
+    """A signer's clock differs from keyservice's by more than 5 s. This is an alarm; over 30 s its grants are refused."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -269,6 +271,8 @@ EVENT_NAME_CUSTOMER_KEY_RESTORED: EventName.ValueType  # 58
 """A customer's KMS opens again: everything works as before."""
 EVENT_NAME_CUSTOMER_KEY_FORGOTTEN: EventName.ValueType  # 59
 """Every replica was told to forget what a customer's key had opened."""
+EVENT_NAME_CLOCK_DIFFERS: EventName.ValueType  # 60
+"""A signer's clock differs from keyservice's by more than 5 s. This is an alarm; over 30 s its grants are refused."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
