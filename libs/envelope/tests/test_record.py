@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import re
+import struct
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from authpipe_envelope import context as context_module
@@ -13,6 +20,7 @@ from authpipe_envelope import (
     HEADER_SIZE,
     Context,
     ContextError,
+    Header,
     IntegrityError,
     RecordKey,
     derive_record_key,
@@ -22,7 +30,9 @@ from authpipe_envelope import (
     seal_record,
 )
 from authpipe_sensitive import Secret
-from hypothesis import given
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 CONTEXT = Context("d", "eu", "user-credentials", "ws_a", "con_a", 1, 3, "acme", hosts_digest(["api.acme.example"]))
@@ -199,3 +209,159 @@ def test_the_attacks_see_a_context_without_lengths(
     monkeypatch.setattr(Context, "encode", namespace["encode"])
     with pytest.raises((AssertionError, BaseExceptionGroup)):
         attack()
+
+
+# Vectors from outside: made from the document by a script that imports nothing of ours.
+VECTORS = json.loads((Path(__file__).resolve().parents[3] / "tests" / "vectors" / "ap1.json").read_text())
+
+
+def vector_key(vector: dict[str, Any]) -> RecordKey:
+    """Gives the record key of a vector."""
+    header = Header.parse(bytes.fromhex(vector["record"])[:HEADER_SIZE])
+    ck = Secret(bytes.fromhex(vector["connection_key"]))
+    return derive_record_key(ck, header.key_version, header.salt, vector["class"])
+
+
+def vector_context(vector: dict[str, Any]) -> Context:
+    """Gives the context of a vector."""
+    return Context(
+        deployment=vector["deployment"],
+        region=vector["region"],
+        key_domain=vector["key_domain"],
+        workspace=vector["workspace"],
+        connection=vector["connection"],
+        record_class=vector["class"],
+        version=vector["version"],
+        provider=vector["provider"],
+        hosts=hosts_digest(vector["hosts"]),
+    )
+
+
+@pytest.mark.promise("P01")
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_a_vector_from_outside_opens_and_is_sealed_to_the_same_bytes(vector: dict[str, Any]) -> None:
+    record, context = bytes.fromhex(vector["record"]), vector_context(vector)
+    assert context.encode().hex() == vector["context"]
+    assert open_record(vector_key(vector), context, record) == Secret(bytes.fromhex(vector["plaintext"]))
+    assert seal_record(vector_key(vector), context, bytes.fromhex(vector["plaintext"])) == record
+
+
+def test_the_vectors_are_what_their_script_makes() -> None:
+    folder = Path(__file__).resolve().parents[3] / "tests" / "vectors"
+    made = subprocess.run([sys.executable, folder / "make_ap1.py"], capture_output=True, text=True, check=True).stdout
+    assert made == (folder / "ap1.json").read_text()
+    imported = re.findall(r"(?m)^(?:from|import) ([a-z]+)", (folder / "make_ap1.py").read_text())
+    assert not [name for name in imported if name.startswith("authpipe")]
+
+
+PARTS = (slice(0, 8), slice(8, 40), slice(40, 72), slice(72, -16), slice(-16, None))
+
+
+@pytest.mark.promise("P01")
+@pytest.mark.case(3)
+@given(data=st.data())
+def test_any_change_truncation_or_swap_of_parts_is_refused_with_the_same_error(data: st.DataObject) -> None:
+    first, second = (data.draw(st.sampled_from(VECTORS)) for _ in range(2))
+    records = [bytes.fromhex(each["record"]) for each in (first, second)]
+    parts = [records[0][part] for part in PARTS]
+    match data.draw(st.sampled_from(["change", "cut", "add", "swap", "another's part"])):
+        case "change":
+            index = data.draw(st.integers(0, len(records[0]) - 1))
+            value = bytearray(records[0])
+            value[index] ^= data.draw(st.integers(1, 255))
+            changed = bytes(value)
+        case "cut":
+            changed = records[0][: data.draw(st.integers(0, len(records[0]) - 1))]
+        case "add":
+            changed = records[0] + data.draw(st.binary(min_size=1, max_size=80))
+        case "swap":
+            changed = b"".join(data.draw(st.permutations(parts)))
+        case _:
+            index = data.draw(st.integers(0, len(PARTS) - 1))
+            parts[index] = records[1][PARTS[index]]
+            changed = b"".join(parts)
+    assume(changed != records[0])
+    with pytest.raises(IntegrityError) as refused:
+        open_record(vector_key(first), vector_context(first), changed)
+    # One class, one text, no detail, no cause: nothing tells which check it was.
+    assert type(refused.value) is IntegrityError
+    assert (str(refused.value), refused.value.metadata) == (str(IntegrityError()), {})
+    assert refused.value.__cause__ is None
+
+
+def multiply(a: int, b: int) -> int:
+    """Multiplies in GCM's field (NIST SP 800-38D, section 6.3)."""
+    product = 0
+    for bit in range(127, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = b >> 1 ^ (0xE1 << 120 if b & 1 else 0)
+    return product
+
+
+def power(a: int, exponent: int) -> int:
+    result = 1 << 127  # one
+    while exponent:
+        if exponent & 1:
+            result = multiply(result, a)
+        a = multiply(a, a)
+        exponent >>= 1
+    return result
+
+
+def block(key: bytes, value: bytes) -> bytes:
+    """Encrypts one block."""
+    return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(value)  # noqa: S305  # one block, to make the attack
+
+
+def ghash(key: bytes, aad: bytes, ciphertext: bytes) -> int:
+    h, total = int.from_bytes(block(key, bytes(16)), "big"), 0
+    padded = b"".join(part + bytes(-len(part) % 16) for part in (aad, ciphertext))
+    padded += struct.pack(">QQ", 8 * len(aad), 8 * len(ciphertext))
+    for at in range(0, len(padded), 16):
+        total = multiply(total ^ int.from_bytes(padded[at : at + 16], "big"), h)
+    return total
+
+
+@pytest.mark.promise("P01")
+def test_one_ciphertext_that_opens_under_two_keys_is_refused_by_the_commitment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """AES-GCM commits to no key: a block can be chosen so that the tag is right under two (the partitioning oracle)."""
+
+    def stream(key: RecordKey) -> bytes:
+        material = key.material.expose()
+        return AESGCM(bytes(material[:32])).encrypt(bytes(material[32:44]), bytes(64), b"")[:64]
+
+    # Two keys whose streams end alike, so that the padding, too, is right under both.
+    honest = derive_record_key(Secret(CK), 1, SALT, 1)
+    number = 0
+    while True:
+        number += 1
+        other = derive_record_key(Secret(number.to_bytes(32, "big")), 1, SALT, 1)
+        if stream(other)[-1] == stream(honest)[-1]:
+            break
+    materials = [bytes(each.material.expose()) for each in (honest, other)]
+    header = RECORD[:40] + materials[0][44:]
+    aad = header + CONTEXT.encode()
+    ciphertext = bytearray(64)
+    ciphertext[-1] = stream(honest)[-1] ^ 0x80
+    # The tag under both keys with the first block at zero, and what that block adds to each.
+    sums = [
+        ghash(each[:32], aad, bytes(ciphertext)) ^ int.from_bytes(block(each[:32], each[32:44] + b"\0\0\0\1"), "big")
+        for each in materials
+    ]
+    weights = [power(int.from_bytes(block(each[:32], bytes(16)), "big"), 5) for each in materials]
+    chosen = multiply(sums[0] ^ sums[1], power(weights[0] ^ weights[1], 2**128 - 2))
+    ciphertext[:16] = chosen.to_bytes(16, "big")
+    tag = (sums[0] ^ multiply(chosen, weights[0])).to_bytes(16, "big")
+    for each in materials:  # the attack is real: both open it
+        AESGCM(each[:32]).decrypt(each[32:44], bytes(ciphertext) + tag, aad)
+    forged = header + bytes(ciphertext) + tag
+    open_record(honest, CONTEXT, forged)
+    with pytest.raises(IntegrityError):
+        open_record(other, CONTEXT, forged)
+    # And it is the commitment that sees it: without, the second key opens it too.
+    again = derive_record_key(Secret(number.to_bytes(32, "big")), 1, SALT, 1)  # a key opens one record
+    monkeypatch.setattr(RecordKey, "commits_to", lambda *_: True)
+    open_record(again, CONTEXT, forged)

@@ -130,6 +130,8 @@ class Peer(Generic[StubT_co]):
                 ("grpc.max_reconnect_backoff_ms", 300),
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.enable_retries", 0),
+                # Over all replicas that an address stands for; one that dies is passed over at once.
+                ("grpc.lb_policy_name", "round_robin"),
             ],
         )
         self._stub = self._make_stub(self._channel)

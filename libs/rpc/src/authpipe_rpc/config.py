@@ -48,7 +48,7 @@ class PeerConfig(_Frozen):
 
     Args:
         name: The path of its SPIFFE id.
-        address: host:port.
+        address: host:port, a DNS name of several (dns:///…), or a list (ipv4:host:port,host:port).
     """
 
     name: str

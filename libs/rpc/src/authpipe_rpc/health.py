@@ -18,6 +18,7 @@ class Health:
     def __init__(self) -> None:
         self.servicer = aio.HealthServicer()
         self.serving = False
+        self._refused: tuple[Label | int | str, ...] = ()
 
     async def serve(self) -> None:
         """Says that requests are welcome."""
@@ -26,11 +27,13 @@ class Health:
             get_log().info("serving")
         await self.servicer.set("", health_pb2.HealthCheckResponse.SERVING)
 
-    async def refuse(self, reason: Label) -> None:
-        """Says that requests cannot be carried out, and why."""
-        if self.serving:
-            get_log().error("not serving", reason=reason)
+    async def refuse(self, error: DomainError) -> None:
+        """Says that requests cannot be carried out, and why; each reason once."""
+        reason = (error.reason, *error.metadata.values())
+        if self.serving or reason != self._refused:
+            get_log().error("not serving", error=error)
         self.serving = False
+        self._refused = reason
         await self.servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def watch(self, stop: asyncio.Event, *checks: Callable[[], Awaitable[None]], seconds: float = 2.0) -> None:
@@ -48,6 +51,6 @@ class Health:
                     await check()
                 await self.serve()
             except DomainError as error:
-                await self.refuse(Label(error.reason))
+                await self.refuse(error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), seconds)
