@@ -39,7 +39,7 @@ VECTORS = [
         "a large version",
         ("d", "eu", "user-credentials", "ws_3", "con_4"),
         5,
-        2**63,
+        2**63 - 1,
         2,
         "p",
         ["b.x", "a.x"],
