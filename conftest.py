@@ -28,11 +28,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 class _OneSystem(LoadScopeScheduling):  # type: ignore[misc]  # untyped
-    """Gives the tests of the whole system, which share one, to one process, and every other file to whoever is free."""
+    """Gives the tests of a whole system, which share it, to one process, and every other file to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         alone = not file.startswith("tests/") or file.startswith(("tests/isolation/", "tests/conformance/"))
+        if file.startswith("tests/keys/"):
+            return "the system of keys"
         return file if alone else "the whole system"
 
 

@@ -139,17 +139,17 @@ token = pkcs11.lib(sys.argv[1]).get_token(token_label="user-credentials")
 with token.open(user_pin=open(sys.argv[2]).read()) as session:
     keys = sorted(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}), key=lambda key: key.label)
     labels = sorted(key.label for key in keys)
-    assert labels == ["canary", "kek-user-credentials-1"], labels
+    assert labels[0] == "canary" and all(label.startswith("kek-user-credentials-") for label in labels[1:]), labels
+    assert len(labels) > 1
     for key in keys:
         assert not key[Attribute.EXTRACTABLE] and key[Attribute.SENSITIVE] and key[Attribute.ALWAYS_SENSITIVE]
         try:
             key[Attribute.VALUE]
         except pkcs11.exceptions.AttributeSensitive:
             print("refused", key.label)
+        else:
+            print("read", key.label)
 """
-
-
-EXPECTED = ["refused", "canary", "refused", "kek-user-credentials-1"]
 
 
 @pytest.mark.promise("P04")
@@ -162,7 +162,9 @@ def test_the_token_refuses_to_give_a_kek_even_to_whoever_has_the_pin(stack: Stac
         text=True,
         check=False,
     )
-    assert done.stdout.split() == EXPECTED, done.stderr
+    said = done.stdout.split()
+    assert set(said[0::2]) == {"refused"}, done.stderr
+    assert {"canary", "kek-user-credentials-1"} <= set(said[1::2])
 
 
 @pytest.mark.promise("P03")

@@ -252,6 +252,7 @@ def test_a_library_at_its_session_limit_or_that_fails_or_is_slow(
 
     with mutant_of(keys, name, *patches):
         pid = keys.pid(name)
+        assert all(cached[0].token(cached[1]).status_code == 200 for _ in range(8)), "both have it in their caches"
         flag.touch()
         try:
             assert wait_for(lambda: name not in healthy(keys), 30)

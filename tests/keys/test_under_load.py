@@ -13,13 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from authpipe_rpc import Peer, PeerConfig  # first: it sets grpc's cipher list
 import httpx2
 import pytest
 from authpipe.authority.v1 import authority_pb2
+from authpipe.keyservice.v1 import administration_pb2, administration_pb2_grpc
 from authpipe_devstack.stack import Stack
 
 WORKSPACES = 5_000
-READERS, WRITERS = 12, 4
+READERS, WRITERS = 80, 20
 DOMAIN = ("--domain", "user-credentials")
 
 
@@ -28,6 +30,7 @@ class Fleet:
     """Workspaces, each with an API key and connections, and what was answered."""
 
     keys: list[str] = field(default_factory=list)
+    workspaces: list[str] = field(default_factory=list)
     connections: list[tuple[str, str, str]] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     longest: float = 0.0
@@ -69,7 +72,8 @@ def bearer(api_key: str) -> dict[str, str]:
 
 def client(keys: Stack) -> httpx2.AsyncClient:
     context = ssl.create_default_context(cafile=str(keys.public_ca.certificate_file))
-    return httpx2.AsyncClient(verify=context, base_url=keys.layout.rest_url, timeout=30, trust_env=False)
+    limits = httpx2.Limits(max_connections=READERS + WRITERS)
+    return httpx2.AsyncClient(verify=context, base_url=keys.layout.rest_url, timeout=30, trust_env=False, limits=limits)
 
 
 async def settle(keys: Stack) -> Fleet:
@@ -90,6 +94,7 @@ async def settle(keys: Stack) -> Fleet:
             )
             made = await authority.call(lambda stub: stub.CreateApiKey, asked)
             fleet.keys.append(made.api_key.decode())
+            fleet.workspaces.append(created.workspace_id)
             await fleet.write(http, fleet.keys[-1])
 
     async with client(keys) as http:
@@ -122,7 +127,25 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
         while going:
             await (fleet.write(http, random.choice(fleet.keys)) if writes else fleet.read(http))
 
+    async def rotate_deks() -> int:
+        """Rotates DEKs of workspaces all the time, one after the other."""
+        config = PeerConfig(
+            name="keyservice/user-credentials", address=keys.layout.address("keyservice-user-credentials-2")
+        )
+        peer: Peer[Any] = Peer(config, keys.operator(), administration_pb2_grpc.KeyAdministrationStub)
+        rotated = 0
+        while going:
+            request = administration_pb2.RotateDekRequest(
+                workspace_id=random.choice(fleet.workspaces), request_id="req_load"
+            )
+            await peer.call(lambda stub: stub.RotateDek, request)
+            rotated += 1
+            await asyncio.sleep(0.05)
+        await peer.close()
+        return rotated
+
     async with client(keys) as http:
+        rotating = asyncio.create_task(rotate_deks())
         work_on = [asyncio.create_task(work(http, writes=number < WRITERS)) for number in range(READERS + WRITERS)]
         first = await asyncio.to_thread(admin, "rotate", *DOMAIN)
         # The second rotation loses the replica that re-wraps, in the middle of it.
@@ -139,6 +162,8 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
         await asyncio.sleep(2)
         going = False
         await asyncio.gather(*work_on)
+        rotated = await rotating
+    assert rotated > 50, "DEKs were rotated all the while"
     assert first.returncode == 0
     assert set(fleet.answers) == {"read", "write"}, fleet.answers
     assert fleet.answers["read"] > 500
@@ -148,6 +173,8 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
     record_property("left when it was killed", left)
     # Everything that was ever written still opens, under the newest version.
     assert database("select count(*) from deks where kek_version not in (0, %s)", version) == [(0,)]
+    leaving = "select count(*) from deks where state = 'active'"
+    await until(lambda: database(leaving) == [(0,)])
     async with client(keys) as http:
         after = Fleet(connections=fleet.connections)
         await asyncio.gather(*(after.read(http) for _ in range(300)))

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import keys
 import psutil
 from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
@@ -167,7 +168,10 @@ def measure() -> list[Row]:  # one story
     home = ROOT / ".authpipe" / "bench"
     stack = Stack(home, lambda _: None, log_level="warning")
     stack.erase()
-    stack = Stack(home, lambda _: None, log_level="warning")
+    rows += measure_alone(home / "alone")
+    kms = keys.HangingKms(home / "kms")
+    own = {"keyservice-user-credentials": {"kms": kms.settings}}
+    stack = Stack(home, lambda _: None, log_level="warning", settings=own)
     began = time.monotonic()
     stack.up()
     rows.append(_row("start-up, first time", time.monotonic() - began, "s", wanted=20, below=True))
@@ -229,6 +233,7 @@ def measure() -> list[Row]:  # one story
                     micros = (after[part] - before[part]) / load.requests * 1e6
                     rows.append(_row(f"CPU a request, {part}", micros, "µs"))
         rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
+        rows += measure_keys(stack, kms, script)
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
         for connections, rate in rates.items():
@@ -238,8 +243,53 @@ def measure() -> list[Row]:  # one story
         for each in echo:
             each.terminate()
             each.wait(10)
+        kms.close()
         stack.down()
         shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def measure_keys(stack: Stack, kms: keys.HangingKms, script: Path) -> list[Row]:
+    """Measures what is about keys, beside the load of the token route."""
+    rows: list[Row] = []
+    _console.print("Key releases…")
+    cold, cached = keys.releases(stack)
+    rows.append(_row("key releases from the cache, batches of 64", cached, "1/s"))
+    rows.append(_row("key releases cold: DEK through the HSM, new grant", cold, "1/s", reference=cached))
+    wrk(stack.layout.rest_url, 32, script)  # warm again
+    _console.print("A customer's KMS that hangs…")
+    alone = wrk(stack.layout.rest_url, 32, script)
+    with keys.one_customer_hangs(stack, kms):
+        beside = wrk(stack.layout.rest_url, 32, script)
+    again = wrk(stack.layout.rest_url, 32, script)
+    reference = (alone.p99_ms + again.p99_ms) / 2
+    name = "p99 of others while a customer's KMS hangs, its own 8 connections asking"
+    rows.append(_row(name, beside.p99_ms, "ms", reference=reference, wanted=round(1.1 * reference, 2), below=True))
+    if alone.errors or beside.errors:
+        raise SystemExit("Requests of others failed: nothing was measured.")
+    _console.print("A rotation over 100,000 DEKs…")
+    keys.fill(stack)
+    before = wrk(stack.layout.rest_url, 32, script)
+    keys.rotate(stack)
+    during = wrk(stack.layout.rest_url, 32, script)
+    if not keys.left(stack) or during.errors:
+        raise SystemExit("The rotation was over, or requests failed: nothing was measured.")
+    rows.append(_row("p99 at 32 during a rotation", during.p99_ms, "ms", reference=before.p99_ms))
+    rows.append(_row("added by the rotation", during.p99_ms - before.p99_ms, "ms", wanted=5, below=True))
+    return rows
+
+
+def measure_alone(folder: Path) -> list[Row]:
+    """Measures what needs no system around it."""
+    _console.print("Re-wraps, seal and open…")
+    found = keys.rewraps(folder)
+    rows = [
+        _row("DEK re-wraps of a KEK rotation, 100,000 DEKs", found["rewraps"], "1/s", reference=found["raw"]),
+        _row("share of the HSM's own re-wraps", found["rewraps"] / found["raw"], "", wanted=0.6),
+        _row("seal 1 KiB, beside bare AES-256-GCM", found["seal"], "µs", reference=found["gcm"]),
+        _row("open 1 KiB, beside bare AES-256-GCM", found["open"], "µs", reference=found["gcm"]),
+    ]
+    shutil.rmtree(folder, ignore_errors=True)
     return rows
 
 

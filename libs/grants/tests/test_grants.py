@@ -29,7 +29,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey
 
-NOW = dt.datetime.now(dt.UTC)  # certificates begin five minutes ago
 CLAIMS: dict[str, Any] = {
     "audience": ("user-credentials/eu",),
     "consumer": "gateway/edge",
@@ -50,7 +49,9 @@ class Stage:
         self.ca = CertificateAuthority(folder, "ours")
         self.foreign = CertificateAuthority(folder, "foreign")
         self.folder = folder
-        self.time = NOW.timestamp()
+        # As the tests begin, not as they are collected: certificates begin five minutes ago.
+        self.now = dt.datetime.now(dt.UTC)
+        self.time = self.now.timestamp()
         self.anchor = TrustAnchor(self.ca.certificate_file.read_bytes(), "test")
         self.verifier = Verifier(self.anchor, lambda: self.time)
 
@@ -213,7 +214,7 @@ def test_sealed_keys_open_for_their_consumer_as_the_answer_to_its_challenge(stag
         consumer.public, challenge, Kind.WRITE_KEYS, [(3, material())], service.key, service.chain
     )
     name = "keyservice/user-credentials"
-    keys = consumer.open_keys(bundle, challenge, Kind.WRITE_KEYS, stage.anchor, name, NOW)
+    keys = consumer.open_keys(bundle, challenge, Kind.WRITE_KEYS, stage.anchor, name, stage.now)
     assert keys[3].material == Secret(b"\x07" * 76)
     attempts: list[tuple[ConsumerKey, bytes, Kind, str]] = [
         (ConsumerKey(), challenge, Kind.WRITE_KEYS, name),
@@ -223,7 +224,7 @@ def test_sealed_keys_open_for_their_consumer_as_the_answer_to_its_challenge(stag
     ]
     for who, question, kind, service_name in attempts:
         with pytest.raises(GrantError):
-            who.open_keys(bundle, question, kind, stage.anchor, service_name, NOW)
+            who.open_keys(bundle, question, kind, stage.anchor, service_name, stage.now)
 
 
 @pytest.mark.promise("P10")
@@ -234,11 +235,11 @@ def test_a_store_that_was_taken_over_cannot_hand_out_a_write_key_of_its_own_maki
     name = "keyservice/user-credentials"
     own = seal_to_consumer(consumer.public, challenge, Kind.WRITE_KEYS, [(0, material())], vault.key, vault.chain)
     with pytest.raises(GrantError):
-        consumer.open_keys(own, challenge, Kind.WRITE_KEYS, stage.anchor, name, NOW)
+        consumer.open_keys(own, challenge, Kind.WRITE_KEYS, stage.anchor, name, stage.now)
     # With keyservice's certificate beside its own signature.
     passed_off = dataclasses.replace(own, chain=service.chain)
     with pytest.raises(GrantError):
-        consumer.open_keys(passed_off, challenge, Kind.WRITE_KEYS, stage.anchor, name, NOW)
+        consumer.open_keys(passed_off, challenge, Kind.WRITE_KEYS, stage.anchor, name, stage.now)
 
 
 def test_a_grant_reads_only_what_it_wrote() -> None:

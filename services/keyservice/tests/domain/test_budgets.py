@@ -108,3 +108,10 @@ def test_a_clock_that_differs_by_more_than_thirty_is_refused_and_named(age: int)
     assert "clocks" in refused.value.sentence()
     recovered = dataclasses.replace(GRANT, issued_at=1_000 + age, expires_at=1_060 + age)
     assert require_clock(recovered, 1_000 + age) == 0
+
+
+@pytest.mark.case(12)
+async def test_the_attack_sees_bounds_that_bound_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DistinctWorkspaces, "allows", lambda *_: True)
+    with pytest.raises(AssertionError):
+        await test_who_goes_through_all_workspaces_is_stopped_and_those_seen_before_are_served_on()

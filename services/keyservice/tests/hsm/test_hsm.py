@@ -68,14 +68,34 @@ print("as it should")
 
 
 @pytest.mark.promise("P04")
+@pytest.mark.case(13)
 @pytest.mark.parametrize("act", ["tampered", "back", "another", "wrong pin"])
 def test_a_real_token_that(act: str, tmp_path: Path) -> None:
-    make_token(tmp_path, "user-credentials")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(find_module()), str(tmp_path), act],
-        env={"SOFTHSM2_CONF": str(tmp_path / "softhsm2.conf"), "PATH": os.environ["PATH"]},
+    done = run(PROGRAM, act, tmp_path)
+    assert done.stdout.strip() == "as it should", done.stderr
+
+
+MUTANTS = {
+    "no canary is opened": ("another", "Hsm._check_canary = lambda self: None"),
+    "a PIN is tried as often as one likes": ("wrong pin", "import authpipe_keyservice.hsm as h; h._PIN_TRIES = 99"),
+}
+
+
+@pytest.mark.case(13)
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_stage_sees_a_token_door_without(name: str, tmp_path: Path) -> None:
+    act, patch = MUTANTS[name]
+    done = run(PROGRAM.replace("asyncio.run(main())", f"{patch}\nasyncio.run(main())"), act, tmp_path)
+    assert "AssertionError" in done.stderr
+
+
+def run(program: str, act: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a program in a process of its own."""
+    make_token(folder, "user-credentials")
+    return subprocess.run(
+        [sys.executable, "-c", program, str(find_module()), str(folder), act],
+        env={"SOFTHSM2_CONF": str(folder / "softhsm2.conf"), "PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.strip() == "as it should", done.stderr

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from authpipe_database import Database
+from authpipe_keyservice.domain import customer_keys
+from authpipe_keyservice.domain.customer_keys import CustomerKeys
+from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.keys import dek_aad
 from authpipe_keyservice.errors import (
     CustomerKeyPendingError,
@@ -19,6 +23,7 @@ from authpipe_keyservice.errors import (
     KeyTamperedError,
     NoSuchKeyError,
 )
+from authpipe_sensitive import DomainError
 
 Events = Callable[[], Awaitable[list[str]]]
 ACT = ("operator:a", "r")
@@ -295,3 +300,55 @@ async def test_a_new_dek_version_of_a_workspace_comes_under_its_customers_key(st
     async with clean.transaction() as connection:
         ids = await connection.scalars(sa.text("select distinct customer_key_id from deks where state <> 'destroyed'"))
         assert list(ids) == [(await node.customer_key_table.primary("ws_a")).key_id]
+
+
+async def _waits(self: Deks, workspace: str, row: Any, *, patient: bool) -> Any:
+    assert isinstance(patient, bool)
+    return await self._cache.get_or_unwrap((workspace, row.wrapped), self._unwrapper(workspace, row))
+
+
+MUTANTS: dict[str, tuple[Callable[..., Any], Any, str, Any]] = {
+    "a batch waits for a customer's KMS": (
+        test_a_kms_that_hangs_is_asked_once_and_nobody_else_waits,
+        Deks,
+        "_open",
+        _waits,
+    ),
+    "a lease has no end": (
+        test_withdrawn_is_refused_at_the_latest_when_the_lease_ends_and_told_once,
+        customer_keys,
+        "LEASE_SECONDS",
+        1e9,
+    ),
+    "an outage is taken for a withdrawal": (
+        test_an_outage_is_not_a_withdrawal,
+        customer_keys,
+        "CustomerKeyUnavailableError",
+        CustomerKmsUnavailableError,
+    ),
+    "a key need not prove itself": (
+        test_a_key_that_is_not_fit_or_says_no_is_not_bound,
+        CustomerKeys,
+        "prove",
+        lambda *_: _named(),
+    ),
+}
+
+
+async def _named() -> str:
+    return "double"
+
+
+@pytest.mark.case(17)
+@pytest.mark.case(27)
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_the_attacks_see_a_control_that_is_switched_off(
+    name: str, stage: Any, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack, where, what, instead = MUTANTS[name]
+    assert getattr(where, what) != instead
+    monkeypatch.setattr(where, what, instead)
+    given = {"stage": stage, "events": events}
+    wanted = {each: given[each] for each in inspect.signature(attack).parameters}
+    with pytest.raises((AssertionError, pytest.fail.Exception, TimeoutError, DomainError)):
+        await asyncio.wait_for(attack(**wanted), 5)

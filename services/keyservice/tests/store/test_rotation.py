@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -22,7 +23,10 @@ from authpipe_keyservice.errors import (
     KekStateError,
     NoSuchKeyError,
 )
-from authpipe_keyservice.store import DekTable
+from authpipe_keyservice.store import DekTable, KekTable
+from authpipe_keyservice.store import deks as deks_store
+from authpipe_keyservice.store import keks as keks_store
+from authpipe_sensitive import DomainError
 
 Events = Callable[[], Awaitable[list[str]]]
 DAY = 86_400.0
@@ -352,3 +356,50 @@ async def test_what_does_not_exist_is_said_to(stage: Any) -> None:
     for act in (node.rotation.disable, node.rotation.enable, node.rotation.destroy):
         with pytest.raises(NoSuchKeyError):
             await act(7, "operator:a", "r")
+
+
+MUTANTS: dict[str, tuple[Callable[..., Any], Any, str, Any]] = {
+    "promoted though a replica has not opened it": (
+        test_a_replica_whose_token_lacks_the_new_version_holds_it_back,
+        KekTable,
+        "unproven",
+        lambda *_: _nothing(),
+    ),
+    "a DEK is stored whatever its KEK version": (
+        test_a_replica_that_was_away_during_a_promotion_wraps_nothing_with_what_it_remembers,
+        deks_store,
+        "_PUT",
+        deks_store._PUT.replace("and state = 'primary'", ""),  # noqa: SLF001  # the control
+    ),
+    "swapped without comparing": (
+        test_two_rewrappers_that_race_leave_every_dek_readable,
+        deks_store,
+        "_SWAP",
+        deks_store._SWAP.replace("and d.wrapped = n.old", ""),  # noqa: SLF001  # the control
+    ),
+    "disabled though a DEK is on it": (
+        test_a_dek_row_that_was_changed_holds_its_version_in_use_and_no_other_dek_back,
+        keks_store,
+        "_DRAINED",
+        "cast(:version as int) > 0",
+    ),
+}
+
+
+async def _nothing() -> list[str]:
+    return []
+
+
+@pytest.mark.case(7)
+@pytest.mark.case(8)
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_the_attacks_see_a_rotation_with_a_control_switched_off(
+    name: str, stage: Any, clean: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack, where, what, instead = MUTANTS[name]
+    assert getattr(where, what) != instead, "the control is not written like this any more: mend the mutant"
+    monkeypatch.setattr(where, what, instead)
+    given = {"stage": stage, "clean": clean, "monkeypatch": monkeypatch}
+    wanted = {each: given[each] for each in inspect.signature(attack).parameters}
+    with pytest.raises((AssertionError, pytest.fail.Exception, DomainError)):
+        await attack(**wanted)

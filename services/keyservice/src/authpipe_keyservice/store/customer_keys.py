@@ -65,6 +65,9 @@ class CustomerKeyTable:
             changed = await connection.execute(_text(noted, workspace=workspace, key_id=key_id, withdrawn=withdrawn))
             if changed.rowcount:
                 await self._outbox.append(connection, entry)
+                if withdrawn:
+                    # What one replica was told, all know: their leases end too.
+                    await order_to_forget(connection, workspace, "")
 
     async def bind(self, binding: Binding, entry: AuditEntry) -> None:
         """Stores a binding as primary; the one before becomes active."""
