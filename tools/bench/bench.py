@@ -258,20 +258,25 @@ def measure_keys(stack: Stack, kms: keys.HangingKms, script: Path) -> list[Row]:
     rows.append(_row("key releases cold: DEK through the HSM, new grant", cold, "1/s", reference=cached))
     wrk(stack.layout.rest_url, 32, script)  # warm again
     _console.print("A customer's KMS that hangs…")
-    alone = wrk(stack.layout.rest_url, 32, script)
-    with keys.one_customer_hangs(stack, kms):
-        beside = wrk(stack.layout.rest_url, 32, script)
-    again = wrk(stack.layout.rest_url, 32, script)
-    reference = (alone.p99_ms + again.p99_ms) / 2
+    # In turns: these machines drift by more than what is looked for.
+    alone, beside = [wrk(stack.layout.rest_url, 32, script)], []
+    for _ in range(2):
+        with keys.one_customer_hangs(stack, kms):
+            beside.append(wrk(stack.layout.rest_url, 32, script))
+        alone.append(wrk(stack.layout.rest_url, 32, script))
+    reference = sum(each.p99_ms for each in alone) / len(alone)
+    p99 = sum(each.p99_ms for each in beside) / len(beside)
     name = "p99 of others while a customer's KMS hangs, its own 8 connections asking"
-    rows.append(_row(name, beside.p99_ms, "ms", reference=reference, wanted=round(1.1 * reference, 2), below=True))
-    if alone.errors or beside.errors:
+    rows.append(_row(name, p99, "ms", reference=reference, wanted=round(1.1 * reference, 2), below=True))
+    if any(each.errors for each in (*alone, *beside)):
         raise SystemExit("Requests of others failed: nothing was measured.")
     _console.print("A rotation over 100,000 DEKs…")
     keys.fill(stack)
     before = wrk(stack.layout.rest_url, 32, script)
+    before = before.with_another(wrk(stack.layout.rest_url, 32, script))
     keys.rotate(stack)
     during = wrk(stack.layout.rest_url, 32, script)
+    during = during.with_another(wrk(stack.layout.rest_url, 32, script))
     if not keys.left(stack) or during.errors:
         raise SystemExit("The rotation was over, or requests failed: nothing was measured.")
     rows.append(_row("p99 at 32 during a rotation", during.p99_ms, "ms", reference=before.p99_ms))

@@ -21,6 +21,7 @@ from typing import Any
 from authpipe_rpc import Peer, PeerConfig  # first: it sets grpc's cipher list
 import httpx2
 import psycopg
+from authpipe.authority.v1 import authority_pb2
 from authpipe.keyservice.v1 import administration_pb2, administration_pb2_grpc, keyservice_pb2, keyservice_pb2_grpc
 from authpipe.types.v1 import records_pb2
 from authpipe_devstack.stack import Stack
@@ -67,9 +68,16 @@ async def _settle(stack: Stack) -> list[Stored]:
     waiting = iter(range(WORKSPACES))
     made: list[tuple[str, str]] = []
 
+    authority = stack.authority()
+
     async def work() -> None:
         for _ in waiting:
-            workspace, key = await stack.create_workspace("cold")
+            request = authority_pb2.CreateWorkspaceRequest(display_name="cold", request_id="req_bench")
+            workspace = (await authority.call(lambda stub: stub.CreateWorkspace, request)).workspace_id
+            asked = authority_pb2.CreateApiKeyRequest(
+                workspace_id=workspace, display_name="cold", scopes=("connections:write",), request_id="req_bench"
+            )
+            key = (await authority.call(lambda stub: stub.CreateApiKey, asked)).api_key
             body = {"kind": "api_key", "end_user_id": "u", "provider": "p", "api_key": f"sk_{secrets.token_hex(16)}"}
             headers = {"authorization": f"Bearer {key.decode()}"}
             answer = await http.post("/v1/connections", json=body, headers=headers)
@@ -78,6 +86,7 @@ async def _settle(stack: Stack) -> list[Stored]:
     context = ssl.create_default_context(cafile=str(stack.public_ca.certificate_file))
     async with httpx2.AsyncClient(verify=context, base_url=stack.layout.rest_url, trust_env=False, timeout=30) as http:
         await asyncio.gather(*(work() for _ in range(16)))
+    await authority.close()
     with psycopg.connect(**stack.clusters["vault"].conninfo("dba", "vault"), autocommit=True) as vault:  # type: ignore[arg-type]
         records = dict(
             vault.execute(

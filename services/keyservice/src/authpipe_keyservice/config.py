@@ -69,7 +69,7 @@ class Config(BaseModel):
     dek_rotation_days: float = Field(default=365.0, gt=0)
     deployment: str = ""
     kms: KmsSettings = KmsSettings()
-    rewrap_share: float = Field(default=0.25, gt=0, le=1)
+    rewrap_share: float = Field(default=0.1, gt=0, le=1)
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

@@ -19,7 +19,7 @@ from authpipe_sensitive import AuditEntry
 
 # DEKs that are read and swapped by one statement each.
 BATCH = 1024
-# DEKs that the HSM's one thread re-wraps before it turns to a release: 2.5 ms with SoftHSM.
+# DEKs that the HSM's one thread re-wraps before it turns to a release: about 2 ms with SoftHSM.
 CHUNK = 32
 
 
