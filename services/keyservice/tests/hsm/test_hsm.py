@@ -48,6 +48,15 @@ async def main():
             except KeyTamperedError:
                 continue
             raise AssertionError
+    if act == "two canaries":
+        import authpipe_keyservice.hsm as door
+        make = hsm._require().generate_key
+        make(door.KeyType.AES, 256, label="canary", store=True)
+        hsm._keys.clear()
+        await hsm.check()
+        make(door.KeyType.AES, 256, label="kek-1", store=True)
+        hsm._keys.clear()
+        assert await fails(hsm.unwrap("kek-1", wrapped, b"aad")), "of two KEKs of one name none is taken"
     if act in {"back", "another"}:
         tokens.rename(hidden)
         assert await fails(hsm.check())
@@ -69,7 +78,7 @@ print("as it should")
 
 @pytest.mark.promise("P04")
 @pytest.mark.case(13)
-@pytest.mark.parametrize("act", ["tampered", "back", "another", "wrong pin"])
+@pytest.mark.parametrize("act", ["tampered", "back", "another", "wrong pin", "two canaries"])
 def test_a_real_token_that(act: str, tmp_path: Path) -> None:
     done = run(PROGRAM, act, tmp_path)
     assert done.stdout.strip() == "as it should", done.stderr

@@ -19,7 +19,7 @@ from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
-from authpipe_keyservice.errors import BudgetError, WorkspaceErasedError
+from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry, DomainError, Label
 from authpipe_telemetry import counter
 
@@ -33,6 +33,7 @@ class KeyRow(NamedTuple):
         dek_version: The DEK that wraps it.
         wrapped: The wrapped CK.
         dek_state: The state of that DEK.
+        customers: Whether a customer's key wraps that DEK too.
     """
 
     facts: KeyFacts
@@ -40,6 +41,7 @@ class KeyRow(NamedTuple):
     dek_version: int
     wrapped: bytes
     dek_state: KeyVersionState = KeyVersionState.PRIMARY
+    customers: bool = False
 
 
 class Ask(NamedTuple):
@@ -183,7 +185,9 @@ class Releasing:
                 key = await self._key_for(ask, row)
             except DomainError as error:
                 answers.append(error)
-                if await self._budgets.note_refusal(ask.wanted.workspace):
+                # Who is to ask again in a moment was not refused.
+                waits = isinstance(error, CustomerKeyPendingError)
+                if not waits and await self._budgets.note_refusal(ask.wanted.workspace):
                     entries.append(_refusal(ask, grant, error))
                 continue
             answers.append(ask.wanted.version)
@@ -259,11 +263,17 @@ class Releasing:
 
     async def _open(self, wanted: Wanted, row: KeyRow) -> Held:
         async def unwrap() -> Held:
-            dek = await self._deks.open(wanted.workspace, row.dek_version, patient=False)
+            dek = await self._deks.open(wanted.workspace, row.dek_version)
             aad = ck_aad(self._key_domain, wanted.workspace, wanted.connection, row.version)
             return dek._replace(key=unwrap_ck(dek.key, row.wrapped, aad))
 
-        held = await self._cache.get_or_unwrap((wanted.workspace, wanted.connection, row.wrapped), unwrap)
+        name = (wanted.workspace, wanted.connection, row.wrapped)
+        if not row.customers:
+            return await self._cache.get_or_unwrap(name, unwrap)
+        # A customer's KMS is asked beside the batch: nobody in it waits for it, or for a look-up on its account.
+        held = self._cache.get_or_start(name, unwrap)
+        if held is None:
+            raise CustomerKeyPendingError
         if self._cache.is_to_renew(held):
             await self._deks.renew(wanted.workspace, row.dek_version)
         return held

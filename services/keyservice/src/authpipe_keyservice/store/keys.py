@@ -15,7 +15,7 @@ from authpipe_keyservice.store.replicas import order_to_forget
 from authpipe_sensitive import AuditEntry
 
 _LOOK_UP = """
-select k.state, k.version, k.dek_version, k.wrapped, d.state, k.fence, k.refresh_not_before_ms, k.last_forced_ms,
+select k.state, k.version, k.dek_version, k.wrapped, d.state, d.customer_key_id <> '', k.fence, k.refresh_not_before_ms, k.last_forced_ms,
        k.last_check_ms, coalesce(f.floor, 0)
 from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
@@ -186,9 +186,9 @@ class KeyTable:
 def _key_row(row: Sequence[Any]) -> KeyRow | None:
     if row[0] is None:
         return None
-    state, version, dek_version, wrapped, dek_state, fence, not_before, forced, check, floor = row
+    state, version, dek_version, wrapped, dek_state, outer, fence, not_before, forced, check, floor = row
     facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check)
-    return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state])
+    return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state], bool(outer))
 
 
 # A tombstone has no DEK.
