@@ -80,6 +80,13 @@ class WorkspaceErasedError(DomainError):
     status = Status.NOT_FOUND
 
 
+class ContendedError(DomainError):
+    """Others moved the same keys at the same time, again and again; nothing was changed. Ask again."""
+
+    reason = "KEYS_CONTENDED"
+    status = Status.ABORTED
+
+
 class KekDisabledError(DomainError):
     """The KEK version that wraps this key is disabled. Enable it: authpipe-admin keys enable."""
 

@@ -46,6 +46,12 @@ async def layer(node: Any, workspace: str = "ws_a") -> str:
     return str(row.customer_key_id)
 
 
+async def unwrapped() -> None:
+    """Waits until nothing is being unwrapped."""
+    while any(task.get_name() == "unwrap" for task in asyncio.all_tasks()):
+        await asyncio.sleep(0.005)
+
+
 @pytest.mark.promise("P18")
 async def test_neither_the_hsm_nor_the_customers_key_alone_opens_a_dek(stage: Any) -> None:
     node = stage.node(stage.token())
@@ -184,18 +190,18 @@ async def test_a_lease_in_use_is_renewed_and_a_renewal_that_is_refused_ends_it_a
     clock.now += 31
     assert node.cache.is_to_renew(first)
     await node.deks.renew("ws_a", 1)
-    await asyncio.sleep(0.05)
+    await unwrapped()
     assert (await node.deks.open("ws_a", 1)).until == clock.now + 60
     # An outage leaves the lease; a no ends it.
     clock.now += 31
     kms.fails = CustomerKmsUnavailableError()
     await node.deks.renew("ws_a", 1)
-    await asyncio.sleep(0.05)
+    await unwrapped()
     assert (await node.deks.open("ws_a", 1)).until == clock.now + 29
     clock.now += 2
     kms.fails = CustomerKeyUnavailableError()
     await node.deks.renew("ws_a", 1)
-    await asyncio.sleep(0.05)
+    await unwrapped()
     with pytest.raises(CustomerKeyUnavailableError):
         await node.deks.open("ws_a", 1)
 
@@ -227,8 +233,9 @@ async def test_forget_asks_the_kms_again_on_every_replica(stage: Any) -> None:
         await node.deks.open("ws_a", 1)
     kms.fails = CustomerKeyUnavailableError()
     forgetting = asyncio.create_task(one.bindings.forget("ws_a", *ACT))
-    await asyncio.sleep(0.1)
-    await two.replica.obey()
+    while not forgetting.done():
+        await two.replica.obey()
+        await asyncio.sleep(0.01)
     assert await forgetting == 0, "both have said that they forgot"
     for node in (one, two):
         with pytest.raises(CustomerKeyUnavailableError):
@@ -249,10 +256,11 @@ async def test_a_kms_that_hangs_is_asked_once_and_nobody_else_waits(stage: Any) 
             await node.deks.open("ws_a", 1, patient=False)
         await node.deks.open("ws_b", 1, patient=False)
     assert asyncio.get_running_loop().time() - began < 2
-    await asyncio.sleep(0.05)
+    while not kms.calls:
+        await asyncio.sleep(0.005)
     assert kms.calls == 1, "single-flight: however many ask, the KMS is asked once"
     kms.hangs.set()
-    await asyncio.sleep(0.1)
+    await unwrapped()
     await node.deks.open("ws_a", 1, patient=False)
 
 
@@ -263,7 +271,7 @@ async def test_a_no_is_given_at_once_to_those_who_do_not_wait(stage: Any) -> Non
     kms.fails = CustomerKeyUnavailableError()
     with pytest.raises(CustomerKeyPendingError):
         await node.deks.open("ws_a", 1, patient=False)
-    await asyncio.sleep(0.1)
+    await unwrapped()
     kms.calls = 0
     for _ in range(10):
         with pytest.raises(CustomerKeyUnavailableError):

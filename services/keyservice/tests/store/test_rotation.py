@@ -131,6 +131,22 @@ async def test_a_replica_that_was_away_during_a_promotion_wraps_nothing_with_wha
     assert row.kek_version == 2
 
 
+async def test_a_replica_that_missed_a_promotion_still_rotates_a_dek(stage: Any, clean: Database) -> None:
+    token = stage.token()
+    here, away = stage.node(token), stage.node(token)
+    await here.settle()
+    await away.settle()
+    await here.deks.new_key("ws_one", "con", 1)
+    await bury(clean, away)
+    await here.rotation.rotate("operator:a", "r")
+    await here.settle()
+    assert away.keyring.primary() == 1
+    assert await away.workspaces.rotate_dek("ws_one", "operator:a", "r") == 2
+    row = await away.dek_table.get_dek("ws_one", 2)
+    assert row is not None
+    assert row.kek_version == 2
+
+
 @pytest.mark.case(8)
 @pytest.mark.promise("P06")
 @pytest.mark.parametrize("fails_at", range(1, 14))

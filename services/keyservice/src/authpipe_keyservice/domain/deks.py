@@ -135,6 +135,10 @@ class Deks:
         key_id, wrapped = await self._outer.wrap_new(workspace, version, inner)
         return DekRow(version, primary, wrapped, customer_key_id=key_id)
 
+    async def catch_up(self) -> None:
+        """Learns which KEK version is primary now, after one that it wrapped with was not."""
+        await self._keyring.refresh()
+
     async def ensure(self, workspace: str) -> None:
         """Makes a workspace's first DEK, if it has none."""
         await self._primary(workspace)
@@ -164,7 +168,7 @@ class Deks:
                 row = await self._store.put_dek(workspace, await self.make(workspace, 1))
             if row is not None:
                 return row
-            await self._keyring.refresh()
+            await self.catch_up()
         raise WorkspaceErasedError
 
     async def _open(self, workspace: str, row: DekRow, *, patient: bool) -> Held:

@@ -20,7 +20,7 @@ from authpipe_envelope import wrap_key
 from authpipe_keyservice.domain.deks import DekRow, Deks
 from authpipe_keyservice.domain.keys import NONCE_SIZE, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.replicas import Replica
-from authpipe_keyservice.errors import DelayError, KeyTamperedError, NoSuchKeyError, WorkspaceErasedError
+from authpipe_keyservice.errors import ContendedError, DelayError, KeyTamperedError, NoSuchKeyError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry
 
 DAY = 86_400.0
@@ -29,6 +29,8 @@ LONGEST_DELAY_SECONDS = 30 * DAY
 BATCH = 256
 # DEKs that are rotated by their age in one turn, so that a fleet of the same age does not rotate at once.
 TURN = 50
+# How often a step is tried that lost a race.
+TRIES = 5
 
 
 class KeyInPlace(NamedTuple):
@@ -135,8 +137,9 @@ class Workspaces:
         Raises:
             NoSuchKeyError: The workspace has no DEK in this key domain.
             WorkspaceErasedError: It is being erased.
+            ContendedError: Others moved its keys, or the KEK, each time.
         """
-        for _ in range(3):
+        for _ in range(TRIES):
             row = await self._table.newest(workspace)
             if row is None:
                 raise NoSuchKeyError
@@ -146,7 +149,9 @@ class Workspaces:
             entry = self._entry("DEK_ROTATED", actor, request_id, workspace, version=new.version)
             if await self._table.rotate_dek(workspace, row.version, new, entry):
                 return new.version
-        raise WorkspaceErasedError
+            # Rotated meanwhile by somebody else: the DEK, or the KEK, which another replica may have moved long ago.
+            await self._deks.catch_up()
+        raise ContendedError
 
     async def rotate_key(self, workspace: str, connection: str, actor: str, request_id: str) -> int:
         """Gives a connection a new key version; its records move to it as they are written.
@@ -154,8 +159,9 @@ class Workspaces:
         Raises:
             NoSuchKeyError: The connection has no active key in this key domain.
             WorkspaceErasedError: The workspace is being erased.
+            ContendedError: Others moved its keys each time.
         """
-        for _ in range(3):
+        for _ in range(TRIES):
             old = await self._table.key_version(workspace, connection)
             if old == 0:
                 raise NoSuchKeyError
@@ -163,7 +169,7 @@ class Workspaces:
             entry = self._entry("CONTEXT_KEY_ROTATED", actor, request_id, workspace, connection, old + 1)
             if await self._table.rotate_key(workspace, connection, old, dek_version, wrapped, entry):
                 return old + 1
-        raise NoSuchKeyError
+        raise ContendedError
 
     async def erase(self, workspace: str, delay_seconds: float, actor: str, request_id: str) -> tuple[float, int]:
         """Takes a workspace out of use, and destroys its DEKs when the delay is over.
