@@ -20,7 +20,13 @@ from authpipe_envelope import wrap_key
 from authpipe_keyservice.domain.deks import DekRow, Deks
 from authpipe_keyservice.domain.keys import NONCE_SIZE, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.replicas import Replica
-from authpipe_keyservice.errors import ContendedError, DelayError, KeyTamperedError, NoSuchKeyError, WorkspaceErasedError
+from authpipe_keyservice.errors import (
+    ContendedError,
+    DelayError,
+    KeyTamperedError,
+    NoSuchKeyError,
+    WorkspaceErasedError,
+)
 from authpipe_sensitive import AuditEntry
 
 DAY = 86_400.0
