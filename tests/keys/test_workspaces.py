@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +83,82 @@ def test_a_new_connection_key_seals_from_the_next_write_on_and_the_old_one_goes_
     assert after != before
     assert wait_for(lambda: not retired())
     # A refresh still works: what it wrote was read back with version 2.
-    assert {int.from_bytes(bytes(row[0])[4:8], "big") for row in headers(keys, connection)} == {2}
+    assert versions(keys, connection) == {2}
+
+
+@pytest.mark.parametrize("way", ["at once", "later"])
+def test_a_new_connection_key_seals_an_api_key_again_and_it_stays_what_it_is(
+    keys: Stack,
+    tenant: Customer,
+    admin: Callable[..., Any],
+    database: Callable[..., Any],
+    wait_for: Callable[..., Any],
+    way: str,
+) -> None:
+    connection = tenant.import_api_key(SECRET)["id"]
+    shown = tenant.get(f"/connections/{connection}").json()
+    rotate = ("rotate-connection", *DOMAIN, tenant.workspace, connection)
+    if way == "at once":
+        done = admin(*rotate, "--now")
+    else:
+        assert admin(*rotate).returncode == 0
+        assert versions(keys, connection) == {1}, "nothing writes an API key again by itself"
+        done = admin("reseal", *DOMAIN, tenant.workspace, connection)
+    assert "Records sealed again: 1." in done.stdout, done.stdout
+    assert versions(keys, connection) == {2}
+    assert tenant.token(connection).json()["api_key"] == SECRET
+    assert tenant.get(f"/connections/{connection}").json() == shown
+    retired = "select version from retired_connection_keys where connection_id = %s"
+    assert wait_for(lambda: not database(retired, connection)), "the suspected key is destroyed"
+    again = admin("reseal", *DOMAIN, tenant.workspace, connection)
+    assert "on the newest key version already" in again.stdout, again.stdout
+
+
+def test_tokens_and_client_secrets_are_sealed_again_while_they_are_used_and_refresh_goes_on(
+    keys: Stack, tenant: Customer, admin: Callable[..., Any], wait_for: Callable[..., Any]
+) -> None:
+    config = tenant.configure(keys.layout.playground_issuer)["id"]
+    connection = tenant.connect(config, "suspicious-too")
+    token = tenant.token(connection).json()["access_token"]
+    going, answers = True, []
+
+    def read() -> None:
+        while going:
+            answers.append(tenant.token(connection))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        done = admin("rotate-connection", *DOMAIN, tenant.workspace, connection, "--now")
+        assert "Records sealed again: 2." in done.stdout, done.stdout
+        secret = admin("rotate-connection", "--domain", "client-secrets", tenant.workspace, config, "--now")
+        assert "Records sealed again: 1." in secret.stdout, secret.stdout
+    finally:
+        going = False
+        reader.join()
+    assert {(each.status_code, each.json().get("access_token")) for each in answers} == {(200, token)}
+    assert versions(keys, connection) == {2}
+    # Both the refresh token and the client secret are what they were: the Provider takes them.
+    assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200, 15)
+    assert tenant.token(connection).json()["access_token"] != token
+
+
+def test_what_is_not_there_is_not_sealed_again_and_an_operator_without_a_coordinator_is_told(
+    keys: Stack, tenant: Customer, admin: Callable[..., Any]
+) -> None:
+    nothing = admin("reseal", *DOMAIN, tenant.workspace, "con_nothing")
+    assert (nothing.returncode, "NOT_FOUND" in nothing.stdout) == (1, True), nothing.stdout
+    config = json.loads((keys.layout.configs / "operator.json").read_text())
+    del config["coordinator"]
+    file = keys.layout.configs / "operator-without.json"
+    file.write_text(json.dumps(config))
+    done = admin("reseal", *DOMAIN, tenant.workspace, "con_nothing", operator="operator-without")
+    assert (done.returncode, "does not say where the coordinator is" in done.stderr) == (2, True), done.stderr
+
+
+def versions(keys: Stack, connection: str) -> set[int]:
+    """Gives the key versions that a connection's records are sealed under."""
+    return {int.from_bytes(bytes(row[0])[4:8], "big") for row in headers(keys, connection)}
 
 
 def headers(keys: Stack, connection_id: str) -> list[tuple[Any, ...]]:

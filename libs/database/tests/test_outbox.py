@@ -162,7 +162,7 @@ async def test_a_relay_delivers_soon_after_a_write_and_stops_at_once(database: D
     await asyncio.sleep(0.1)
     await write(database, outbox, "a")
     async with asyncio.timeout(5):
-        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+        while not sink.batches:  # what is waited for is what is tested
             await asyncio.sleep(0.01)
         stop.set()
         await running
@@ -174,7 +174,7 @@ async def test_a_relay_finds_what_another_process_left_behind(database: Database
     await write(database, Outbox(), "left behind")
     running = asyncio.create_task(Relay(database, Outbox(), sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
     async with asyncio.timeout(5):
-        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+        while not sink.batches:  # what is waited for is what is tested
             await asyncio.sleep(0.01)
         stop.set()
         await running
@@ -195,7 +195,7 @@ async def test_a_database_that_was_away_is_found_again_without_a_restart(
     await asyncio.sleep(0.2)
     server[1].start()
     async with asyncio.timeout(20):
-        while not sink.batches:  # noqa: ASYNC110  # what is waited for is what is tested
+        while not sink.batches:  # what is waited for is what is tested
             await asyncio.sleep(0.05)
         stop.set()
         await running

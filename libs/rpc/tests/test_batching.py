@@ -33,7 +33,7 @@ class Far:
 async def until_batches(far: Far, count: int) -> None:
     """Waits until so many batches have departed."""
     async with asyncio.timeout(5):
-        while len(far.batches) < count:  # noqa: ASYNC110  # what is waited for is what is tested
+        while len(far.batches) < count:  # what is waited for is what is tested
             await asyncio.sleep(0.001)
 
 

@@ -156,7 +156,9 @@ class RecordClient:
         except DomainError as error:
             return error
         expires = record.expire_time.ToDatetime(dt.UTC) if record.HasField("expire_time") else None
-        return Opened(plaintext, record_class, released.version, record.provider, record.hosts_digest, expires)
+        return Opened(
+            plaintext, record_class, released.version, record.provider, record.hosts_digest, expires, record.masked
+        )
 
     async def prepare(
         self, workspace: str, connection: str, classes: Sequence[RecordClass], grant: str, request_id: str

@@ -39,6 +39,7 @@ class Opened(NamedTuple):
         provider: The Provider that it is bound to.
         hosts: The digest of the hosts that it is bound to.
         expires_at: When the credential ends; None: it does not say.
+        masked: Its masked prefix.
     """
 
     plaintext: Secret
@@ -47,6 +48,7 @@ class Opened(NamedTuple):
     provider: str
     hosts: bytes
     expires_at: dt.datetime | None
+    masked: str
 
 
 @dataclass(frozen=True, slots=True)

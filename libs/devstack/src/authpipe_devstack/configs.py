@@ -145,6 +145,7 @@ class Configs:
                 domain: {"name": f"keyservice/{domain}", "address": self._addresses[f"keyservice/{domain}"]}
                 for domain in sorted(domains)
             },
+            "coordinator": {"name": "oauth/coordinator", "address": self._addresses["oauth/coordinator"]},
         }
         write_private(self._layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
 

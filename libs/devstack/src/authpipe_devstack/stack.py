@@ -204,7 +204,16 @@ class Stack:
         """
         process = next(process for process in self.layout.processes if process.name == name)
         self._start(process, module or process.module, environment or {})
-        self._wait_until_healthy()
+        try:
+            self._wait_until_healthy()
+        except StackError:
+            # grpc's core crashed once in thousands of starts while its clients came back; an orchestrator starts such
+            # a process again, and so do we, once. Whatever else ends a process is an error.
+            if self._children[-1].poll() != -signal.SIGSEGV:
+                raise
+            self._say(f"{name} crashed in native code while it started; it is started again")
+            self._start(process, module or process.module, environment or {})
+            self._wait_until_healthy()
 
     def operator(self) -> Files:
         """Gives the first operator's certificate."""

@@ -11,7 +11,7 @@ from authpipe_rpc.channel import Peer
 from authpipe_rpc.config import Files, PeerConfig, ServerConfig
 from authpipe_rpc.errors import IncidentError, PeerRefused, PeerUnavailable, status_of
 from authpipe_rpc.health import Health
-from authpipe_rpc.identity import current_caller, current_request_deadline, dns_name
+from authpipe_rpc.identity import current_actor, current_caller, current_request_deadline, dns_name
 from authpipe_rpc.probe import Probe
 from authpipe_rpc.process import Background, run_process
 from authpipe_rpc.server import RpcServer
@@ -31,6 +31,7 @@ __all__ = [
     "Probe",
     "RpcServer",
     "ServerConfig",
+    "current_actor",
     "current_caller",
     "current_request_deadline",
     "dns_name",

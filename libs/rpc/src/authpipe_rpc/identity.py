@@ -58,6 +58,15 @@ def current_caller() -> Label:
     return caller
 
 
+def current_actor() -> str:
+    """Gives the caller of the rpc being served as the actor of its events: "operator:alice" for operator/alice.
+
+    Raises:
+        LookupError: No rpc is being served here.
+    """
+    return str(current_caller()).replace("/", ":", 1)
+
+
 def current_request_deadline() -> float | None:
     """Gives the moment (monotonic seconds) until which the caller waits; None outside a call."""
     return DEADLINE.get()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from authpipe_rpc import Peer  # first: it sets grpc's cipher list
 import typer
@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from authpipe.keyservice.v1 import administration_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2_grpc
 from authpipe_admin.config import Config
 from authpipe_admin import keys
-from authpipe_admin.peers import KeyAdministrationPeer
+from authpipe_admin.peers import CoordinatorPeer, KeyAdministrationPeer
 
 _DEFAULT = Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "authpipe" / "admin.json"
 _console = Console(stderr=True)
@@ -35,28 +36,50 @@ def configure(
     ] = _DEFAULT,
 ) -> None:
     """Runs an Authpipe installation. Every act is in the audit log, under the name in your certificate."""
-    context.obj = lambda domain: connect(config, domain)
+    context.obj = Services(config)
 
 
-def connect(file: Path, domain: str) -> KeyAdministrationPeer:
-    """Gives the administration of a key domain."""
-    try:
-        config = Config.model_validate_json(file.read_bytes())
-    except OSError:
-        _console.print(f"The configuration file {file} cannot be read. Name another with --config.", soft_wrap=True)
-        raise typer.Exit(2) from None
-    except ValidationError as error:
-        wrong = "; ".join(".".join(map(str, each["loc"])) + ": " + each["type"] for each in error.errors())
-        _console.print(f"The configuration file {file} is wrong: {wrong}.", soft_wrap=True)
-        raise typer.Exit(2) from None
-    if domain not in config.keyservices:
-        _console.print(
-            f"There is no key domain of this name. The configuration has: {', '.join(sorted(config.keyservices))}."
-        )
-        raise typer.Exit(2)
-    stub = administration_pb2_grpc.KeyAdministrationStub
-    peer: Peer[Any] = Peer(config.keyservices[domain], config.files, stub)
-    return KeyAdministrationPeer(peer)
+class Services:
+    """The services that an operator reaches.
+
+    Args:
+        file: The configuration file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def keyservice(self, domain: str) -> KeyAdministrationPeer:
+        """Gives the administration of a key domain."""
+        config = self._config()
+        if domain not in config.keyservices:
+            known = ", ".join(sorted(config.keyservices))
+            _stop(f"There is no key domain of this name. The configuration has: {known}.")
+        stub = administration_pb2_grpc.KeyAdministrationStub
+        peer: Peer[Any] = Peer(config.keyservices[domain], config.files, stub)
+        return KeyAdministrationPeer(peer)
+
+    def coordinator(self) -> CoordinatorPeer:
+        """Gives the coordinator."""
+        config = self._config()
+        if config.coordinator is None:
+            _stop(f"The configuration file {self._file} does not say where the coordinator is.")
+        peer: Peer[Any] = Peer(config.coordinator, config.files, coordinator_pb2_grpc.CoordinatorStub)
+        return CoordinatorPeer(peer)
+
+    def _config(self) -> Config:
+        try:
+            return Config.model_validate_json(self._file.read_bytes())
+        except OSError:
+            _stop(f"The configuration file {self._file} cannot be read. Name another with --config.")
+        except ValidationError as error:
+            wrong = "; ".join(".".join(map(str, each["loc"])) + ": " + each["type"] for each in error.errors())
+            _stop(f"The configuration file {self._file} is wrong: {wrong}.")
+
+
+def _stop(sentence: str) -> NoReturn:
+    _console.print(sentence, soft_wrap=True)
+    raise typer.Exit(2) from None
 
 
 app.add_typer(keys.app, name="keys")

@@ -14,9 +14,11 @@ class Config(BaseModel):
     Args:
         files: The operator's certificate, key and CA.
         keyservices: The keyservice of each key domain, by its name.
+        coordinator: The coordinator, which has records sealed again; None: this operator does not reach it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     files: Files
     keyservices: dict[str, PeerConfig]
+    coordinator: PeerConfig | None = None

@@ -6,17 +6,18 @@ import asyncio
 import time
 import datetime as dt
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from authpipe_admin.peers import KeyAdministrationPeer
+from authpipe_admin.peers import CoordinatorPeer, KeyAdministrationPeer
 from authpipe_sensitive import DomainError, Status
 
 ResultT = TypeVar("ResultT")
+PeerT = TypeVar("PeerT", KeyAdministrationPeer, CoordinatorPeer)
 Act = Callable[[KeyAdministrationPeer], Awaitable[ResultT]]
 _LOOK_SECONDS = 0.25
 _STUCK_SECONDS = 30.0
@@ -40,6 +41,12 @@ _HELP = {
     "KEK_GRACE_PERIOD": "The version was disabled too short a time ago to be destroyed.",
     "KEK_DISABLED": "The KEK version that wraps this key is disabled. Enable it: authpipe-admin keys enable.",
     "WORKSPACE_KEYS_ERASED": "The workspace's keys are destroyed or about to be.",
+    "KEYS_CONTENDED": "Somebody else moved the same keys at the same time. Nothing was changed; try again.",
+    "NOT_FOUND": "There is no such connection or provider configuration in this workspace.",
+    "CONNECTION_DISCONNECTED": "The connection is disconnected: its key is destroyed, or about to be.",
+    "LEASE_HELD": "The connection's records are being written. Nothing was changed; try: authpipe-admin keys reseal.",
+    "RECORD_VERSION_CONFLICT": "A record was written at the same time. Nothing was changed; try: authpipe-admin keys reseal.",
+    "AUDIT_UNAVAILABLE": "The audit log takes no events, so nothing was done. Try again when it is back.",
     "ERASURE_DELAY": "The delay is 0 to 30 days.",
     "CUSTOMER_KEY_UNAVAILABLE": "The customer's KMS refuses: the key is disabled or gone, or we have no permission.",
     "CUSTOMER_KMS_UNAVAILABLE": "The customer's KMS does not answer as it should. Nothing was changed.",
@@ -51,17 +58,31 @@ _HELP = {
 
 Domain = Annotated[str, typer.Option("--domain", "-d", help="The key domain: user-credentials or client-secrets.")]
 Version = Annotated[int, typer.Option("--version", min=1, help="The KEK version.")]
+Connection = Annotated[str, typer.Argument(help="The connection or provider configuration.", show_default=False)]
 Workspace = Annotated[str, typer.Argument(help="The workspace's id, ws_….", show_default=False)]
 
 
-Connect = Callable[[str], KeyAdministrationPeer]
+class Services(Protocol):
+    """The services that an operator reaches."""
+
+    def keyservice(self, domain: str) -> KeyAdministrationPeer:
+        """Gives the administration of a key domain."""
+
+    def coordinator(self) -> CoordinatorPeer:
+        """Gives the coordinator."""
+
+
 app = typer.Typer(no_args_is_help=True, help="Keys: KEK, DEK and connection keys, their rotation and their end.")
 
 
 def _run(context: typer.Context, domain: str, act: Act[ResultT]) -> ResultT:
+    services: Services = context.obj
+    return _call(lambda: services.keyservice(domain), act)
+
+
+def _call(connect: Callable[[], PeerT], act: Callable[[PeerT], Awaitable[ResultT]]) -> ResultT:
     async def call() -> ResultT:
-        connect: Connect = context.obj
-        peer = connect(domain)
+        peer = connect()
         try:
             return await act(peer)
         finally:
@@ -160,11 +181,27 @@ def rotate_connection(
     context: typer.Context,
     domain: Domain,
     workspace_id: Workspace,
-    connection_id: Annotated[str, typer.Argument(help="The connection or provider configuration.")],
+    connection_id: Connection,
+    *,
+    now: Annotated[bool, typer.Option("--now", help="Seal its records again at once, as keys reseal does.")] = False,
 ) -> None:
     """Gives a connection a new key version, after a suspicion; its records move to it with their next write."""
     version = _run(context, domain, lambda peer: peer.rotate_key(workspace_id, connection_id))
     _console.print(f"Key version {version} seals from now on; the one before goes when no record is on it.")
+    if now:
+        _reseal(context, domain, workspace_id, connection_id)
+
+
+@app.command()
+def reseal(context: typer.Context, domain: Domain, workspace_id: Workspace, connection_id: Connection) -> None:
+    """Seals the records of a connection again that are on an older key version; may be typed again."""
+    _reseal(context, domain, workspace_id, connection_id)
+
+
+def _reseal(context: typer.Context, domain: str, workspace_id: str, connection_id: str) -> None:
+    services: Services = context.obj
+    count = _call(services.coordinator, lambda peer: peer.reseal(workspace_id, connection_id, domain))
+    _console.print(f"Records sealed again: {count}." if count else "Every record is on the newest key version already.")
 
 
 @app.command()

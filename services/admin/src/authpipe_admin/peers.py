@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.keyservice.v1 import administration_pb2 as pb
+from authpipe.oauth.v1 import coordinator_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,29 @@ class KeyAdministrationPeer:
         """Has every replica forget what a customer's key opened; gives how many have not said so in time."""
         request = pb.ForgetCustomerKeyRequest(workspace_id=workspace, request_id=_request_id())
         return int((await self._peer.call(lambda stub: stub.ForgetCustomerKey, request)).outstanding_replicas)
+
+
+class CoordinatorPeer:
+    """The coordinator.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._peer.close()
+
+    async def reseal(self, workspace: str, target: str, domain: str) -> int:
+        """Has a connection's or provider configuration's records sealed again; gives how many were not up to date."""
+        field = "provider_config_id" if domain == "client-secrets" else "connection_id"
+        request = coordinator_pb2.ResealRecordsRequest(
+            workspace_id=workspace, request_id=_request_id(), **{field: target}
+        )
+        return int((await self._peer.call(lambda stub: stub.ResealRecords, request)).resealed_count)
 
 
 def _state(state: pb.KeyState.ValueType) -> str:

@@ -25,6 +25,12 @@ class NotDueError(DomainError):
     reason = "REFRESH_NOT_DUE"
 
 
+class RecordCurrentError(DomainError):
+    """The record is on the newest version of its connection key; there is nothing to seal again."""
+
+    reason = "RECORD_KEY_CURRENT"
+
+
 class FenceError(DomainError):
     """A newer lease exists: whoever holds this one has been passed over and must not write."""
 

@@ -20,12 +20,23 @@ from authpipe_keyservice.errors import (
     NotActiveError,
     NotDueError,
     PurposeError,
+    RecordCurrentError,
     RolledBackError,
 )
 from authpipe_sensitive import DomainError
 
 NOW = 1_000_000_000
-FACTS = KeyFacts(KeyState.ACTIVE, floor=5, fence=3, refresh_not_before_ms=NOW - 1, last_forced_ms=0, last_check_ms=0)
+# The connection key was rotated since the record was sealed.
+FACTS = KeyFacts(
+    KeyState.ACTIVE,
+    floor=5,
+    fence=3,
+    refresh_not_before_ms=NOW - 1,
+    last_forced_ms=0,
+    last_check_ms=0,
+    key_version=2,
+    record_key_version=1,
+)
 GRANT = Grant(
     issuer="gateway/authority",
     audience=("user-credentials/eu",),
@@ -47,6 +58,7 @@ WANTED = Wanted("ws_a", "con_a", RecordClass.ACCESS, 5, Direction.READ)
 REFRESH = dataclasses.replace(
     GRANT, issuer="oauth/coordinator", consumer="oauth/worker", purpose="refresh", classes=(1, 2, 8), fence=3
 )
+RESEAL = dataclasses.replace(REFRESH, purpose="reseal", classes=(1, 2))
 WANTED_REFRESH = WANTED._replace(record_class=RecordClass.REFRESH)
 Judge = Callable[..., None]
 
@@ -66,6 +78,8 @@ def test_what_is_allowed_is_allowed() -> None:
     run()
     run(REFRESH, WANTED_REFRESH)
     run(REFRESH, WANTED_REFRESH._replace(direction=Direction.WRITE, version=6))
+    run(RESEAL, WANTED_REFRESH)
+    run(RESEAL, WANTED._replace(direction=Direction.WRITE, version=6))
 
 
 @pytest.mark.promise("P09")
@@ -155,6 +169,30 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         },
         NotDueError,
     ),
+    "sealing again what is on the newest key": (
+        {"grant": RESEAL, "wanted": WANTED, "facts": FACTS._replace(record_key_version=2)},
+        RecordCurrentError,
+    ),
+    "sealing again what no operator has rotated": (
+        {"grant": RESEAL, "wanted": WANTED, "facts": FACTS._replace(key_version=1)},
+        RecordCurrentError,
+    ),
+    "sealing again what is not in force yet": (
+        {"grant": RESEAL, "wanted": WANTED, "facts": FACTS._replace(record_key_version=0)},
+        RecordCurrentError,
+    ),
+    "overwriting what is on the newest key": (
+        {
+            "grant": RESEAL,
+            "wanted": WANTED._replace(direction=Direction.WRITE, version=6),
+            "facts": FACTS._replace(record_key_version=2),
+        },
+        RecordCurrentError,
+    ),
+    "sealing again without a lease": (
+        {"grant": dataclasses.replace(RESEAL, fence=0), "wanted": WANTED, "facts": FACTS._replace(fence=0)},
+        FenceError,
+    ),
     "revoke while active": (
         {"grant": dataclasses.replace(REFRESH, purpose="revoke"), "wanted": WANTED_REFRESH},
         NotActiveError,
@@ -196,6 +234,8 @@ MUTANTS = {
     "fence": (" or grant.fence < facts.fence", ""),
     "lease": ("grant.fence < 1 or ", ""),
     "due": ("if early and", "if False and"),
+    "reseal": ('if grant.purpose == "reseal" and', "if False and"),
+    "reseal of what is in force": ("0 < facts.record_key_version < facts.key_version", "facts.record_key_version == 1"),
     "forced interval": (" and now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS", ""),
 }
 

@@ -14,7 +14,7 @@ from authpipe_sensitive import AuditEntry, DomainError
 
 # Earlier than this before its end, a token is not due for refresh (ARCHITECTURE §7).
 REFRESH_MARGIN_SECONDS = 15 * 60
-_WRITING = {"store", "exchange", "refresh", "configure"}
+_WRITING = {"store", "exchange", "refresh", "reseal", "configure"}
 EDGE = "gateway/edge"
 ANY_SERVABLE = 0
 SERVABLE_NUMBERS = tuple(sorted(int(each) for each in SERVABLE))

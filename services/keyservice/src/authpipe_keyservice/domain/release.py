@@ -17,6 +17,7 @@ from authpipe_keyservice.errors import (
     NotActiveError,
     NotDueError,
     PurposeError,
+    RecordCurrentError,
     RolledBackError,
 )
 
@@ -62,6 +63,7 @@ _NONE: frozenset[RecordClass] = frozenset()
 _TOKENS = frozenset({RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER})
 _CHECKED = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC})
 _SECRET = frozenset({RecordClass.CLIENT_SECRET})
+_KEPT = SERVABLE | {RecordClass.REFRESH}
 _VERIFIER = frozenset({RecordClass.CODE_VERIFIER})
 
 TABLE: dict[str, tuple[Rule, ...]] = {
@@ -87,6 +89,10 @@ TABLE: dict[str, tuple[Rule, ...]] = {
     "health_check": (Rule(_COORDINATOR, _WORKER, _CHECKED, _NONE),),
     "rotation_check": (Rule(_COORDINATOR, _WORKER, _CHECKED, _NONE),),
     "client_authentication": (Rule(_COORDINATOR, _WORKER, _SECRET, _NONE, key_domain="client-secrets"),),
+    "reseal": (
+        Rule(_COORDINATOR, _WORKER, _KEPT, _KEPT, fenced=True),
+        Rule(_COORDINATOR, _WORKER, _SECRET, _SECRET, key_domain="client-secrets"),
+    ),
     "configure": (Rule(_AUTHORITY, _EDGE, _NONE, _SECRET, key_domain="client-secrets"),),
 }
 
@@ -119,6 +125,8 @@ class KeyFacts(NamedTuple):
         refresh_not_before_ms: From when on it may be refreshed.
         last_forced_ms: When it was last force-refreshed.
         last_check_ms: When it was last checked.
+        key_version: The newest version of the connection key.
+        record_key_version: The one that the version in force is sealed under; 0: none is in force.
     """
 
     state: KeyState
@@ -127,6 +135,8 @@ class KeyFacts(NamedTuple):
     refresh_not_before_ms: int
     last_forced_ms: int
     last_check_ms: int
+    key_version: int
+    record_key_version: int
 
 
 def judge(  # the conditions stand in the order in which they are refused  # noqa: C901, PLR0912  # the conditions stand in the order in which they are refused
@@ -150,6 +160,7 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
         RolledBackError: The version is older than the floor.
         NotDueError: A refresh before its time.
         FenceError: A newer lease exists.
+        RecordCurrentError: It is to be sealed again and is on the newest key version.
     """
     # Step 1: the grant is for us, for this consumer's key, and names this record.
     named = wanted.connection in grant.connections and int(wanted.record_class) in grant.classes
@@ -195,5 +206,7 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
             early = now_ms < facts.refresh_not_before_ms
             if early and not (grant.forced and now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS):
                 raise NotDueError
+    if grant.purpose == "reseal" and not 0 < facts.record_key_version < facts.key_version:
+        raise RecordCurrentError
     if grant.purpose in {"health_check", "rotation_check"} and now_ms - facts.last_check_ms < CHECK_INTERVAL_MS:
         raise NotDueError

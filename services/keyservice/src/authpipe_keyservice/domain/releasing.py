@@ -298,7 +298,16 @@ class Releasing:
         raise WorkspaceErasedError
 
 
-_NEW_FACTS = KeyFacts(KeyState.ACTIVE, floor=0, fence=0, refresh_not_before_ms=0, last_forced_ms=0, last_check_ms=0)
+_NEW_FACTS = KeyFacts(
+    KeyState.ACTIVE,
+    floor=0,
+    fence=0,
+    refresh_not_before_ms=0,
+    last_forced_ms=0,
+    last_check_ms=0,
+    key_version=1,
+    record_key_version=0,
+)
 
 
 def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:

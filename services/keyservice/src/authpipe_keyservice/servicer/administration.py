@@ -11,7 +11,7 @@ from authpipe_keyservice.domain.kek_versions import KekVersion, KeyVersionState
 from authpipe_keyservice.domain.rotation import Rotation
 from authpipe_keyservice.domain.workspaces import Workspaces
 from authpipe_keyservice.store import CustomerKeyTable, KekTable, ReplicaTable, WorkspaceTable
-from authpipe_rpc import current_caller
+from authpipe_rpc import current_actor
 from authpipe_sensitive.duties import note_nothing_done
 
 _STATES = {
@@ -80,24 +80,24 @@ class KeyAdministrator:
 
     async def RotateKek(self, request: pb.RotateKekRequest, _: object) -> pb.RotateKekResponse:
         """Begins a rotation."""
-        version, began = await self._rotation.rotate(_actor(), request.request_id)
+        version, began = await self._rotation.rotate(current_actor(), request.request_id)
         if not began:
             note_nothing_done()
         return pb.RotateKekResponse(version=version)
 
     async def DisableKek(self, request: pb.DisableKekRequest, _: object) -> pb.DisableKekResponse:
         """Disables a version."""
-        await self._rotation.disable(request.version, _actor(), request.request_id)
+        await self._rotation.disable(request.version, current_actor(), request.request_id)
         return pb.DisableKekResponse()
 
     async def EnableKek(self, request: pb.EnableKekRequest, _: object) -> pb.EnableKekResponse:
         """Enables a version."""
-        await self._rotation.enable(request.version, _actor(), request.request_id)
+        await self._rotation.enable(request.version, current_actor(), request.request_id)
         return pb.EnableKekResponse()
 
     async def DestroyKek(self, request: pb.DestroyKekRequest, _: object) -> pb.DestroyKekResponse:
         """Destroys a version, when two operators ask."""
-        destroyed = await self._rotation.destroy(request.version, _actor(), request.request_id)
+        destroyed = await self._rotation.destroy(request.version, current_actor(), request.request_id)
         return pb.DestroyKekResponse(destroyed=destroyed)
 
     async def GetWorkspaceKeys(self, request: pb.GetWorkspaceKeysRequest, _: object) -> pb.GetWorkspaceKeysResponse:
@@ -132,29 +132,29 @@ class KeyAdministrator:
     async def BindCustomerKey(self, request: pb.BindCustomerKeyRequest, _: object) -> pb.BindCustomerKeyResponse:
         """Binds a customer's key."""
         key_id, name = await self._bindings.bind(
-            request.workspace_id, request.provider, dict(request.locator), _actor(), request.request_id
+            request.workspace_id, request.provider, dict(request.locator), current_actor(), request.request_id
         )
         return pb.BindCustomerKeyResponse(key_id=key_id, name=name)
 
     async def UnbindCustomerKey(self, request: pb.UnbindCustomerKeyRequest, _: object) -> pb.UnbindCustomerKeyResponse:
         """Takes a customer's key off."""
-        await self._bindings.unbind(request.workspace_id, _actor(), request.request_id)
+        await self._bindings.unbind(request.workspace_id, current_actor(), request.request_id)
         return pb.UnbindCustomerKeyResponse()
 
     async def ForgetCustomerKey(self, request: pb.ForgetCustomerKeyRequest, _: object) -> pb.ForgetCustomerKeyResponse:
         """Has every replica forget what a customer's key opened."""
-        outstanding = await self._bindings.forget(request.workspace_id, _actor(), request.request_id)
+        outstanding = await self._bindings.forget(request.workspace_id, current_actor(), request.request_id)
         return pb.ForgetCustomerKeyResponse(outstanding_replicas=outstanding)
 
     async def RotateDek(self, request: pb.RotateDekRequest, _: object) -> pb.RotateDekResponse:
         """Gives a workspace a new DEK version."""
-        version = await self._workspaces.rotate_dek(request.workspace_id, _actor(), request.request_id)
+        version = await self._workspaces.rotate_dek(request.workspace_id, current_actor(), request.request_id)
         return pb.RotateDekResponse(version=version)
 
     async def RotateContextKey(self, request: pb.RotateContextKeyRequest, _: object) -> pb.RotateContextKeyResponse:
         """Gives a connection a new key version."""
         version = await self._workspaces.rotate_key(
-            request.workspace_id, request.connection_id, _actor(), request.request_id
+            request.workspace_id, request.connection_id, current_actor(), request.request_id
         )
         return pb.RotateContextKeyResponse(version=version)
 
@@ -163,20 +163,17 @@ class KeyAdministrator:
     ) -> pb.EraseWorkspaceKeysResponse:
         """Erases a workspace."""
         delay = request.delay.seconds + request.delay.nanos / 1e9
-        due, outstanding = await self._workspaces.erase(request.workspace_id, delay, _actor(), request.request_id)
+        due, outstanding = await self._workspaces.erase(
+            request.workspace_id, delay, current_actor(), request.request_id
+        )
         return pb.EraseWorkspaceKeysResponse(erase_time=_time(due), outstanding_replicas=outstanding)
 
     async def CancelWorkspaceErasure(
         self, request: pb.CancelWorkspaceErasureRequest, _: object
     ) -> pb.CancelWorkspaceErasureResponse:
         """Cancels an erasure."""
-        await self._workspaces.cancel(request.workspace_id, _actor(), request.request_id)
+        await self._workspaces.cancel(request.workspace_id, current_actor(), request.request_id)
         return pb.CancelWorkspaceErasureResponse()
-
-
-def _actor() -> str:
-    """Gives the operator who calls, by certificate: "operator:alice" for operator/alice."""
-    return str(current_caller()).replace("/", ":", 1)
 
 
 def _kek(version: KekVersion, deks: int, unproven: list[str]) -> pb.KekVersion:

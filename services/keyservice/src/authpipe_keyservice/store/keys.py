@@ -16,7 +16,7 @@ from authpipe_sensitive import AuditEntry
 
 _LOOK_UP = """
 select k.state, k.version, k.dek_version, k.wrapped, d.state, d.customer_key_id <> '', k.fence, k.refresh_not_before_ms, k.last_forced_ms,
-       k.last_check_ms, coalesce(f.floor, 0)
+       k.last_check_ms, coalesce(f.floor, 0), case when f.floor > 0 then f.key_version else 0 end
 from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
 left join deks d on d.workspace_id = k.workspace_id and d.version = k.dek_version
@@ -186,8 +186,8 @@ class KeyTable:
 def _key_row(row: Sequence[Any]) -> KeyRow | None:
     if row[0] is None:
         return None
-    state, version, dek_version, wrapped, dek_state, outer, fence, not_before, forced, check, floor = row
-    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check)
+    state, version, dek_version, wrapped, dek_state, outer, fence, not_before, forced, check, floor, sealed_under = row
+    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check, version, sealed_under)
     return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state], bool(outer))
 
 

@@ -24,7 +24,9 @@ from authpipe_oauth_coordinator.config import Config
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.flows import Flows
 from authpipe_oauth_coordinator.domain.grants import Grants
+from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
+from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
 from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
@@ -51,18 +53,19 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
     audit = AuditPeer(audit_peer)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    leasing = Leasing(LeaseTable(*own), holder, config.lease_seconds)
     connections = Connections(
         config_table,
         connection_table,
-        LeaseTable(*own),
+        leasing,
         worker,
         StorePeer(vault),
         audit,
         _now,
         _new_id,
-        holder,
         config.lease_seconds,
     )
+    resealing = Resealing(config_table, connection_table, leasing, worker, audit, _now)
     flows = Flows(
         config_table,
         FlowTable(*own),
@@ -82,7 +85,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         coordinator_pb2.DESCRIPTOR.services_by_name["Coordinator"],
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server,
         CoordinatorServicer(
-            configs, flows, connections, config_table, connection_table, verifier.verify, f"oauth/{config.region}"
+            configs,
+            flows,
+            connections,
+            resealing,
+            config_table,
+            connection_table,
+            verifier.verify,
+            f"oauth/{config.region}",
         ),
     )
     await server.start()

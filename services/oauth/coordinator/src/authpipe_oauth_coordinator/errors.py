@@ -40,6 +40,13 @@ class RedirectUriError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class LeaseHeldError(DomainError):
+    """The connection's records are being written by somebody else for half a minute now. Try again."""
+
+    reason = "LEASE_HELD"
+    status = Status.ABORTED
+
+
 class InUseError(DomainError):
     """Connections still use this provider configuration. Disconnect them first."""
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.oauth.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 from authpipe.types.v1 import records_pb2
+from authpipe_envelope import RecordClass
 from authpipe_grants import thumbprint
 from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.ports import Job
-from authpipe_oauth_coordinator.domain.words import Endpoints, RevokeOutcome, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, RevokeOutcome, TokenOutcome
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
 from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 
@@ -74,17 +75,37 @@ class WorkerPeer:
 
         return await self._with_grants(job, call)
 
+    async def reseal(self, acting: Acting, target: str, classes: Sequence[RecordClass], fence: int) -> int:
+        """Has records sealed again under their newest key version; gives how many were not."""
+
+        async def call() -> int:
+            request = worker_pb2.ResealRequest(
+                workspace_id=acting.workspace,
+                connection_id=target,
+                record_classes=cast("Sequence[records_pb2.RecordClass.ValueType]", classes),
+                grant=self._grants.for_reseal(acting, target, classes, self._thumbprint, fence),
+                fence=fence,
+                request_id=acting.request_id,
+                consumer_thumbprint=self._thumbprint,
+            )
+            return (await self._peer.call(lambda stub: stub.Reseal, request)).resealed_count
+
+        return await self._for_its_key(call)
+
     async def _with_grants(self, job: Job, call: Callable[[worker_pb2.Job], Awaitable[ResponseT]]) -> ResponseT:
+        return await self._for_its_key(lambda: call(self._wire(job)))
+
+    async def _for_its_key(self, call: Callable[[], Awaitable[ResponseT]]) -> ResponseT:
         if not self._thumbprint:
             await self._learn_key()
         try:
-            return await call(self._wire(job))
+            return await call()
         except PeerRefused as error:
             # A worker that was restarted says so before it does anything, so once more is safe.
             if error.reason != _KEY_CHANGED:
                 raise
             await self._learn_key()
-            return await call(self._wire(job))
+            return await call()
 
     async def _learn_key(self) -> None:
         request = worker_pb2.GetConsumerKeyRequest()

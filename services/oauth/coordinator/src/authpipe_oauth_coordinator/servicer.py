@@ -14,10 +14,11 @@ from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
+from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import MalformedError
 from authpipe_oauth_coordinator.peers import from_wire_endpoints, to_wire_endpoints
-from authpipe_rpc import current_caller
+from authpipe_rpc import current_actor, current_caller
 from authpipe_sensitive import Label
 
 _USUAL_PAGE, _LONGEST_PAGE = 50, 200
@@ -43,6 +44,7 @@ class CoordinatorServicer:
         configs: The rules over provider configurations.
         flows: The rules over flows.
         connections: The rules over connections.
+        resealing: The rules over sealing again.
         config_table: For lists.
         connection_table: For lists.
         verify: Verifies grants.
@@ -54,6 +56,7 @@ class CoordinatorServicer:
         configs: ProviderConfigs,
         flows: Flows,
         connections: Connections,
+        resealing: Resealing,
         config_table: ConfigStore,
         connection_table: ConnectionStore,
         verify: Callable[[str], Grant],
@@ -62,6 +65,7 @@ class CoordinatorServicer:
         self._configs = configs
         self._flows = flows
         self._connections = connections
+        self._resealing = resealing
         self._config_table = config_table
         self._connection_table = connection_table
         self._verify = verify
@@ -237,6 +241,17 @@ class CoordinatorServicer:
         acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
         connection = await self._connections.disconnect(acting, request.connection_id)
         return pb.DisconnectResponse(connection=_connection(connection))
+
+    async def ResealRecords(self, request: pb.ResealRecordsRequest, _: object) -> pb.ResealRecordsResponse:
+        """Has records sealed again."""
+        acting = Acting(request.workspace_id, current_actor(), request.request_id)
+        if request.connection_id:
+            count = await self._resealing.connection(acting, request.connection_id)
+        elif request.provider_config_id:
+            count = await self._resealing.provider_config(acting, request.provider_config_id)
+        else:
+            raise MalformedError(field=Label("target"))
+        return pb.ResealRecordsResponse(resealed_count=count)
 
     def _acting(self, token: str, request_id: str, act: str, target: str = "") -> Acting:
         """Says on whose behalf, from a grant that authority signed for this act, for whoever calls."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
+from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
     Endpoints,
+    Kind,
     ProviderConfig,
     RevokeOutcome,
     State,
@@ -23,7 +27,9 @@ from authpipe_oauth_coordinator.domain.words import (
 from authpipe_oauth_coordinator.errors import (
     AuditUnavailableError,
     DisconnectedError,
+    LeaseHeldError,
     NeedsReauthError,
+    NotFoundError,
     NotRefreshableError,
     RefreshFailedError,
     RefreshTooSoonError,
@@ -56,6 +62,7 @@ class Stage:
         fake.configs["ws", "pc"] = CONFIG
         self.jobs: list[Job] = []
         self.revoked: list[Job] = []
+        self.resealed: list[tuple[str, tuple[RecordClass, ...], int]] = []
         self.withheld: list[str] = []
         self.erased: list[str] = []
         self.audit_away = self.vault_away = False
@@ -69,9 +76,13 @@ class Stage:
         return self.now
 
     def replica(self, name: str) -> Connections:
+        leasing = Leasing(self.tables, name, 30.0)
         return Connections(
-            self.tables, self.tables, self.tables, self, self, self, self.clock, lambda kind: f"{kind}_new", name, 30.0
+            self.tables, self.tables, leasing, self, self, self, self.clock, lambda kind: f"{kind}_new", 30.0
         )
+
+    def resealing(self, name: str) -> Resealing:
+        return Resealing(self.tables, self.tables, Leasing(self.tables, name, 30.0), self, self, self.clock)
 
     # The worker.
     async def refresh(self, job: Job) -> TokenOutcome:
@@ -80,6 +91,12 @@ class Stage:
         await hold.wait()
         self.now += dt.timedelta(seconds=1)
         return self.answer
+
+    async def reseal(self, _: Acting, target: str, classes: Sequence[RecordClass], fence: int) -> int:
+        self.resealed.append((target, tuple(classes), fence))
+        if self.vault_away:
+            raise AwayError
+        return len(classes)
 
     async def revoke(self, job: Job) -> RevokeOutcome:
         self.revoked.append(job)
@@ -269,3 +286,77 @@ async def test_a_draft_that_was_left_is_closed_and_erased(stage: Stage) -> None:
     assert stage.erased == ["con"]
     assert stage.revoked == []
     assert stage.tables.connections["ws", "con"].state is State.DISCONNECTED
+
+
+TOKENS = (RecordClass.ACCESS, RecordClass.REFRESH)
+
+
+async def test_records_are_sealed_again_under_the_lease_so_that_no_refresh_comes_between(stage: Stage) -> None:
+    change(stage, refreshed_at=START - dt.timedelta(hours=1))
+    stage.hold.clear()
+    refreshing = asyncio.create_task(stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=False))
+    await asyncio.sleep(0.01)
+    sealing = asyncio.create_task(stage.resealing("two").connection(ACTING, "con"))
+    await asyncio.sleep(0.01)
+    assert stage.resealed == [], "a refresh holds the lease"
+    stage.hold.set()
+    await refreshing
+    assert await sealing == 2
+    assert stage.resealed == [("con", TOKENS, 2)]
+    assert stage.events()[-2:] == ["RESEAL_BEGUN", "RECORDS_RESEALED"]
+    assert await stage.resealing("three").connection(ACTING, "con") == 2, "the lease was given back"
+
+
+async def test_a_lease_that_is_held_for_half_a_minute_is_said_to_be(stage: Stage) -> None:
+    stage.tables.leases["ws", "con"] = ("other", 1, float("inf"))
+    sealing = asyncio.create_task(stage.resealing("two").connection(ACTING, "con"))
+    await asyncio.sleep(0.01)
+    stage.now += dt.timedelta(seconds=31)
+    with pytest.raises(LeaseHeldError):
+        await sealing
+    assert stage.resealed == []
+
+
+async def test_sealing_again_that_fails_leaves_its_event_and_gives_the_lease_back(stage: Stage) -> None:
+    stage.vault_away = True
+    with pytest.raises(AwayError):
+        await stage.resealing("one").connection(ACTING, "con")
+    assert (stage.events()[-1], stage.tables.events[-1].reason) == ("RECORDS_RESEALED", "DEPENDENCY_UNAVAILABLE")
+    stage.vault_away = False
+    assert await stage.resealing("two").connection(ACTING, "con") == 2
+
+
+@pytest.mark.case(24)
+async def test_without_the_log_nothing_is_sealed_again(stage: Stage) -> None:
+    stage.audit_away = True
+    for act in (
+        stage.resealing("one").connection(ACTING, "con"),
+        stage.resealing("one").provider_config(ACTING, "pc"),
+    ):
+        with pytest.raises(AuditUnavailableError):
+            await act
+    assert stage.resealed == []
+
+
+async def test_which_records_there_are_depends_on_the_kind(stage: Stage) -> None:
+    change(stage, kind=Kind.WEBHOOK_SECRET)
+    await stage.resealing("one").connection(ACTING, "con")
+    await stage.resealing("one").provider_config(ACTING, "pc")
+    assert stage.resealed == [
+        ("con", (RecordClass.WEBHOOK_SECRET,), 1),
+        ("pc", (RecordClass.CLIENT_SECRET,), 0),
+    ]
+
+
+async def test_what_is_not_there_or_gone_is_not_sealed_again(stage: Stage) -> None:
+    with pytest.raises(NotFoundError):
+        await stage.resealing("one").connection(ACTING, "con_other")
+    with pytest.raises(NotFoundError):
+        await stage.resealing("one").provider_config(ACTING, "pc_other")
+    change(stage, state=State.DRAFT)
+    with pytest.raises(NotFoundError):
+        await stage.resealing("one").connection(ACTING, "con")
+    change(stage, state=State.DISCONNECTING)
+    with pytest.raises(DisconnectedError):
+        await stage.resealing("one").connection(ACTING, "con")
+    assert stage.resealed == []

@@ -18,6 +18,7 @@ from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.config import Config
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.domain.resealing import Resealing
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_sensitive import Label
@@ -36,20 +37,17 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     where = (config.deployment, config.region)
     egress = Egress(config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback)
     bodies = Bodies()
-    jobs = Jobs(
+    consumers = (
         RecordClient(vault, key, anchor, *where, "user-credentials", _now),
         RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),
-        egress,
-        bodies,
-        _now,
-        os.urandom,
     )
+    jobs = Jobs(*consumers, egress, bodies, _now, os.urandom)
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],
         worker_pb2_grpc.add_WorkerServicer_to_server,
-        WorkerServicer(jobs, lambda issuer: discover(issuer, egress.get, bodies.read), key),
+        WorkerServicer(jobs, Resealing(*consumers), lambda issuer: discover(issuer, egress.get, bodies.read), key),
     )
     await server.start()
     await health.serve()

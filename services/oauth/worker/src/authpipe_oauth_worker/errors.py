@@ -30,3 +30,10 @@ class EgressError(DomainError):
 
     reason = "PROVIDER_UNREACHABLE"
     status = Status.UNAVAILABLE
+
+
+class MalformedError(DomainError):
+    """The job names a record class that does not exist."""
+
+    reason = "REQUEST_MALFORMED"
+    status = Status.INVALID_ARGUMENT

@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
+from authpipe_envelope import RecordClass
 from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.domain.discovery import Metadata
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
-from authpipe_oauth_worker.errors import ConsumerKeyChangedError
+from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
+from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
 
 
 class WorkerServicer:
@@ -18,12 +20,16 @@ class WorkerServicer:
 
     Args:
         jobs: Carries out jobs.
+        resealing: Seals records again.
         discover: Fetches metadata.
         key: This worker's HPKE key.
     """
 
-    def __init__(self, jobs: Jobs, discover: Callable[[str], Awaitable[Metadata]], key: ConsumerKey) -> None:
+    def __init__(
+        self, jobs: Jobs, resealing: Resealing, discover: Callable[[str], Awaitable[Metadata]], key: ConsumerKey
+    ) -> None:
         self._jobs = jobs
+        self._resealing = resealing
         self._discover = discover
         self._key = key
 
@@ -65,9 +71,24 @@ class WorkerServicer:
             return pb.RevokeResponse(revoked=True)
         return pb.RevokeResponse(failure=failure.reason, retryable=failure.retryable)
 
-    def _job(self, job: pb.Job) -> Job:
-        if job.consumer_thumbprint != self._key.thumbprint:
+    async def Reseal(self, request: pb.ResealRequest, _: object) -> pb.ResealResponse:
+        """Seals records again."""
+        self._require_key(request.consumer_thumbprint)
+        try:
+            classes = tuple(RecordClass(each) for each in request.record_classes)
+        except ValueError:
+            raise MalformedError from None
+        job = ResealJob(
+            request.workspace_id, request.connection_id, classes, request.grant, request.fence, request.request_id
+        )
+        return pb.ResealResponse(resealed_count=await self._resealing.reseal(job))
+
+    def _require_key(self, thumbprint: str) -> None:
+        if thumbprint != self._key.thumbprint:
             raise ConsumerKeyChangedError
+
+    def _job(self, job: pb.Job) -> Job:
+        self._require_key(job.consumer_thumbprint)
         wire = job.endpoints
         hosts = {urlsplit(url).hostname or "" for url in (wire.token_endpoint, wire.revocation_endpoint) if url}
         endpoints = Endpoints(

@@ -54,7 +54,7 @@ class Store:
             if data is None:
                 found.append(PeerRefused("RECORD_NOT_FOUND", Status.NOT_FOUND))
             else:
-                found.append(Opened(Secret(data), want.record_class, 1, "as.example", self.hosts, None))
+                found.append(Opened(Secret(data), want.record_class, 1, "as.example", self.hosts, None, "sk_…"))
         return found
 
     async def prepare(self, *_: Any) -> dict[RecordClass, RecordClass]:

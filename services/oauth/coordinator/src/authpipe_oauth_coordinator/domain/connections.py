@@ -8,13 +8,13 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from authpipe_envelope import hosts_digest
+from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import (
     AuditLog,
     Clock,
     ConfigStore,
     ConnectionStore,
     Job,
-    LeaseStore,
     Records,
     Worker,
 )
@@ -47,39 +47,36 @@ class Connections:
     Args:
         configs: The table of provider configurations.
         connections: The table of connections.
-        leases: The table of leases.
+        leasing: Leases of connections.
         worker: The worker.
         vault: The store of user credentials.
         audit: The audit log.
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
-        holder: The name of this process in leases.
-        lease_seconds: How long a lease lives without a heartbeat.
+        abandoned_seconds: After what time a disconnect or draft that nobody works on is taken up.
     """
 
     def __init__(  # required means argument
         self,
         configs: ConfigStore,
         connections: ConnectionStore,
-        leases: LeaseStore,
+        leasing: Leasing,
         worker: Worker,
         vault: Records,
         audit: AuditLog,
         clock: Clock,
         new_id: Callable[[str], str],
-        holder: str,
-        lease_seconds: float,
+        abandoned_seconds: float,
     ) -> None:
         self._configs = configs
         self._connections = connections
-        self._leases = leases
+        self._leasing = leasing
         self._worker = worker
         self._vault = vault
         self._audit = audit
         self._clock = clock
         self._new_id = new_id
-        self._holder = holder
-        self._lease_seconds = lease_seconds
+        self._abandoned_seconds = abandoned_seconds
         self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._revoke_attempts: dict[str, int] = {}
 
@@ -218,11 +215,11 @@ class Connections:
         # Step 2: the lease, with its event, in one transaction.
         entry = _entry("REFRESH_BEGUN", acting, connection_id, purpose="refresh")
         while True:
-            fence = await self._leases.acquire_lease(workspace, connection_id, self._holder, self._lease_seconds, entry)
+            fence = await self._leasing.acquire(workspace, connection_id, entry)
             current = await self._connections.get_connection(workspace, connection_id)
             if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
                 if fence is not None:
-                    await self._leases.end_lease(workspace, connection_id, fence, None, "", None)
+                    await self._leasing.end(workspace, connection_id, fence)
                 return
             if fence is not None:
                 break
@@ -241,31 +238,20 @@ class Connections:
             forced=forced,
             scopes=connection.scopes,
         )
-        heartbeat = asyncio.create_task(self._heartbeat(workspace, connection_id, fence), name="lease heartbeat")
-        try:
-            outcome = await self._worker.refresh(job)
-        except DomainError as error:
-            outcome = TokenOutcome(failure=error.reason)
-        finally:
-            heartbeat.cancel()
+        async with self._leasing.kept(workspace, connection_id, fence):
+            try:
+                outcome = await self._worker.refresh(job)
+            except DomainError as error:
+                outcome = TokenOutcome(failure=error.reason)
         # Step 4: what came of it, with its event, and the lease back.
         failure = outcome.failure
         name = "REFRESH_FAILED" if failure else "TOKEN_REFRESHED"
         reauth = failure if failure in _NEEDS_REAUTH else ""
         entry = _entry(name, acting, connection_id, purpose="refresh", reason=failure)
         stored = None if failure else outcome
-        await self._leases.end_lease(workspace, connection_id, fence, stored, reauth, entry)
+        await self._leasing.end(workspace, connection_id, fence, outcome=stored, reauth_reason=reauth, entry=entry)
         if failure:
             raise RefreshFailedError(cause=Label(failure))
-
-    async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
-        while True:
-            await asyncio.sleep(self._lease_seconds / 3)
-            try:
-                if not await self._leases.extend_lease(workspace, connection_id, fence, self._lease_seconds):
-                    return
-            except DomainError as error:
-                get_log().warning("lease not extended", error=error)
 
     async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
         """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""
@@ -338,7 +324,7 @@ class Connections:
 
     async def sweep(self) -> None:
         """Finishes disconnects that were interrupted, and erases drafts that nobody activated."""
-        for connection in await self._connections.unfinished(self._lease_seconds):
+        for connection in await self._connections.unfinished(self._abandoned_seconds):
             acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
             await self.finish(connection, acting)
 

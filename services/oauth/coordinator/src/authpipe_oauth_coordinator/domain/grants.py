@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from authpipe_envelope import RecordClass
 from authpipe_grants import Issuer
 from authpipe_oauth_coordinator.domain.words import Acting
 
 _WORKER = "oauth/worker"
-# The numbers of authpipe.types.v1.RecordClass.
-_ACCESS, _REFRESH, _CLIENT_SECRET, _CODE_VERIFIER, _ANSWER = 1, 2, 6, 7, 8
 _CLASSES = {
-    "store": (_CODE_VERIFIER,),
-    "exchange": (_ACCESS, _REFRESH, _CODE_VERIFIER, _ANSWER),
-    "refresh": (_ACCESS, _REFRESH, _ANSWER),
-    "revoke": (_ACCESS, _REFRESH),
+    "store": (RecordClass.CODE_VERIFIER,),
+    "exchange": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.CODE_VERIFIER, RecordClass.ANSWER),
+    "refresh": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER),
+    "revoke": (RecordClass.ACCESS, RecordClass.REFRESH),
 }
 
 
@@ -57,7 +56,28 @@ class Grants:
             purpose="client_authentication",
             workspace=acting.workspace,
             connections=(provider_config,),
-            classes=(_CLIENT_SECRET,),
+            classes=(RecordClass.CLIENT_SECRET,),
             actor=acting.actor,
             request_id=acting.request_id,
+        )
+
+    def for_reseal(
+        self, acting: Acting, target: str, classes: Sequence[RecordClass], thumbprint: str, fence: int
+    ) -> str:
+        """Signs a grant to seal records of a connection or provider configuration again.
+
+        keyservice takes it only for records that an operator's rotation has left on an older key version.
+        """
+        secrets = RecordClass.CLIENT_SECRET in classes
+        return self._issuer().issue(
+            audience=(f"{'client-secrets' if secrets else 'user-credentials'}/{self._region}",),
+            consumer=_WORKER,
+            consumer_thumbprint=thumbprint,
+            purpose="reseal",
+            workspace=acting.workspace,
+            connections=(target,),
+            classes=tuple(classes),
+            actor=acting.actor,
+            request_id=acting.request_id,
+            fence=fence,
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
@@ -67,6 +68,9 @@ class Worker(Protocol):
 
     async def revoke(self, job: Job) -> RevokeOutcome:
         """Has a connection's tokens revoked."""
+
+    async def reseal(self, acting: Acting, target: str, classes: Sequence[RecordClass], fence: int) -> int:
+        """Has records sealed again under their newest key version; gives how many were not."""
 
 
 class Records(Protocol):

@@ -1036,3 +1036,61 @@ class DisconnectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DisconnectResponse: _TypeAlias = DisconnectResponse  # noqa: Y015
+
+@_typing.final
+class ResealRecordsRequest(_message.Message):
+    """ResealRecordsRequest names a connection or a provider configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """A connection: its records in vault."""
+    provider_config_id: _builtins.str
+    """A provider configuration: its client secret in clientsecrets."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        provider_config_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "provider_config_id", b"provider_config_id", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "target", b"target", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["connection_id", "provider_config_id"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___ResealRecordsRequest: _TypeAlias = ResealRecordsRequest  # noqa: Y015
+
+@_typing.final
+class ResealRecordsResponse(_message.Message):
+    """ResealRecordsResponse says how many records moved to the newest key version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESEALED_COUNT_FIELD_NUMBER: _builtins.int
+    resealed_count: _builtins.int
+    """Their number; 0: all of them were there already."""
+    def __init__(
+        self,
+        *,
+        resealed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resealed_count", b"resealed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResealRecordsResponse: _TypeAlias = ResealRecordsResponse  # noqa: Y015

@@ -115,6 +115,11 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
                 _registered_method=True)
+        self.ResealRecords = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/ResealRecords',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsResponse.FromString,
+                _registered_method=True)
 
 
 class CoordinatorServicer:
@@ -233,6 +238,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResealRecords(self, request, context):
+        """Has the records of a connection or provider configuration sealed again, after its connection key was rotated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CoordinatorServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -315,6 +327,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Disconnect,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.SerializeToString,
+            ),
+            'ResealRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResealRecords,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -750,6 +767,33 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/Disconnect',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResealRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/ResealRecords',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class CoordinatorStub:
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]
     """Stops serving at once, revokes at the Provider, erases."""
+    ResealRecords: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResealRecordsRequest, _coordinator_pb2.ResealRecordsResponse]
+    """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
 @_typing.type_check_only
 class CoordinatorAsyncStub(CoordinatorStub):
@@ -103,6 +105,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Stops serving at once, revokes at the Provider, erases."""
+    ResealRecords: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResealRecordsRequest, _coordinator_pb2.ResealRecordsResponse]  # type: ignore[assignment]
+    """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
 class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
     """Coordinator decides; the worker carries out."""
@@ -234,5 +238,13 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DisconnectResponse, _abc.Awaitable[_coordinator_pb2.DisconnectResponse]]:
         """Stops serving at once, revokes at the Provider, erases."""
+
+    @_abc_1.abstractmethod
+    def ResealRecords(
+        self,
+        request: _coordinator_pb2.ResealRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ResealRecordsResponse, _abc.Awaitable[_coordinator_pb2.ResealRecordsResponse]]:
+        """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -4,6 +4,7 @@ isort:skip_file
 worker talks to Providers and opens the one record its job names. It has no database and no signing key."""
 
 from authpipe.oauth.v1 import types_pb2 as _types_pb2
+from authpipe.types.v1 import records_pb2 as _records_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -432,3 +433,73 @@ class RevokeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeResponse: _TypeAlias = RevokeResponse  # noqa: Y015
+
+@_typing.final
+class ResealRequest(_message.Message):
+    """ResealRequest names records of one connection, or of one provider configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    RECORD_CLASSES_FIELD_NUMBER: _builtins.int
+    GRANT_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONSUMER_THUMBPRINT_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection or, with class CLIENT_SECRET, the provider configuration."""
+    grant: _builtins.str
+    """The grant to open and write them."""
+    fence: _builtins.int
+    """The fence of the lease; 0: none."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    consumer_thumbprint: _builtins.str
+    """Of the HPKE key that the grant is bound to; another one: the worker was restarted, nothing was done."""
+    @_builtins.property
+    def record_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
+        """The classes of its records."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        record_classes: _abc.Iterable[_records_pb2.RecordClass.ValueType] | None = ...,
+        grant: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        consumer_thumbprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "fence", b"fence", "grant", b"grant", "record_classes", b"record_classes", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResealRequest: _TypeAlias = ResealRequest  # noqa: Y015
+
+@_typing.final
+class ResealResponse(_message.Message):
+    """ResealResponse says how many records were not on the newest key version and are now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESEALED_COUNT_FIELD_NUMBER: _builtins.int
+    resealed_count: _builtins.int
+    """Their number; 0: all of them were there already."""
+    def __init__(
+        self,
+        *,
+        resealed_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resealed_count", b"resealed_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResealResponse: _TypeAlias = ResealResponse  # noqa: Y015

@@ -65,6 +65,11 @@ class WorkerStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.Reseal = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/Reseal',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -113,6 +118,13 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reseal(self, request, context):
+        """Seals records again under the newest version of their connection key. Nobody is called.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.SerializeToString,
+            ),
+            'Reseal': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reseal,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class Worker:
             '/authpipe.oauth.v1.Worker/Revoke',
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reseal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/Reseal',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class WorkerStub:
     """Uses a refresh token, seals what comes back and stores it (RFC 6749, section 6)."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_worker_pb2.RevokeRequest, _worker_pb2.RevokeResponse]
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
+    Reseal: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]
+    """Seals records again under the newest version of their connection key. Nobody is called."""
 
 @_typing.type_check_only
 class WorkerAsyncStub(WorkerStub):
@@ -63,6 +65,8 @@ class WorkerAsyncStub(WorkerStub):
     """Uses a refresh token, seals what comes back and stores it (RFC 6749, section 6)."""
     Revoke: _aio.UnaryUnaryMultiCallable[_worker_pb2.RevokeRequest, _worker_pb2.RevokeResponse]  # type: ignore[assignment]
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
+    Reseal: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]  # type: ignore[assignment]
+    """Seals records again under the newest version of their connection key. Nobody is called."""
 
 class WorkerServicer(metaclass=_abc_1.ABCMeta):
     """Worker carries out what coordinator decided."""
@@ -114,5 +118,13 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.RevokeResponse, _abc.Awaitable[_worker_pb2.RevokeResponse]]:
         """Revokes a connection's tokens at the Provider (RFC 7009)."""
+
+    @_abc_1.abstractmethod
+    def Reseal(
+        self,
+        request: _worker_pb2.ResealRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.ResealResponse, _abc.Awaitable[_worker_pb2.ResealResponse]]:
+        """Seals records again under the newest version of their connection key. Nobody is called."""
 
 def add_WorkerServicer_to_server(servicer: WorkerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -147,6 +147,10 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """Every replica was told to forget what a customer's key had opened."""
     EVENT_NAME_CLOCK_DIFFERS: _EventName.ValueType  # 60
     """A signer's clock differs from keyservice's by more than 5 s. This is an alarm; over 30 s its grants are refused."""
+    EVENT_NAME_RESEAL_BEGUN: _EventName.ValueType  # 61
+    """The records of a connection or provider configuration are about to be sealed again."""
+    EVENT_NAME_RECORDS_RESEALED: _EventName.ValueType  # 62
+    """They were, under the newest version of their connection key; or not, with the reason."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -273,6 +277,10 @@ EVENT_NAME_CUSTOMER_KEY_FORGOTTEN: EventName.ValueType  # 59
 """Every replica was told to forget what a customer's key had opened."""
 EVENT_NAME_CLOCK_DIFFERS: EventName.ValueType  # 60
 """A signer's clock differs from keyservice's by more than 5 s. This is an alarm; over 30 s its grants are refused."""
+EVENT_NAME_RESEAL_BEGUN: EventName.ValueType  # 61
+"""The records of a connection or provider configuration are about to be sealed again."""
+EVENT_NAME_RECORDS_RESEALED: EventName.ValueType  # 62
+"""They were, under the newest version of their connection key; or not, with the reason."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

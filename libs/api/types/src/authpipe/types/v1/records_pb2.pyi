@@ -75,6 +75,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_CONFIGURE: _Purpose.ValueType  # 10
     PURPOSE_MANAGE: _Purpose.ValueType  # 11
     """Acting for a workspace at coordinator or audit; releases no key."""
+    PURPOSE_RESEAL: _Purpose.ValueType  # 12
+    """Sealing a record again under the newest version of its connection key."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """Purpose is what a grant is good for."""
@@ -92,6 +94,8 @@ PURPOSE_CLIENT_AUTHENTICATION: Purpose.ValueType  # 9
 PURPOSE_CONFIGURE: Purpose.ValueType  # 10
 PURPOSE_MANAGE: Purpose.ValueType  # 11
 """Acting for a workspace at coordinator or audit; releases no key."""
+PURPOSE_RESEAL: Purpose.ValueType  # 12
+"""Sealing a record again under the newest version of its connection key."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 @_typing.final

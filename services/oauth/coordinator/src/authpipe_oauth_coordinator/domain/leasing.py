@@ -1,0 +1,61 @@
+"""The lease of a connection: whoever writes its records beside their owner holds it, and a heartbeat keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from authpipe_oauth_coordinator.domain.ports import LeaseStore
+from authpipe_oauth_coordinator.domain.words import TokenOutcome
+from authpipe_sensitive import AuditEntry, DomainError, get_log
+
+
+class Leasing:
+    """Takes, keeps and gives back leases.
+
+    Args:
+        leases: The table of leases.
+        holder: The name of this process in leases.
+        seconds: How long a lease lives without a heartbeat.
+    """
+
+    def __init__(self, leases: LeaseStore, holder: str, seconds: float) -> None:
+        self._leases = leases
+        self._holder = holder
+        self._seconds = seconds
+
+    async def acquire(self, workspace: str, connection_id: str, entry: AuditEntry) -> int | None:
+        """Takes the lease with a new fence, with its event; None: another holder lives."""
+        return await self._leases.acquire_lease(workspace, connection_id, self._holder, self._seconds, entry)
+
+    @asynccontextmanager
+    async def kept(self, workspace: str, connection_id: str, fence: int) -> AsyncIterator[None]:
+        """Keeps a lease for the time of a block, however long it takes."""
+        heartbeat = asyncio.create_task(self._heartbeat(workspace, connection_id, fence), name="lease heartbeat")
+        try:
+            yield
+        finally:
+            heartbeat.cancel()
+
+    async def end(
+        self,
+        workspace: str,
+        connection_id: str,
+        fence: int,
+        *,
+        outcome: TokenOutcome | None = None,
+        reauth_reason: str = "",
+        entry: AuditEntry | None = None,
+    ) -> None:
+        """Gives the lease back, with what came of it."""
+        await self._leases.end_lease(workspace, connection_id, fence, outcome, reauth_reason, entry)
+
+    async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
+        while True:
+            await asyncio.sleep(self._seconds / 3)
+            try:
+                if not await self._leases.extend_lease(workspace, connection_id, fence, self._seconds):
+                    return
+            except DomainError as error:
+                get_log().warning("lease not extended", error=error)
