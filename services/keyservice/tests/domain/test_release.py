@@ -78,7 +78,7 @@ def test_what_is_allowed_is_allowed() -> None:
     run()
     run(REFRESH, WANTED_REFRESH)
     run(REFRESH, WANTED_REFRESH._replace(direction=Direction.WRITE, version=6))
-    run(RESEAL, WANTED_REFRESH)
+    run(RESEAL, WANTED_REFRESH, FACTS._replace(refresh_not_before_ms=NOW + 1))
     run(RESEAL, WANTED._replace(direction=Direction.WRITE, version=6))
 
 

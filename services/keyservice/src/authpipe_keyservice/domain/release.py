@@ -202,7 +202,9 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
     if rule.fenced:
         if grant.fence < 1 or grant.fence < facts.fence:
             raise FenceError
-        if wanted.direction is Direction.READ and wanted.record_class is RecordClass.REFRESH:
+        # Who seals a refresh token again does not use it.
+        spends = wanted.direction is Direction.READ and wanted.record_class is RecordClass.REFRESH
+        if spends and grant.purpose != "reseal":
             early = now_ms < facts.refresh_not_before_ms
             if early and not (grant.forced and now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS):
                 raise NotDueError
