@@ -192,7 +192,7 @@ class Node:
     bindings: Bindings
     customer_keys: CustomerKeys
     customer_key_table: CustomerKeyTable
-    rewrapped: list[int]
+    rewrapped: list[tuple[int, int]]
 
     async def settle(self) -> None:
         """Lives for some turns."""
@@ -276,7 +276,7 @@ async def stage(clean: Database, own_cluster: Cluster) -> Stage:
             replica=replica,
             randomness=os.urandom,
         )
-        rewrapped: list[int] = []
+        rewrapped: list[tuple[int, int]] = []
         return Node(
             replica=replica,
             keyring=keyring,
@@ -296,7 +296,7 @@ async def stage(clean: Database, own_cluster: Cluster) -> Stage:
                 wrapper=token,
                 share=1.0,
                 clock=time.monotonic,
-                note=rewrapped.append,
+                note=lambda swapped, left: rewrapped.append((swapped, left)),
             ),
             deks=deks,
             workspaces=Workspaces(

@@ -1,4 +1,4 @@
-"""Counters and histograms by name. Their attributes are Labels: words of ours, few of each, never a number or an id."""
+"""Counters, gauges and histograms by name. Their attributes are Labels: words of ours, few of each, never a number or an id."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ class Counter:
     def add(self, amount: int, **attributes: Label) -> None:
         """Adds to the count, under these attributes."""
         self._instrument.add(amount, _words(attributes))
+
+
+class Gauge:
+    """Shows how much there is of something now."""
+
+    def __init__(self, name: str, unit: str) -> None:
+        self._instrument = metrics.get_meter("authpipe").create_gauge(name, unit=unit)
+
+    def set(self, value: int, **attributes: Label) -> None:
+        """Sets it, under these attributes."""
+        self._instrument.set(value, _words(attributes))
 
 
 class Histogram:
@@ -38,6 +49,11 @@ def _words(attributes: dict[str, Label]) -> dict[str, Label]:
 def counter(name: str, unit: str = "1") -> Counter:
     """Makes a counter named as OpenTelemetry names them: ``authpipe.keyservice.releases``."""
     return Counter(name, unit)
+
+
+def gauge(name: str, unit: str = "1") -> Gauge:
+    """Makes a gauge."""
+    return Gauge(name, unit)
 
 
 def histogram(name: str, unit: str) -> Histogram:

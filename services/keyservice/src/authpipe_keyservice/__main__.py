@@ -47,7 +47,7 @@ from authpipe_keyservice.store import (
 )
 from authpipe_keyservice.store.replicas import CHANNEL
 from authpipe_sensitive import DomainError, Label, get_log
-from authpipe_telemetry import TelemetryConfig, configure_telemetry, counter
+from authpipe_telemetry import TelemetryConfig, configure_telemetry, counter, gauge
 
 _SIGNING_KEY = "audit-log-1"
 _DAY = 86_400.0
@@ -157,6 +157,12 @@ class _KeyDomain:
             randomness=os.urandom,
         )
         rewrapped = counter("authpipe.keyservice.deks.rewrapped")
+        left = gauge("authpipe.keyservice.deks.on_older_kek")
+
+        def note(swapped: int, outstanding: int) -> None:
+            rewrapped.add(swapped)
+            left.set(outstanding)
+
         self._rewrapping = Rewrapping(
             key_domain=domain,
             keyring=self.keyring,
@@ -164,7 +170,7 @@ class _KeyDomain:
             wrapper=hsm,
             share=config.rewrap_share,
             clock=time.monotonic,
-            note=rewrapped.add,
+            note=note,
         )
         self._workspaces = Workspaces(
             key_domain=domain,

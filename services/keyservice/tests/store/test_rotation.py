@@ -206,6 +206,17 @@ async def test_two_rewrappers_that_race_leave_every_dek_readable(stage: Any, mon
     assert await one.table.counts() == {2: 40}
 
 
+async def test_progress_says_how_many_are_left(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authpipe_keyservice.domain.rewrapping.BATCH", 3)
+    node = stage.node(stage.token())
+    await node.settle()
+    for number in range(7):
+        await node.deks.new_key(f"ws_{number}", "con", 1)
+    await node.rotation.rotate("operator:a", "r")
+    await node.settle()
+    assert node.rewrapped == [(3, 4), (3, 1), (1, 0)]
+
+
 async def test_while_one_replica_rewraps_the_other_leaves_it_alone(stage: Any) -> None:
     token = stage.token()
     one, two = stage.node(token), stage.node(token)

@@ -47,8 +47,8 @@ class DekTable(Protocol):
     def alone(self) -> AbstractAsyncContextManager[bool]:
         """Gives, for the time of a block, whether this is the one replica that re-wraps."""
 
-    async def has_stale(self, primary: int) -> bool:
-        """Says whether a DEK is on an older version than the primary one."""
+    async def count_stale(self, primary: int) -> int:
+        """Gives how many DEKs are on an older version than the primary one."""
 
     async def stale(self, primary: int, after: tuple[str, int], limit: int) -> list[StaleDek]:
         """Gives DEKs that are on an older version than the primary one, by workspace and version, from after a name."""
@@ -79,7 +79,7 @@ class Rewrapping:
         wrapper: The HSM.
         share: The share of the time that re-wrapping may keep the HSM busy; 1: no pause.
         clock: Gives seconds.
-        note: Called with how many DEKs were swapped.
+        note: Called with how many DEKs were swapped, and how many are left.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Rewrapping:
         wrapper: Wrapper,
         share: float,
         clock: Callable[[], float],
-        note: Callable[[int], None],
+        note: Callable[[int, int], None],
     ) -> None:
         self._key_domain = key_domain
         self._keyring = keyring
@@ -100,6 +100,7 @@ class Rewrapping:
         self._rest = 1 / share - 1
         self._clock = clock
         self._note = note
+        self._left = 0
 
     async def run(self) -> Progress:
         """Re-wraps what there is, unless another replica does.
@@ -108,7 +109,8 @@ class Rewrapping:
             HsmUnavailableError: The token does not answer; what was swapped stays so.
         """
         primary = self._keyring.primary()
-        if not await self._table.has_stale(primary):
+        self._left = await self._table.count_stale(primary)
+        if self._left == 0:
             return Progress(0, 0)
         async with self._table.alone() as alone:
             return await self._pass(primary) if alone else Progress(0, 0)
@@ -165,5 +167,6 @@ class Rewrapping:
             target=kek_label(self._key_domain, primary),
         )
         swapped = await self._table.swap(deks, primary, entry)
-        self._note(swapped)
+        self._left -= swapped
+        self._note(swapped, self._left)
         return swapped

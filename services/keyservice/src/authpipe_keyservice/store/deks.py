@@ -27,7 +27,7 @@ select workspace_id, version, kek_version, wrapped from deks
 where kek_version between 1 and %b - 1 and customer_key_id = '' and (workspace_id, version) > (%b, %b)
 order by workspace_id, version limit %b
 """
-_HAS_STALE = "select exists (select from deks where kek_version between 1 and %s - 1 and customer_key_id = '')"
+_COUNT_STALE = "select count(*) from deks where kek_version between 1 and %s - 1 and customer_key_id = ''"
 _SWAP = """
 with kek as (select version from kek_versions where version = %b and state in ('primary', 'active') for share)
 update deks d set wrapped = n.new, kek_version = kek.version
@@ -84,11 +84,11 @@ class DekTable:
                 if alone:
                     await connection.execute("select pg_advisory_unlock(%s)", (_ONE_REWRAPPER,))
 
-    async def has_stale(self, primary: int) -> bool:
-        """Says whether a DEK is on an older version than the primary one."""
+    async def count_stale(self, primary: int) -> int:
+        """Gives how many DEKs are on an older version than the primary one."""
         async with self._database.hot() as connection:
-            found = await connection.execute(_HAS_STALE, (primary,))
-            return await found.fetchone() == (True,)
+            row: Any = await (await connection.execute(_COUNT_STALE, (primary,))).fetchone()
+        return int(row[0])
 
     async def stale(self, primary: int, after: tuple[str, int], limit: int) -> list[StaleDek]:
         """Gives DEKs that are on an older version than the primary one, by workspace and version, from after a name."""
