@@ -55,7 +55,7 @@ def rewraps(folder: Path) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("rewrap.py")), str(folder), str(DEKS)],
         env={"SOFTHSM2_CONF": str(configuration), "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
     )

@@ -86,7 +86,7 @@ async def rotate(folder: Path, count: int) -> dict[str, float]:
             wrapper=hsm,
             share=1.0,
             clock=time.monotonic,
-            note=lambda _: None,
+            note=lambda *_: None,
         )
         await replica.beat()
         for _ in range(3):
