@@ -1,28 +1,51 @@
-"""The way out: one request to one host of a job, TLS 1.3, no redirect, bounded in size and time.
+"""The way out: one request to one host of a job, TLS 1.3, bounded in size and time. Nothing here retries.
 
-The name is resolved once, every address has to be public, and the connection goes to the address that was checked, so
-that a second answer of the name server changes nothing (DNS rebinding). The only module that imports an HTTP client.
+A name is resolved once for each connection, every address has to be public, and the connection goes to the address that
+was checked, so that a second answer of the name server changes nothing (DNS rebinding). Connections are kept by name and
+never shared by two names at one address: each name's certificate is verified. The only module that imports an HTTP client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import hashlib
+import re
 import socket
 import ssl
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
-import httpx2
+import httpcore2
 from authlib.oauth2.auth import ClientAuth
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
 from authpipe_oauth_worker.domain.answers import Answer
-from authpipe_oauth_worker.errors import EgressError
+from authpipe_oauth_worker.errors import AnswerLostError, EgressError
 from authpipe_sensitive import Label, Secret
 
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
 _LONGEST_ANSWER = 1024 * 1024
+_LONGEST_HEAD = 32 * 1024
+_MOST_REDIRECTS = 3
+_MOST_POOLS = 256
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "Authpipe"}
+# Letters, digits, dots and hyphens, or an IPv6 address: no percent sign, no user, no other script.
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+# What OpenSSL says when the other side knows no TLS 1.3.
+_TOO_OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION", "NO_PROTOCOLS_AVAILABLE"}
+_PLAIN = re.compile(r"[\x21-\x7e]{1,8000}")
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Asks the system's resolver for the addresses of a name."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(each[4][0]) for each in found]
 
 
 class Egress:
@@ -30,109 +53,229 @@ class Egress:
 
     Args:
         ca: A further CA to believe; None: the usual ones alone.
-        allow_loopback: Whether addresses of this machine may be called.
         timeout_seconds: How long an answer may take, in all.
+        allow_loopback: Whether addresses of this machine may be called.
+        resolve: Gives the addresses of a name.
     """
 
-    def __init__(self, ca: Path | None, timeout_seconds: float, *, allow_loopback: bool) -> None:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    def __init__(
+        self, ca: Path | None, timeout_seconds: float, *, allow_loopback: bool, resolve: Resolve = resolve
+    ) -> None:
+        self._context = ssl.create_default_context()
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         if ca is not None:
-            context.load_verify_locations(ca)
-        self._client = httpx2.AsyncClient(
-            verify=context, follow_redirects=False, trust_env=False, timeout=timeout_seconds, headers=_HEADERS
-        )
+            self._context.load_verify_locations(ca)
         self._timeout = timeout_seconds
         self._allow_loopback = allow_loopback
+        self._resolve = resolve
+        self._pools: dict[frozenset[str], httpcore2.AsyncConnectionPool] = {}
 
-    async def get(self, url: str) -> Answer:
-        """Fetches a document.
+    async def get(self, url: str, pins: Iterable[str] = ()) -> Answer:
+        """Fetches a document; redirects are followed within its origin.
+
+        Args:
+            url: Where it is.
+            pins: Public keys of which the host has to show one, each the base64 of a SHA-256 (RFC 7469, section 2.4);
+                none: every certificate that is valid for it.
 
         Raises:
-            EgressError: It was not reached, or answered too much or too late.
+            EgressError: It was not reached.
+            AnswerLostError: It answered too much, too late, or not at all.
         """
-        return await self._send("GET", url, {}, None)
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = await self._send("GET", url, {}, None, pins)
+            if answer.location is None or not 300 <= answer.status < 400:
+                break
+            target = urljoin(url, answer.location)
+            if _origin(urlsplit(target)) != _origin(urlsplit(url)):
+                raise EgressError(cause=Label("REDIRECTED_ELSEWHERE"))
+            url = target
+        else:
+            raise EgressError(cause=Label("TOO_MANY_REDIRECTS"))
+        return answer
 
     async def post_form(
-        self, url: str, form: Mapping[str, Secret | str], client_id: str, client_secret: Secret | None, method: str
+        self,
+        url: str,
+        form: Mapping[str, Secret | str],
+        client_id: str,
+        client_secret: Secret | None,
+        method: str,
+        pins: Iterable[str] = (),
     ) -> Answer:
-        """Sends a form, authenticated as our OAuth client (RFC 6749, section 2.3.1). Once: nothing here retries.
+        """Sends a form, authenticated as our OAuth client (RFC 6749, section 2.3.1). A redirect is an answer.
 
         Raises:
-            EgressError: It was not reached, or answered too much or too late.
+            EgressError: It was not reached: nothing was sent.
+            AnswerLostError: It was sent, and may have been carried out.
         """
         body = _encode_form(form)
         headers = {"content-type": "application/x-www-form-urlencoded"}
         secret = client_secret.expose().decode() if client_secret is not None else ""
         auth = ClientAuth(client_id, secret, method)
         _, headers, body = auth.prepare("POST", url, headers, body)
-        return await self._send("POST", url, headers, body.encode() if isinstance(body, str) else body)
+        return await self._send("POST", url, headers, body.encode() if isinstance(body, str) else body, pins)
 
     async def close(self) -> None:
         """Closes all connections."""
-        await self._client.aclose()
+        for pool in self._pools.values():
+            await pool.aclose()
 
-    async def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        try:
-            async with asyncio.timeout(self._timeout):
-                address = await self._resolve(host, parts.port or 443)
-                shown = f"[{address}]" if ":" in address else address
-                target = urlunsplit((parts.scheme, f"{shown}:{parts.port or 443}", parts.path, parts.query, ""))
-                request = self._client.build_request(
-                    method,
-                    target,
-                    headers={**headers, "host": parts.netloc},
-                    content=body,
-                    extensions={"sni_hostname": host},
-                )
-                response = await self._client.send(request, stream=True)
-                try:
-                    return await _read(response)
-                finally:
-                    await response.aclose()
-        except TimeoutError:
-            raise EgressError(cause=Label("TIMEOUT")) from None
-        except httpx2.TimeoutException:
-            raise EgressError(cause=Label("TIMEOUT")) from None
-        except (httpx2.HTTPError, ssl.SSLError, OSError):
-            raise EgressError(cause=Label("CONNECTION_FAILED")) from None
+    async def _send(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None, pins: Iterable[str]
+    ) -> Answer:
+        _require_url(url)
+        sent = False
 
-    async def _resolve(self, host: str, port: int) -> str:
+        async def trace(event: str, _: Mapping[str, Any]) -> None:
+            nonlocal sent
+            sent = sent or event.endswith("send_request_headers.started")
+
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (socket.gaierror, UnicodeError):
+            async with (
+                asyncio.timeout(self._timeout),
+                self._pool(frozenset(pins)).stream(
+                    method, url, headers=list((_HEADERS | headers).items()), content=body, extensions={"trace": trace}
+                ) as response,
+            ):
+                return await _read(response)
+        except (TimeoutError, httpcore2.TimeoutException):
+            raise _failed(Label("TIMEOUT"), sent=sent) from None
+        except httpcore2.ConnectError as error:
+            raise EgressError(cause=_why(error)) from None
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
+            raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
+
+    def _pool(self, pins: frozenset[str]) -> httpcore2.AsyncConnectionPool:
+        pool = self._pools.get(pins)
+        if pool is None:
+            if len(self._pools) >= _MOST_POOLS:
+                raise EgressError(cause=Label("TOO_MANY_PINS"))
+            backend = _Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
+            pool = httpcore2.AsyncConnectionPool(
+                ssl_context=self._context,
+                max_connections=200,
+                max_keepalive_connections=100,
+                keepalive_expiry=5.0,
+                network_backend=backend,
+            )
+            self._pools[pins] = pool
+        return pool
+
+
+class _Guarded(httpcore2.AnyIOBackend):
+    """Connects to the address that was checked, and hands out streams that check pins."""
+
+    def __init__(self, resolve: Resolve, pins: frozenset[str], *, allow_loopback: bool) -> None:
+        self._resolve = resolve
+        self._pins = pins
+        self._allow_loopback = allow_loopback
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # the library's signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            addresses = await self._resolve(host, port)
+        except (OSError, UnicodeError):
             raise EgressError(cause=Label("NAME_NOT_RESOLVED")) from None
-        addresses = [str(each[4][0]) for each in found]
-        for address in addresses:
-            if not self._may_call(ipaddress.ip_address(address)):
-                raise EgressError(cause=Label("ADDRESS_NOT_PUBLIC"))
-        return addresses[0]
+        if not addresses or not all(map(self._may_call, addresses)):
+            raise EgressError(cause=Label("ADDRESS_NOT_PUBLIC"))
+        stream = await super().connect_tcp(addresses[0], port, timeout, local_address, socket_options)
+        return _Pinned(stream, self._pins) if self._pins else stream
 
-    def _may_call(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-        mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-        if mapped is not None:
-            return self._may_call(mapped)
-        if address.is_loopback:
-            return self._allow_loopback
-        # RFC 6052: 64:ff9b::/96 leads to IPv4 behind a translator.
-        translated = isinstance(address, ipaddress.IPv6Address) and address in ipaddress.ip_network("64:ff9b::/96")
-        return address.is_global and not address.is_multicast and not translated
+    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
+        raise EgressError(cause=Label("ADDRESS_NOT_PUBLIC"))
+
+    def _may_call(self, address: str) -> bool:
+        return is_public(address) or (self._allow_loopback and is_loopback(address))
 
 
-async def _read(response: httpx2.Response) -> Answer:
+class _Pinned(httpcore2.AsyncNetworkStream):
+    """A connection that ends where the host shows none of the pinned public keys, before anything is sent."""
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, pins: frozenset[str]) -> None:
+        self._stream = stream
+        self._pins = pins
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the library's signature
+    ) -> httpcore2.AsyncNetworkStream:
+        secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        leaf = secured.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        if public_key_pin(leaf) not in self._pins:
+            await secured.aclose()
+            raise EgressError(cause=Label("PUBLIC_KEY_NOT_PINNED"))
+        return secured
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def public_key_pin(certificate: bytes) -> str:
+    """Gives the pin of a certificate's public key: base64 of the SHA-256 of its SubjectPublicKeyInfo (RFC 7469, 2.4)."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    return b64encode(
+        hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
+    ).decode()
+
+
+def _require_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise EgressError(cause=Label("URL_NOT_ALLOWED")) from None
+    host, _, _ = parts.netloc.partition("@")
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
+    if parts.scheme != "https" or "@" in parts.netloc or _HOST.fullmatch(name) is None or ".." in name:
+        raise EgressError(cause=Label("URL_NOT_ALLOWED"))
+    if _PLAIN.fullmatch(url) is None or "\\" in url or "#" in url:
+        raise EgressError(cause=Label("URL_NOT_ALLOWED"))
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int]:
+    return parts.scheme, parts.hostname, parts.port or 443
+
+
+def _failed(cause: Label, *, sent: bool) -> EgressError | AnswerLostError:
+    return AnswerLostError(cause=cause) if sent else EgressError(cause=cause)
+
+
+def _why(error: BaseException) -> Label:
+    """Tells a Provider that speaks no TLS 1.3 from other failures to connect."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLError) and seen.reason in _TOO_OLD:
+            return Label("PROVIDER_TLS_TOO_OLD")
+        seen = seen.__cause__ or seen.__context__
+    return Label("CONNECTION_FAILED")
+
+
+async def _read(response: httpcore2.Response) -> Answer:
+    if sum(len(name) + len(value) + 4 for name, value in response.headers) > _LONGEST_HEAD:
+        raise AnswerLostError(cause=Label("ANSWER_TOO_LARGE"))
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in response.aiter_stream():
         body += chunk
         if len(body) > _LONGEST_ANSWER:
-            raise EgressError(cause=Label("ANSWER_TOO_LARGE"))
-    retry_after = response.headers.get("retry-after", "")
-    seconds = int(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0
-    return Answer(response.status_code, Secret.adopt(body), seconds)
+            raise AnswerLostError(cause=Label("ANSWER_TOO_LARGE"))
+    head = {name.lower(): value for name, value in response.headers}
+    retry_after = head.get(b"retry-after", b"").decode("latin-1")
+    seconds = int(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else 0
+    location = head.get(b"location")
+    return Answer(
+        response.status, Secret.adopt(body), seconds, location.decode("latin-1") if location is not None else None
+    )
 
 
 def _encode_form(form: Mapping[str, Secret | str]) -> str:
-
     plain = {name: value.expose().decode() if isinstance(value, Secret) else value for name, value in form.items()}
     return urlencode(plain)

@@ -26,9 +26,16 @@ class DiscoveryError(DomainError):
 
 
 class EgressError(DomainError):
-    """The Provider was not reached, or answered in a way that we do not take; the metadata says how."""
+    """The Provider was not reached, and nothing was sent to it; the metadata says why."""
 
     reason = "PROVIDER_UNREACHABLE"
+    status = Status.UNAVAILABLE
+
+
+class AnswerLostError(DomainError):
+    """A request was sent, and no answer came that we take; the Provider may have carried it out all the same."""
+
+    reason = "PROVIDER_ANSWER_LOST"
     status = Status.UNAVAILABLE
 
 

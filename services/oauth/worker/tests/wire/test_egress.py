@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from authpipe_oauth_worker.egress import Egress
-from authpipe_oauth_worker.errors import EgressError
+from authpipe_oauth_worker.egress import Egress, public_key_pin
+from authpipe_oauth_worker.errors import AnswerLostError, EgressError
 from authpipe_sensitive import Secret
 from authpipe_testing.ca import CertificateAuthority
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -22,14 +27,15 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.ca = CertificateAuthority(folder, "provider-ca")
-        self.leaf = self.ca.issue(folder, "provider", common_name="x", dns=("localhost",), addresses=("127.0.0.1",))
+        self.leaf = self.ca.issue(
+            folder, "provider", common_name="x", dns=("localhost", "a.example"), addresses=("127.0.0.1",)
+        )
         self.requests: list[bytes] = []
 
     @asynccontextmanager
-    async def provider(self, behave: Behaviour, newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> AsyncIterator[str]:
+    async def provider(self, behave: Behaviour) -> AsyncIterator[str]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.leaf.certificate, self.leaf.key)
-        context.maximum_version = newest
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
@@ -44,8 +50,8 @@ class Stage:
         async with server:
             yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
 
-    def egress(self, *, allow_loopback: bool = True, timeout: float = 1.0) -> Egress:
-        return Egress(self.ca.certificate_file, timeout, allow_loopback=allow_loopback)
+    def egress(self, *, allow_loopback: bool = True, timeout: float = 1.0, **more: Any) -> Egress:
+        return Egress(self.ca.certificate_file, timeout, allow_loopback=allow_loopback, **more)
 
 
 @pytest.fixture
@@ -62,11 +68,13 @@ def answering(head: str, body: bytes = b"") -> Behaviour:
     return behave
 
 
-async def cause(egress: Egress, url: str) -> str:
+async def cause(egress: Egress, url: str, **more: Any) -> str:
     try:
-        await egress.get(url)
+        await egress.get(url, **more)
     except EgressError as error:
         return str(error.metadata["cause"])
+    except AnswerLostError as error:
+        return f"sent, {error.metadata['cause']}"
     finally:
         await egress.close()
     return "OK"
@@ -91,17 +99,65 @@ async def test_the_client_is_authenticated_by_header_or_body_and_the_secret_is_i
     assert all(b"the-secret" not in request.split(b"\r\n")[0] for request in stage.requests)
 
 
-async def test_a_redirect_is_an_answer_and_is_not_followed(stage: Stage) -> None:
-    async with stage.provider(answering("302 Found\r\nlocation: https://169.254.169.254/latest/meta-data")) as url:
+@pytest.mark.case(21)
+async def test_a_redirect_of_a_form_is_an_answer_and_is_not_followed(stage: Stage) -> None:
+    async with stage.provider(answering("307 Temporary\r\nlocation: /elsewhere")) as url:
         egress = stage.egress()
-        assert (await egress.get(url)).status == 302
+        assert (await egress.post_form(url, {"refresh_token": "r"}, "c", None, "none")).status == 307
         await egress.close()
     assert len(stage.requests) == 1
 
 
+@pytest.mark.case(21)
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://169.254.169.254/latest/meta-data",
+        "https://localhost/metadata",
+        "//127.0.0.2/metadata",
+        "http://127.0.0.1/metadata",
+        "https://127.0.0.1:1/metadata",
+        "https://127.0.0.1@169.254.169.254/",
+        "file:///etc/passwd",
+    ],
+)
+async def test_a_redirect_to_another_origin_is_not_followed(stage: Stage, location: str) -> None:
+    async with stage.provider(answering(f"302 Found\r\nlocation: {location}")) as url:
+        assert await cause(stage.egress(allow_loopback=True), url) == "REDIRECTED_ELSEWHERE"
+    assert len(stage.requests) == 1
+
+
+async def test_a_redirect_within_the_origin_is_followed_three_times(stage: Stage) -> None:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = "200 OK" if len(stage.requests) == 4 else f"301 Moved\r\nlocation: /next/{len(stage.requests)}"
+        await answering(head, b"{}")(_, writer)
+
+    async with stage.provider(behave) as url:
+        assert await cause(stage.egress(), url) == "OK"
+        assert stage.requests[3].startswith(b"GET /next/3 ")
+        stage.requests[:] = [b""] * 4
+        assert await cause(stage.egress(), url) == "TOO_MANY_REDIRECTS"
+
+
 async def test_an_answer_of_ten_megabytes_is_cut_off(stage: Stage) -> None:
     async with stage.provider(answering("200 OK", b"x" * 10_000_000)) as url:
-        assert await cause(stage.egress(timeout=5), url) == "ANSWER_TOO_LARGE"
+        assert await cause(stage.egress(timeout=5), url) == "sent, ANSWER_TOO_LARGE"
+
+
+@pytest.mark.case(21)
+async def test_a_head_of_forty_kilobytes_is_refused(stage: Stage) -> None:
+    async with stage.provider(answering("200 OK\r\nx-much: " + "x" * 40_000)) as url:
+        assert await cause(stage.egress(timeout=5), url) == "sent, ANSWER_TOO_LARGE"
+
+
+@pytest.mark.case(21)
+async def test_a_compressed_bomb_is_not_unpacked(stage: Stage) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    async with stage.provider(answering("200 OK\r\ncontent-encoding: gzip", bomb)) as url:
+        egress = stage.egress(timeout=5)
+        assert (await egress.get(url)).body == Secret(bomb)
+        await egress.close()
+    assert b"accept-encoding: identity" in stage.requests[0].lower()
 
 
 async def test_silence_and_one_byte_at_a_time_end_at_the_time_limit(stage: Stage) -> None:
@@ -117,7 +173,7 @@ async def test_silence_and_one_byte_at_a_time_end_at_the_time_limit(stage: Stage
 
     for behave in (silent, dripping):
         async with stage.provider(behave) as url:
-            assert await cause(stage.egress(), url) == "TIMEOUT"
+            assert await cause(stage.egress(), url) == "sent, TIMEOUT"
 
 
 async def test_nothing_at_all_is_a_failed_connection(stage: Stage) -> None:
@@ -125,14 +181,36 @@ async def test_nothing_at_all_is_a_failed_connection(stage: Stage) -> None:
         return
 
     async with stage.provider(hang_up) as url:
-        assert await cause(stage.egress(), url) == "CONNECTION_FAILED"
+        assert await cause(stage.egress(), url) == "sent, CONNECTION_FAILED"
+
+
+async def test_nobody_at_the_door_is_told_from_an_answer_that_was_lost(stage: Stage) -> None:
+    async with stage.provider(answering("200 OK")) as url:
+        pass
+    assert await cause(stage.egress(), url) == "CONNECTION_FAILED"
 
 
 @pytest.mark.promise("P02")
 async def test_a_provider_that_speaks_tls_1_2_alone_is_not_called(stage: Stage) -> None:
-    async with stage.provider(answering("200 OK", b"{}"), ssl.TLSVersion.TLSv1_2) as url:
-        assert await cause(stage.egress(), url) == "CONNECTION_FAILED"
-    assert stage.requests == []
+    # Over plain sockets, so that its alert is sent: asyncio's server hangs up without it.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(stage.leaf.certificate, stage.leaf.key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    shaken: list[str] = []
+
+    def serve(listener: socket.socket) -> None:
+        with listener.accept()[0] as accepted:
+            try:
+                context.wrap_socket(accepted, server_side=True)
+            except ssl.SSLError as error:
+                shaken.append(str(error.reason))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = asyncio.create_task(asyncio.to_thread(serve, listener))
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/token"
+        assert await cause(stage.egress(), url) == "PROVIDER_TLS_TOO_OLD"
+        await server
+    assert shaken == ["UNSUPPORTED_PROTOCOL"]
 
 
 async def test_a_provider_whose_certificate_is_not_believed_is_not_called(stage: Stage, tmp_path: Path) -> None:
@@ -141,6 +219,7 @@ async def test_a_provider_whose_certificate_is_not_believed_is_not_called(stage:
         assert await cause(Egress(other.certificate_file, 1.0, allow_loopback=True), url) == "CONNECTION_FAILED"
 
 
+@pytest.mark.case(21)
 @pytest.mark.parametrize(
     "host",
     [
@@ -152,14 +231,104 @@ async def test_a_provider_whose_certificate_is_not_believed_is_not_called(stage:
         "100.64.0.1",
         "0.0.0.0",  # noqa: S104  # an address to refuse
         "[::1]",
+        "[::]",
         "[::ffff:127.0.0.1]",
         "[::ffff:10.0.0.1]",
+        "[::127.0.0.1]",
         "[64:ff9b::7f00:1]",
         "[2002:7f00:1::]",
         "[fd00::1]",
         "[fe80::1]",
         "224.0.0.1",
+        # The same address, written otherwise: decimal, octal, hexadecimal, short.
+        "2130706433",
+        "0177.0.0.1",
+        "0x7f.0.0.1",
+        "0x7f000001",
+        "127.1",
     ],
 )
 async def test_addresses_that_are_not_public_are_refused_before_a_connection_is_made(host: str, stage: Stage) -> None:
-    assert await cause(stage.egress(allow_loopback=False), f"https://{host}:1/token") == "ADDRESS_NOT_PUBLIC"
+    found = await cause(stage.egress(allow_loopback=False), f"https://{host}:1/token")
+    assert found in {"ADDRESS_NOT_PUBLIC", "NAME_NOT_RESOLVED"}
+
+
+@pytest.mark.case(21)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/",
+        "https://user@127.0.0.1:{port}/",
+        "https://as.example:443@127.0.0.1:{port}/",
+        "https://127%2e0%2e0%2e1:{port}/",
+        "https://127。0。0。1:{port}/",
+        "https://①②⑦.0.0.1:{port}/",
+        "https://127.0.0.1:{port}/#fragment",
+        "https://127.0.0.1:{port}\\@as.example/",
+        "https://[fe80::1%25lo]:{port}/",
+        "https://127.0.0.1:99999/",
+        "https://127.0.0.1:{port}/\r\nx-header: y",
+        "https:///nothing",
+        "gopher://127.0.0.1:{port}/",
+    ],
+)
+async def test_an_url_that_two_readers_might_read_differently_is_not_called(url: str, stage: Stage) -> None:
+    async with stage.provider(answering("200 OK", b"{}")) as real:
+        port = real.rsplit(":", 1)[1].partition("/")[0]
+        assert await cause(stage.egress(), url.format(port=port)) == "URL_NOT_ALLOWED"
+    assert stage.requests == []
+
+
+def names(**addresses: list[str]) -> Callable[[str, int], Awaitable[list[str]]]:
+    """A name server: the addresses of each name, one answer after the other."""
+
+    async def resolve(host: str, _: int) -> list[str]:
+        found = addresses[host.replace(".", "_")]
+        return [found.pop(0)] if len(found) > 1 else found
+
+    return resolve
+
+
+@pytest.mark.case(21)
+async def test_a_name_that_comes_to_mean_another_address_is_checked_anew_with_each_connection(stage: Stage) -> None:
+    async with stage.provider(answering("200 OK", b"{}")) as url:
+        port = url.rsplit(":", 1)[1]
+        egress = stage.egress(resolve=names(a_example=["127.0.0.1", "169.254.169.254"]))
+        assert (await egress.get(f"https://a.example:{port}")).status == 200
+        assert await cause(egress, f"https://a.example:{port}") == "ADDRESS_NOT_PUBLIC"
+    assert len(stage.requests) == 1
+
+
+@pytest.mark.case(21)
+async def test_one_private_address_among_public_ones_is_one_too_many(stage: Stage) -> None:
+    async def resolve(_: str, __: int) -> list[str]:
+        return ["93.184.216.34", "10.0.0.1"]
+
+    assert await cause(stage.egress(resolve=resolve), "https://a.example/") == "ADDRESS_NOT_PUBLIC"
+
+
+async def keep_open(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await writer.drain()
+        await reader.readuntil(b"\r\n\r\n")
+
+
+@pytest.mark.case(21)
+async def test_two_names_at_one_address_do_not_share_a_connection(stage: Stage) -> None:
+    """As behind one CDN: a connection verified for the one must not carry a credential to the other."""
+    async with stage.provider(keep_open) as url:
+        port = url.rsplit(":", 1)[1]
+        egress = stage.egress(resolve=names(a_example=["127.0.0.1"], b_example=["127.0.0.1"]))
+        assert (await egress.get(f"https://a.example:{port}")).status == 200
+        assert await cause(egress, f"https://b.example:{port}") == "CONNECTION_FAILED"
+    assert len(stage.requests) == 1
+
+
+async def test_a_provider_that_shows_another_public_key_than_pinned_gets_nothing(stage: Stage) -> None:
+    leaf = x509.load_pem_x509_certificate(stage.leaf.certificate.read_bytes())
+    pin = public_key_pin(leaf.public_bytes(Encoding.DER))
+    async with stage.provider(answering("200 OK", b"{}")) as url:
+        assert await cause(stage.egress(), url, pins=["other", pin]) == "OK"
+        assert await cause(stage.egress(), url, pins=["other"]) == "PUBLIC_KEY_NOT_PINNED"
+    assert len(stage.requests) == 1

@@ -40,11 +40,13 @@ class Answer:
         status: The HTTP status.
         body: The body, as it is sealed before anybody judges it.
         retry_after_seconds: What the Provider asked for; 0: nothing.
+        location: Where it redirects; None: nowhere.
     """
 
     status: int
     body: Secret
     retry_after_seconds: int
+    location: str | None = None
 
 
 # What an answer says, as the door read it: a JSON object whose values with secret material are Secrets; None: it is none.
