@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, cast
 
 from authpipe.types.v1 import records_pb2 as pb
-from authpipe_consumer.words import Opened, Sealing, SealedWrite, Want, WriteKey
+from google.protobuf.message import DecodeError
+from authpipe_consumer.words import Opened, PackedWrite, Sealing, SealedWrite, Want, WriteKey
 from authpipe_envelope import (
     HEADER_SIZE,
     Context,
@@ -157,7 +158,14 @@ class RecordClient:
             return error
         expires = record.expire_time.ToDatetime(dt.UTC) if record.HasField("expire_time") else None
         return Opened(
-            plaintext, record_class, released.version, record.provider, record.hosts_digest, expires, record.masked
+            plaintext=plaintext,
+            record_class=record_class,
+            version=released.version,
+            provider=record.provider,
+            hosts=record.hosts_digest,
+            expires_at=expires,
+            masked=record.masked,
+            fence=record.fence,
         )
 
     async def prepare(
@@ -226,6 +234,19 @@ class RecordClient:
         if sealing.expires_at is not None:
             sealed.expire_time.FromDatetime(sealing.expires_at)
         return SealedWrite(sealed)
+
+    def pack(self, write: SealedWrite) -> bytes:
+        """Gives a sealed record as bytes, to be kept while its store is away. It is ciphertext."""
+        return cast("pb.SealedRecord", write.message).SerializeToString(deterministic=True)
+
+    def unpack(self, packed: bytes) -> PackedWrite | None:
+        """Takes such a record out of its packing; None: it is none."""
+        try:
+            message = pb.SealedRecord.FromString(packed)
+        except DecodeError:
+            return None
+        ref = message.ref
+        return PackedWrite(ref.workspace_id, ref.connection_id, message.fence, SealedWrite(message))
 
     async def put(
         self,

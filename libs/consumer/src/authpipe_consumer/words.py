@@ -40,6 +40,7 @@ class Opened(NamedTuple):
         hosts: The digest of the hosts that it is bound to.
         expires_at: When the credential ends; None: it does not say.
         masked: Its masked prefix.
+        fence: The fence of the lease under which it was sealed, as its store says; 0: without a lease.
     """
 
     plaintext: Secret
@@ -49,6 +50,7 @@ class Opened(NamedTuple):
     hosts: bytes
     expires_at: dt.datetime | None
     masked: str
+    fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,22 @@ class SealedWrite:
     message: object
 
 
+class PackedWrite(NamedTuple):
+    """A record sealed for its store, taken out of its packing.
+
+    Args:
+        workspace: The tenant.
+        connection: The connection.
+        fence: The fence of the lease under which it was sealed.
+        write: The record.
+    """
+
+    workspace: str
+    connection: str
+    fence: int
+    write: SealedWrite
+
+
 class Consumer(Protocol):
     """A consumer of one store, as rules see it; `RecordClient` is it."""
 
@@ -101,6 +119,12 @@ class Consumer(Protocol):
 
     def seal(self, write: WriteKey, sealing: Sealing, plaintext: Secret) -> SealedWrite:
         """Seals a plaintext as the next version of a record. The write key is used up."""
+
+    def pack(self, write: SealedWrite) -> bytes:
+        """Gives a sealed record as bytes, to be kept while its store is away. It is ciphertext."""
+
+    def unpack(self, packed: bytes) -> PackedWrite | None:
+        """Takes such a record out of its packing; None: it is none."""
 
     async def put(
         self,

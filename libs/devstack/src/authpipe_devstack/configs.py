@@ -19,7 +19,7 @@ _PEERS = {
     "vault": {"keyservice": "keyservice/user-credentials", "audit": "audit"},
     "clientsecrets": {"keyservice": "keyservice/client-secrets", "audit": "audit"},
     "authority": {"audit": "audit"},
-    "worker": {"vault": "vault", "clientsecrets": "clientsecrets"},
+    "worker": {"vault": "vault", "clientsecrets": "clientsecrets", "coordinator": "oauth/coordinator"},
     "coordinator": {
         "worker": "oauth/worker",
         "vault": "vault",
@@ -114,6 +114,7 @@ class Configs:
             case "worker":
                 config |= {"deployment": DEPLOYMENT, "unsafe_allow_loopback": True}
                 config["provider_ca"] = str(self._public_ca.certificate_file)
+                config["spool"] = str(layout.home / "spool" / name)
             case "edge":
                 config |= {
                     "deployment": DEPLOYMENT,

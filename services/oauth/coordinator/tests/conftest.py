@@ -16,6 +16,8 @@ from authpipe_oauth_coordinator.domain.words import (
     Endpoints,
     Flow,
     Kind,
+    Lease,
+    Left,
     ProviderConfig,
     State,
     TokenOutcome,
@@ -42,6 +44,7 @@ class FakeTables:
     connections: dict[tuple[str, str], Connection] = field(default_factory=dict)
     configs: dict[tuple[str, str], ProviderConfig] = field(default_factory=dict)
     leases: dict[tuple[str, str], tuple[str, int, float]] = field(default_factory=dict)
+    left: dict[tuple[str, str], Left] = field(default_factory=dict)
     flows: dict[bytes, Flow] = field(default_factory=dict)
     used: set[bytes] = field(default_factory=set)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
@@ -106,14 +109,23 @@ class FakeTables:
 
     async def acquire_lease(
         self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
-    ) -> int | None:
+    ) -> Lease | None:
         _, fence, until = self.leases.get((workspace, connection_id), ("", 0, float("-inf")))
         now = self.now().timestamp()
         if until >= now:
             return None
         self.leases[workspace, connection_id] = (holder, fence + 1, now + seconds)
         self.events.append(entry)
-        return fence + 1
+        return Lease(fence + 1, await self.get_left(workspace, connection_id))
+
+    async def note_left(self, workspace: str, connection_id: str, fence: int, left: Left) -> bool:
+        _, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
+        if newest == fence:
+            self.left[workspace, connection_id] = left
+        return newest == fence
+
+    async def get_left(self, workspace: str, connection_id: str) -> Left:
+        return self.left.get((workspace, connection_id), Left())
 
     async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
         holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
@@ -129,10 +141,13 @@ class FakeTables:
         fence: int,
         outcome: TokenOutcome | None,
         reauth_reason: str,
+        left: Left | None,
         entry: AuditEntry | None,
     ) -> None:
         holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
         if newest == fence:
+            if left is not None:
+                self.left[workspace, connection_id] = left
             self.leases[workspace, connection_id] = (holder, fence, float("-inf"))
             found = self.connections.get((workspace, connection_id))
             if found is not None and outcome is not None and found.state in {State.ACTIVE, State.NEEDS_REAUTH}:

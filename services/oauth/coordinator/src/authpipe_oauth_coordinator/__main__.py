@@ -21,11 +21,13 @@ from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_oauth_coordinator.catalog import load_catalog
 from authpipe_oauth_coordinator.config import Config
+from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.flows import Flows
 from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
+from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
@@ -47,20 +49,24 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
     worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50)
-    worker = WorkerPeer(worker_peer, Grants(lambda: leaf.issuer, config.region))
+    grants = Grants(lambda: leaf.issuer, config.region)
+    worker = WorkerPeer(worker_peer, grants)
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
     audit = AuditPeer(audit_peer)
     holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    leasing = Leasing(LeaseTable(*own), holder, config.lease_seconds)
+    leases = LeaseTable(*own)
+    leasing = Leasing(leases, holder, config.lease_seconds)
+    patience = dt.timedelta(seconds=config.spool_patience_seconds)
+    refreshing = Refreshing(config_table, connection_table, leasing, worker, audit, _now, patience)
+    answers = Answers(connection_table, leases, refreshing, grants.for_answer)
     connections = Connections(
         config_table,
         connection_table,
-        leasing,
+        refreshing,
         worker,
         StorePeer(vault),
-        audit,
         _now,
         _new_id,
         config.lease_seconds,
@@ -88,6 +94,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             configs,
             flows,
             connections,
+            answers,
             resealing,
             config_table,
             connection_table,

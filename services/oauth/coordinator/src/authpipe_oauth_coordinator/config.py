@@ -16,6 +16,7 @@ class Config(BaseModel):
     Args:
         region: The region that grants name.
         lease_seconds: How long a lease lives without a heartbeat.
+        spool_patience_seconds: For how long the answer to a refresh is waited for that a worker has on its disk.
         sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
     """
 
@@ -30,6 +31,7 @@ class Config(BaseModel):
     clientsecrets: PeerConfig
     audit: PeerConfig
     lease_seconds: float = 10.0
+    spool_patience_seconds: float = 900.0
     sweep_seconds: float = 5.0
     log_level: str = "info"
     telemetry_file: Path | None = None

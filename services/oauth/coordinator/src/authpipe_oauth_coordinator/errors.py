@@ -40,6 +40,12 @@ class RedirectUriError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class AnswerNotAwaitedError(DomainError):
+    """Nobody waits for this answer any more: it was found elsewhere, given up, or its connection is gone."""
+
+    reason = "ANSWER_NOT_AWAITED"
+
+
 class LeaseHeldError(DomainError):
     """The connection's records are being written by somebody else for half a minute now. Try again."""
 

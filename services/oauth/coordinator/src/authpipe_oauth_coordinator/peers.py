@@ -34,6 +34,10 @@ class WorkerPeer:
         self._grants = grants
         self._thumbprint = ""
 
+    async def require_reachable(self) -> None:
+        """Returns when a worker answers; it tells its key by the way."""
+        await self._learn_key()
+
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
         """Fetches a Provider's metadata."""
         request = worker_pb2.DiscoverRequest(issuer=issuer, request_id=request_id)
@@ -130,6 +134,8 @@ class WorkerPeer:
             request_id=job.acting.request_id,
             consumer_thumbprint=self._thumbprint,
             scopes=job.scopes,
+            spend=job.spend,
+            spent_fence=job.spent_fence,
         )
 
 
@@ -221,4 +227,6 @@ def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
 
 def _outcome(wire: worker_pb2.TokenOutcome) -> TokenOutcome:
     expires = wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None
-    return TokenOutcome(wire.failure, tuple(wire.scopes), expires, wire.refreshable, wire.retry_after_seconds)
+    return TokenOutcome(
+        wire.failure, tuple(wire.scopes), expires, wire.refreshable, wire.retry_after_seconds, wire.nothing_sent
+    )

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
+from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
@@ -44,6 +45,7 @@ class CoordinatorServicer:
         configs: The rules over provider configurations.
         flows: The rules over flows.
         connections: The rules over connections.
+        answers: The rules over answers that wait on a worker's disk.
         resealing: The rules over sealing again.
         config_table: For lists.
         connection_table: For lists.
@@ -56,6 +58,7 @@ class CoordinatorServicer:
         configs: ProviderConfigs,
         flows: Flows,
         connections: Connections,
+        answers: Answers,
         resealing: Resealing,
         config_table: ConfigStore,
         connection_table: ConnectionStore,
@@ -65,6 +68,7 @@ class CoordinatorServicer:
         self._configs = configs
         self._flows = flows
         self._connections = connections
+        self._answers = answers
         self._resealing = resealing
         self._config_table = config_table
         self._connection_table = connection_table
@@ -241,6 +245,18 @@ class CoordinatorServicer:
         acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
         connection = await self._connections.disconnect(acting, request.connection_id)
         return pb.DisconnectResponse(connection=_connection(connection))
+
+    async def ClaimAnswer(self, request: pb.ClaimAnswerRequest, _: object) -> pb.ClaimAnswerResponse:
+        """Lets a worker store an answer that it kept."""
+        acting = Acting(request.workspace_id, f"service:{current_caller()}", request.request_id)
+        grant = await self._answers.claim(acting, request.connection_id, request.fence, request.consumer_thumbprint)
+        return pb.ClaimAnswerResponse(grant=grant)
+
+    async def ReportAnswer(self, request: pb.ReportAnswerRequest, _: object) -> pb.ReportAnswerResponse:
+        """Hears that such an answer is stored."""
+        acting = Acting(request.workspace_id, f"service:{current_caller()}", request.request_id)
+        await self._answers.report(acting, request.connection_id, request.fence)
+        return pb.ReportAnswerResponse()
 
     async def ResealRecords(self, request: pb.ResealRecordsRequest, _: object) -> pb.ResealRecordsResponse:
         """Has records sealed again."""

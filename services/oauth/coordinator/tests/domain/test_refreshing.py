@@ -10,21 +10,26 @@ from typing import Any
 
 import pytest
 from authpipe_envelope import RecordClass
+from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
+from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
     Endpoints,
     Kind,
+    Left,
     ProviderConfig,
     RevokeOutcome,
     State,
     TokenOutcome,
+    Unfinished,
 )
 from authpipe_oauth_coordinator.errors import (
+    AnswerNotAwaitedError,
     AuditUnavailableError,
     DisconnectedError,
     LeaseHeldError,
@@ -65,10 +70,10 @@ class Stage:
         self.resealed: list[tuple[str, tuple[RecordClass, ...], int]] = []
         self.withheld: list[str] = []
         self.erased: list[str] = []
-        self.audit_away = self.vault_away = False
+        self.audit_away = self.vault_away = self.worker_away = False
         self.hold = asyncio.Event()
         self.hold.set()
-        self.answer = TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
+        self.answer: TokenOutcome | DomainError = TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
         self.revocation = RevokeOutcome(revoked=True)
         self.expires = START + dt.timedelta(seconds=expires_in)
 
@@ -76,13 +81,30 @@ class Stage:
         return self.now
 
     def replica(self, name: str) -> Connections:
-        leasing = Leasing(self.tables, name, 30.0)
         return Connections(
-            self.tables, self.tables, leasing, self, self, self, self.clock, lambda kind: f"{kind}_new", 30.0
+            self.tables,
+            self.tables,
+            self.refreshing(name),
+            self,
+            self,
+            self.clock,
+            lambda kind: f"{kind}_new",
+            30.0,
         )
 
+    def refreshing(self, name: str) -> Refreshing:
+        leasing = Leasing(self.tables, name, 30.0)
+        return Refreshing(self.tables, self.tables, leasing, self, Audit(self), self.clock, dt.timedelta(minutes=15))
+
+    def answers(self) -> Answers:
+        def sign(_: Acting, connection: str, thumbprint: str, fence: int) -> str:
+            return f"{connection}/{thumbprint}/{fence}"
+
+        return Answers(self.tables, self.tables, self.refreshing("answers"), sign)
+
     def resealing(self, name: str) -> Resealing:
-        return Resealing(self.tables, self.tables, Leasing(self.tables, name, 30.0), self, self, self.clock)
+        leasing = Leasing(self.tables, name, 30.0)
+        return Resealing(self.tables, self.tables, leasing, self, Audit(self), self.clock)
 
     # The worker.
     async def refresh(self, job: Job) -> TokenOutcome:
@@ -90,6 +112,8 @@ class Stage:
         hold = self.hold
         await hold.wait()
         self.now += dt.timedelta(seconds=1)
+        if isinstance(self.answer, DomainError):
+            raise self.answer
         return self.answer
 
     async def reseal(self, _: Acting, target: str, classes: Sequence[RecordClass], fence: int) -> int:
@@ -111,13 +135,23 @@ class Stage:
     async def delete(self, _: str, connection: str, __: str) -> None:
         self.erased.append(connection)
 
-    # audit.
     async def require_reachable(self) -> None:
-        if self.audit_away:
-            raise AuditUnavailableError
+        if self.worker_away:
+            raise AwayError
 
     def events(self) -> list[str]:
         return [each.name for each in self.tables.events]
+
+
+class Audit:
+    """The audit log of a stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    async def require_reachable(self) -> None:
+        if self._stage.audit_away:
+            raise AuditUnavailableError
 
 
 @pytest.fixture
@@ -360,3 +394,168 @@ async def test_what_is_not_there_or_gone_is_not_sealed_again(stage: Stage) -> No
     with pytest.raises(DisconnectedError):
         await stage.resealing("one").connection(ACTING, "con")
     assert stage.resealed == []
+
+
+LOST = TokenOutcome("PROVIDER_ANSWER_LOST")
+
+
+async def refresh(stage: Stage) -> str:
+    """Asks for a fresh token; gives why there is none, or nothing."""
+    try:
+        await stage.replica("any").ensure_fresh(ACTING, "con", ZERO, force=False)
+    except RefreshFailedError as error:
+        return str(error.metadata.get("cause", ""))
+    except NeedsReauthError:
+        return "NEEDS_REAUTH"
+    return ""
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_that_a_token_is_about_to_be_sent_is_written_down_before_it_is(stage: Stage) -> None:
+    stage.hold.clear()
+    asking = asyncio.create_task(refresh(stage))
+    while not stage.jobs:
+        await asyncio.sleep(0.001)
+    assert stage.tables.left["ws", "con"] == Left(Unfinished.SPENT, 1, START)
+    stage.hold.set()
+    assert await asking == ""
+    assert stage.tables.left["ws", "con"] == Left(), "and ended is ended"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_that_was_lost_is_looked_for_then_the_token_is_sent_once_more_then_the_user_is_asked(
+    stage: Stage,
+) -> None:
+    stage.answer = LOST
+    assert await refresh(stage) == "PROVIDER_ANSWER_LOST"
+    stage.answer = TokenOutcome("ANSWER_AWAITED", nothing_sent=True)
+    assert await refresh(stage) == "ANSWER_AWAITED"
+    assert [job.spend for job in stage.jobs] == [True, False], "for half a minute the token is not sent again"
+    stage.now += dt.timedelta(seconds=31)
+    stage.answer = TokenOutcome("INVALID_GRANT")
+    assert await refresh(stage) == "NEEDS_REAUTH"
+    assert [job.spend for job in stage.jobs] == [True, False, True]
+    assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST", "nobody did anything wrong"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_a_provider_that_never_saw_the_token_takes_it_when_it_is_sent_once_more(stage: Stage) -> None:
+    good, stage.answer = stage.answer, LOST
+    await refresh(stage)
+    stage.now += dt.timedelta(seconds=31)
+    stage.answer = good
+    assert await refresh(stage) == ""
+    assert stage.tables.left["ws", "con"] == Left()
+
+
+@pytest.mark.promise("P36")
+async def test_a_token_whose_answer_is_lost_twice_is_not_sent_a_third_time(stage: Stage) -> None:
+    stage.answer = LOST
+    await refresh(stage)
+    stage.now += dt.timedelta(seconds=31)
+    await refresh(stage)
+    stage.now += dt.timedelta(seconds=3_600)
+    assert await refresh(stage) == "NEEDS_REAUTH"
+    assert len(stage.jobs) == 2
+    assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST"
+
+
+@pytest.mark.promise("P36")
+async def test_a_worker_that_dies_with_the_token_in_hand_is_an_answer_that_is_lost(stage: Stage) -> None:
+    stage.answer = AwayError()
+    assert await refresh(stage) == "PROVIDER_ANSWER_LOST"
+    assert stage.tables.left["ws", "con"].unfinished is Unfinished.SPENT
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(24)
+async def test_with_no_worker_there_nothing_is_written_down_and_the_token_is_not_spent(stage: Stage) -> None:
+    stage.worker_away = True
+    with pytest.raises(AwayError):
+        await stage.replica("any").ensure_fresh(ACTING, "con", ZERO, force=False)
+    assert (stage.tables.leases, stage.tables.left) == ({}, {})
+
+
+@pytest.mark.promise("P36")
+async def test_what_was_not_sent_leaves_what_was_left_before(stage: Stage) -> None:
+    stage.answer = TokenOutcome("CONNECTION_FAILED", nothing_sent=True)
+    assert await refresh(stage) == "CONNECTION_FAILED"
+    assert stage.tables.left["ws", "con"] == Left()
+    stage.answer = TokenOutcome("ANSWER_SPOOLED")
+    await refresh(stage)
+    spooled = stage.tables.left["ws", "con"]
+    stage.now += dt.timedelta(seconds=901)
+    stage.answer = TokenOutcome("CONNECTION_FAILED", nothing_sent=True)
+    await refresh(stage)
+    assert stage.jobs[-1].spend
+    assert stage.tables.left["ws", "con"] == spooled, "the answer on the disk can still be claimed, and the retry made"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_on_a_workers_disk_is_claimed_reported_and_judged_at_once(stage: Stage) -> None:
+    good, stage.answer = stage.answer, TokenOutcome("ANSWER_SPOOLED")
+    assert await refresh(stage) == "ANSWER_SPOOLED"
+    answers = stage.answers()
+    for _ in range(2):  # a worker that died after it stored it does all of it again
+        assert await answers.claim(ACTING, "con", 1, "thumb") == "con/thumb/1"
+    stage.answer = good
+    await answers.report(ACTING, "con", 1)
+    while stage.events()[-1] != "TOKEN_REFRESHED":
+        await asyncio.sleep(0.001)
+    assert stage.jobs[-1].spend is False, "the answer was found, the token was not sent again"
+    for act in (answers.claim(ACTING, "con", 1, "thumb"), answers.report(ACTING, "con", 1)):
+        with pytest.raises(AnswerNotAwaitedError):
+            await act
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_a_refresh_that_had_stored_its_tokens_before_it_died_is_followed_by_a_new_one_at_once(
+    stage: Stage,
+) -> None:
+    good, stage.answer = stage.answer, AwayError()
+    await refresh(stage)
+    answers = iter([TokenOutcome("REFRESH_TOKEN_NEWER", nothing_sent=True), good])
+    noted: list[Left] = []
+
+    async def answer(job: Job) -> TokenOutcome:
+        stage.jobs.append(job)
+        noted.append(stage.tables.left["ws", "con"])
+        return next(answers)
+
+    stage.refresh = answer  # type: ignore[method-assign]
+    assert await refresh(stage) == ""
+    assert [(job.spend, job.spent_fence) for job in stage.jobs[1:]] == [(False, 1), (True, 1)]
+    assert [left.fence for left in noted] == [1, 2], "that the new token is sent is written down under the new fence"
+    assert stage.tables.left["ws", "con"] == Left()
+
+
+@pytest.mark.promise("P36")
+async def test_a_connection_whose_refresh_token_may_be_spent_is_not_sealed_again(stage: Stage) -> None:
+    stage.answer = LOST
+    await refresh(stage)
+    sealing = asyncio.create_task(stage.resealing("one").connection(ACTING, "con"))
+    await asyncio.sleep(0.01)
+    stage.now += dt.timedelta(seconds=31)
+    with pytest.raises(LeaseHeldError):
+        await sealing
+    assert stage.resealed == []
+
+
+@pytest.mark.promise("P36")
+async def test_an_answer_of_a_lease_whose_token_was_sent_again_since_or_of_no_lease_is_not_taken(stage: Stage) -> None:
+    stage.answer = LOST
+    await refresh(stage)
+    stage.now += dt.timedelta(seconds=31)
+    await refresh(stage)
+    for fence in (0, 1, 3):
+        with pytest.raises(AnswerNotAwaitedError):
+            await stage.answers().claim(ACTING, "con", fence, "thumb")
+    assert await stage.answers().claim(ACTING, "con", 2, "thumb")
+    change(stage, state=State.DISCONNECTING)
+    with pytest.raises(AnswerNotAwaitedError):
+        await stage.answers().claim(ACTING, "con", 2, "thumb")

@@ -9,13 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Flow, State, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import (
+    Connection,
+    Endpoints,
+    Flow,
+    Lease,
+    Left,
+    State,
+    TokenOutcome,
+    Unfinished,
+)
 from authpipe_sensitive import AuditEntry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 Entry = Callable[[str], AuditEntry]
 HOUR = 3600.0
+LEFT = Left(Unfinished.SPOOLED, 1, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), retried=True)
 
 
 def fresh() -> str:
@@ -27,14 +37,14 @@ async def test_of_many_who_want_a_lease_at_once_one_gets_it(tables: Any, entry: 
     fences = await asyncio.gather(
         *(tables.leases.acquire_lease("ws", name, f"holder-{n}", HOUR, entry("REFRESH_BEGUN")) for n in range(6))
     )
-    assert sorted(fences, key=str) == [1, None, None, None, None, None]
+    assert sorted(fences, key=str) == [Lease(1), None, None, None, None, None]
 
 
 async def test_a_lease_that_ran_out_is_passed_on_with_a_higher_fence(tables: Any, entry: Entry) -> None:
     name = fresh()
-    assert await tables.leases.acquire_lease("ws", name, "slow", 0, entry("REFRESH_BEGUN")) == 1
+    assert await tables.leases.acquire_lease("ws", name, "slow", 0, entry("REFRESH_BEGUN")) == Lease(1)
     await asyncio.sleep(0.01)
-    assert await tables.leases.acquire_lease("ws", name, "quick", HOUR, entry("REFRESH_BEGUN")) == 2
+    assert await tables.leases.acquire_lease("ws", name, "quick", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
     assert not await tables.leases.extend_lease("ws", name, 1, HOUR), "whoever was passed over has no heartbeat"
     assert await tables.leases.extend_lease("ws", name, 2, HOUR)
 
@@ -48,7 +58,9 @@ async def test_who_was_passed_over_changes_nothing_when_it_ends(
     await asyncio.sleep(0.01)
     await tables.leases.acquire_lease("ws", made.id, "quick", HOUR, entry("REFRESH_BEGUN"))
     late = TokenOutcome("", ("late",), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), refreshable=True)
-    await tables.leases.end_lease("ws", made.id, 1, late, "", entry("TOKEN_REFRESHED"))
+    assert not await tables.leases.note_left("ws", made.id, 1, LEFT)
+    await tables.leases.end_lease("ws", made.id, 1, late, "", LEFT, entry("TOKEN_REFRESHED"))
+    assert await tables.leases.get_left("ws", made.id) == Left()
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.scopes, found.expires_at) == (("a",), None)
     assert await tables.leases.acquire_lease("ws", made.id, "third", HOUR, entry("REFRESH_BEGUN")) is None
@@ -59,11 +71,26 @@ async def test_a_refresh_that_failed_for_good_asks_for_a_new_authorization(
 ) -> None:
     made = connection(fresh(), state=State.ACTIVE)
     await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
-    fence = await tables.leases.acquire_lease("ws", made.id, "one", HOUR, entry("REFRESH_BEGUN"))
-    await tables.leases.end_lease("ws", made.id, fence, None, "INVALID_GRANT", entry("REFRESH_FAILED"))
+    lease = await tables.leases.acquire_lease("ws", made.id, "one", HOUR, entry("REFRESH_BEGUN"))
+    await tables.leases.end_lease("ws", made.id, lease.fence, None, "INVALID_GRANT", None, entry("REFRESH_FAILED"))
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.state, found.state_reason) == (State.NEEDS_REAUTH, "INVALID_GRANT")
-    assert await tables.leases.acquire_lease("ws", made.id, "two", HOUR, entry("REFRESH_BEGUN")) == fence + 1
+    assert await tables.leases.acquire_lease("ws", made.id, "two", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
+
+
+async def test_what_a_refresh_left_is_found_by_the_next_holder_until_it_is_cleared(tables: Any, entry: Entry) -> None:
+    name = fresh()
+    assert await tables.leases.get_left("ws", name) == Left()
+    await tables.leases.acquire_lease("ws", name, "dies", 0, entry("REFRESH_BEGUN"))
+    assert await tables.leases.note_left("ws", name, 1, LEFT)
+    await asyncio.sleep(0.01)
+    found = await tables.leases.acquire_lease("ws", name, "next", HOUR, entry("REFRESH_BEGUN"))
+    assert found == Lease(2, LEFT)
+    await tables.leases.end_lease("ws", name, 2, None, "", None, entry("REFRESH_FAILED"))
+    assert await tables.leases.get_left("ws", name) == LEFT, "where nothing new is known, it stays"
+    await tables.leases.acquire_lease("ws", name, "third", HOUR, entry("REFRESH_BEGUN"))
+    await tables.leases.end_lease("ws", name, 3, None, "", Left(), entry("REFRESH_FAILED"))
+    assert await tables.leases.get_left("ws", name) == Left()
 
 
 @pytest.mark.promise("P14")
@@ -102,6 +129,7 @@ _RULES = [
             st.integers(0, 3).map(lambda back: ("extend", back)),
             st.integers(0, 3).map(lambda back: ("end", back)),
             st.integers(0, 3).map(lambda back: ("fail", back)),
+            st.integers(0, 3).map(lambda back: ("left", back)),
         ),
         max_size=14,
     )
@@ -123,7 +151,7 @@ async def test_postgresql_does_what_the_double_does_and_states_move_only_along_t
             answers.append(await _step(connections, leases, made.id, act, number, fence, entry))
         assert answers[0] == answers[1], (act, number)
         if act == "lease" and answers[0] is not None:
-            assert answers[0] == fence + 1, "a fence never comes again"
+            assert answers[0].fence == fence + 1, "a fence never comes again"
             fence += 1
         # An expired lease is passed on in the next moment, by either clock.
         await asyncio.sleep(0.001)
@@ -155,8 +183,13 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
             return await leases.extend_lease("ws", name, max(1, fence - number), HOUR)
         case "end":
             outcome = TokenOutcome("", ("t",), None, refreshable=True)
-            return await leases.end_lease("ws", name, max(1, fence - number), outcome, "", entry("TOKEN_REFRESHED"))
+            return await leases.end_lease(
+                "ws", name, max(1, fence - number), outcome, "", Left(), entry("TOKEN_REFRESHED")
+            )
+        case "left":
+            noted = await leases.note_left("ws", name, max(1, fence - number), LEFT._replace(fence=fence))
+            return noted, await leases.get_left("ws", name)
         case _:
             return await leases.end_lease(
-                "ws", name, max(1, fence - number), None, "INVALID_GRANT", entry("REFRESH_FAILED")
+                "ws", name, max(1, fence - number), None, "INVALID_GRANT", None, entry("REFRESH_FAILED")
             )

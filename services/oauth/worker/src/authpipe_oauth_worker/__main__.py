@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import secrets
 from typing import Any
 
-from authpipe_rpc import Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
-from authpipe.oauth.v1 import worker_pb2, worker_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
 from authpipe_grants import ConsumerKey, TrustAnchor
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.config import Config
+from authpipe_oauth_worker.domain.delivering import Delivering
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.domain.resealing import Resealing
 from authpipe_oauth_worker.egress import Egress
+from authpipe_oauth_worker.peers import CoordinatorPeer
 from authpipe_oauth_worker.servicer import WorkerServicer
+from authpipe_oauth_worker.spool import Spool
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -41,7 +45,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         RecordClient(vault, key, anchor, *where, "user-credentials", _now),
         RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),
     )
-    jobs = Jobs(*consumers, egress, bodies, _now, os.urandom)
+    spool = Spool(config.spool)
+    spool.open()
+    jobs = Jobs(*consumers, egress, bodies, spool, _now, os.urandom)
+    coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
+    delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
@@ -51,9 +59,25 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     await health.serve()
+    beside = Background(stop)
+    beside.add("delivery of answers", _deliver(delivering, config.deliver_seconds, stop))
     await stop.wait()
     await server.stop()
+    await beside.finish()
     await egress.close()
+
+
+async def _deliver(delivering: Delivering, seconds: float, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await delivering.run()
+        try:
+            await asyncio.wait_for(stop.wait(), seconds)
+        except TimeoutError:
+            continue
+
+
+def _new_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
 
 
 def _now() -> dt.datetime:

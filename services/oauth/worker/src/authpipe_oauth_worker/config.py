@@ -18,6 +18,8 @@ class Config(BaseModel):
         provider_ca: A further CA to believe of Providers; None: the usual ones alone.
         unsafe_allow_loopback: Whether Providers on this machine may be called. For development alone.
         provider_timeout_seconds: How long a Provider may take.
+        spool: The folder for answers that vault could not take, on a disk that outlives this process.
+        deliver_seconds: How often it is tried to deliver them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +30,9 @@ class Config(BaseModel):
     server: ServerConfig
     vault: PeerConfig
     clientsecrets: PeerConfig
+    coordinator: PeerConfig
+    spool: Path
+    deliver_seconds: float = 1.0
     provider_ca: Path | None = None
     unsafe_allow_loopback: bool = False
     provider_timeout_seconds: float = 20.0

@@ -44,3 +44,10 @@ class MalformedError(DomainError):
 
     reason = "REQUEST_MALFORMED"
     status = Status.INVALID_ARGUMENT
+
+
+class SpoolError(DomainError):
+    """This worker's disk takes no answer, or too many wait on it: no token was sent. Make place, or bring vault back."""
+
+    reason = "SPOOL_UNAVAILABLE"
+    status = Status.UNAVAILABLE

@@ -106,6 +106,8 @@ class WorkerServicer:
             job.fence,
             job.request_id,
             tuple(job.scopes),
+            job.spend,
+            job.spent_fence,
         )
 
 
@@ -115,6 +117,7 @@ def _outcome(outcome: Outcome) -> pb.TokenOutcome:
         scopes=outcome.scopes,
         refreshable=outcome.refreshable,
         retry_after_seconds=outcome.retry_after_seconds,
+        nothing_sent=outcome.nothing_sent,
     )
     if outcome.expires_at is not None:
         wire.expire_time.FromDatetime(outcome.expires_at)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import errno
 import inspect
 import json
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +20,11 @@ from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain import jobs as jobs_module
 from authpipe_oauth_worker.domain.answers import Answer
-from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs
-from authpipe_oauth_worker.errors import EgressError, HostError
+from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
+from authpipe_oauth_worker.errors import AnswerLostError, EgressError, HostError
+from authpipe_oauth_worker.spool import Spool
 from authpipe_rpc import PeerRefused, PeerUnavailable
-from authpipe_sensitive import DomainError, Secret, Status
+from authpipe_sensitive import DomainError, Label, Secret, Status
 
 HOSTS = frozenset({"as.example"})
 JOB = Job(
@@ -44,6 +50,8 @@ class Store:
         self.story, self.records = story, records
         self.hosts = hosts or hosts_digest(HOSTS)
         self.away_at = ""
+        self.versions: dict[RecordClass, int] = {}
+        self.fence = 0
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         self._step("open")
@@ -54,7 +62,18 @@ class Store:
             if data is None:
                 found.append(PeerRefused("RECORD_NOT_FOUND", Status.NOT_FOUND))
             else:
-                found.append(Opened(Secret(data), want.record_class, 1, "as.example", self.hosts, None, "sk_…"))
+                found.append(
+                    Opened(
+                        Secret(data),
+                        want.record_class,
+                        self.versions.get(want.record_class, 1),
+                        "as.example",
+                        self.hosts,
+                        None,
+                        "sk_…",
+                        self.fence,
+                    )
+                )
         return found
 
     async def prepare(self, *_: Any) -> dict[RecordClass, RecordClass]:
@@ -64,6 +83,9 @@ class Store:
     def seal(self, key: RecordClass, _: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
         self.story.append(f"seal {key.name}")
         return key, bytes(plaintext.expose())
+
+    def pack(self, write: tuple[RecordClass, bytes]) -> bytes:
+        return f"sealed {write[0].name}".encode()
 
     async def put(self, records: Sequence[tuple[RecordClass, bytes]], consumed: Sequence[Any], *_: Any) -> None:
         self._step("put " + "+".join(each.name for each, _ in records))
@@ -82,6 +104,7 @@ class Provider:
 
     def __init__(self, story: list[str], answer: Answer | DomainError) -> None:
         self.story, self.answer, self.forms = story, answer, list[dict[str, Any]]()
+        self.folder = Path(tempfile.mkdtemp()) / "spool"
 
     async def post_form(self, _: str, form: dict[str, Any], *__: Any) -> Answer:
         self.story.append("PROVIDER")
@@ -99,7 +122,10 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     reply = answer if isinstance(answer, DomainError) else Answer(status, Secret(json.dumps(answer).encode()), 0)
     provider = Provider(story, reply)
     clock = lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # noqa: E731
-    return Jobs(vault, secrets, provider, Bodies(), clock, lambda size: bytes(size)), vault, provider, story  # type: ignore[arg-type]
+    spool = Spool(provider.folder, most=2)
+    spool.open()
+    jobs = Jobs(vault, secrets, provider, Bodies(), spool, clock, lambda size: bytes(size))  # type: ignore[arg-type]
+    return jobs, vault, provider, story
 
 
 @pytest.mark.promise("P36")
@@ -107,7 +133,7 @@ async def test_the_answer_is_sealed_and_stored_before_it_is_judged() -> None:
     jobs, vault, _, story = stage()
     outcome = await jobs.refresh(JOB)
     assert story == [
-        "open", "open", "open", "prepare", "PROVIDER",
+        "open", "open", "prepare", "open", "PROVIDER",
         "seal ANSWER", "put ANSWER", "seal ACCESS", "seal REFRESH", "put ACCESS+REFRESH",
     ]  # fmt: skip
     assert outcome.failure == ""
@@ -120,9 +146,12 @@ async def test_the_answer_is_sealed_and_stored_before_it_is_judged() -> None:
 async def test_whatever_is_away_before_the_call_the_provider_sees_none(step: str) -> None:
     jobs, vault, provider, _ = stage()
     vault.away_at = step
-    with pytest.raises(PeerUnavailable):
-        await jobs.refresh(JOB)
+    try:
+        outcome = await jobs.refresh(JOB)
+    except DomainError:
+        outcome = Outcome("")
     assert provider.forms == []
+    assert (outcome.failure, outcome.nothing_sent) == ("DEPENDENCY_UNAVAILABLE", True)
     assert vault.records[RecordClass.REFRESH] == b"old-refresh"
 
 
@@ -131,11 +160,11 @@ async def test_the_attack_sees_a_refresh_that_asks_for_write_keys_only_afterward
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = textwrap.dedent(inspect.getsource(Jobs.refresh))
-    early = "    keys = await self._prepare(job)\n"
-    late = "    return await self._keep(job, answer, keys, [])\n"
+    early = "keys = await self._prepare(job)\n"
+    late = "# Step 4: seal, keep, commit, then judge.\n"
     assert source.count(early) == source.count(late) == 1, "the control is not written like this any more"
     namespace = dict(vars(jobs_module))
-    exec(source.replace(early, "    keys = {}\n").replace(late, early + late), namespace)  # our own source, changed
+    exec(source.replace(early, "keys = {}\n").replace(late, early), namespace)  # our own source, changed
     monkeypatch.setattr(Jobs, "refresh", namespace["refresh"])
     with pytest.raises(AssertionError):
         await test_whatever_is_away_before_the_call_the_provider_sees_none("prepare")
@@ -145,11 +174,10 @@ async def test_the_attack_sees_a_refresh_that_asks_for_write_keys_only_afterward
 async def test_an_answer_stored_before_a_crash_is_judged_and_the_token_is_not_spent_again() -> None:
     jobs, vault, provider, _ = stage()
     vault.away_at = "put ACCESS+REFRESH"
-    with pytest.raises(PeerUnavailable):
-        await jobs.refresh(JOB)
+    assert (await jobs.refresh(JOB)).failure == "ANSWER_STORED"
     assert RecordClass.ANSWER in vault.records
     vault.away_at = ""
-    assert (await jobs.refresh(JOB)).failure == ""
+    assert (await jobs.refresh(dataclasses.replace(JOB, spend=False))).failure == ""
     assert len(provider.forms) == 1
     assert vault.records[RecordClass.REFRESH] == b"new-refresh"
 
@@ -188,8 +216,8 @@ async def test_a_credential_is_not_sent_to_hosts_that_it_is_not_bound_to() -> No
     """coordinator's database says another token endpoint now; the sealed record does not."""
     jobs, vault, provider, _ = stage()
     vault.hosts = hosts_digest({"evil.example"})
-    with pytest.raises(HostError):
-        await jobs.refresh(JOB)
+    outcome = await jobs.refresh(JOB)
+    assert (outcome.failure, outcome.nothing_sent) == (HostError.reason, True)
     assert provider.forms == []
 
 
@@ -206,3 +234,87 @@ async def test_revocation_sends_both_tokens_the_refresh_token_first() -> None:
     jobs, _, provider, _ = stage(ACCESS=b'{"access_token":"the-access"}')
     assert await jobs.revoke(JOB) is None
     assert [form["token"] for form in provider.forms] == ["old-refresh", "the-access"]
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_that_vault_cannot_take_waits_sealed_on_the_disk() -> None:
+    jobs, vault, provider, _ = stage()
+    vault.away_at = "put ANSWER"
+    assert await jobs.refresh(JOB) == Outcome("ANSWER_SPOOLED")
+    kept = Spool(provider.folder).waiting()
+    assert [each.packed for each in kept] == [b"sealed ANSWER"]
+    assert vault.records == {RecordClass.REFRESH: b"old-refresh"}
+
+
+@pytest.mark.promise("P36")
+async def test_what_vault_took_leaves_nothing_on_the_disk() -> None:
+    jobs, _, provider, _ = stage()
+    await jobs.refresh(JOB)
+    assert list(provider.folder.iterdir()) == []
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(24)
+async def test_without_a_disk_that_takes_the_answer_the_provider_sees_no_call() -> None:
+    jobs, vault, provider, _ = stage()
+    vault.away_at = "put ANSWER"
+    for _ in range(2):
+        await jobs.refresh(JOB)
+    outcome = await jobs.refresh(JOB)
+    assert (outcome.failure, outcome.nothing_sent) == ("SPOOL_UNAVAILABLE", True), "two wait, which is all it takes"
+    shutil.rmtree(provider.folder)
+    assert (await jobs.refresh(JOB)).nothing_sent
+    assert len(provider.forms) == 2
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.parametrize(("away_at", "failure"), [("", ""), ("put ANSWER", "PROVIDER_ANSWER_LOST")])
+async def test_a_disk_that_fills_up_just_then_is_no_loss_while_vault_is_there(
+    away_at: str, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, vault, _, _ = stage()
+    vault.away_at = away_at
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("authpipe_oauth_worker.spool.os.write", full)
+    assert (await jobs.refresh(JOB)).failure == failure
+
+
+@pytest.mark.promise("P36")
+async def test_where_the_answer_is_only_looked_for_nothing_is_sent_and_no_client_secret_is_opened() -> None:
+    jobs, vault, provider, story = stage()
+    assert await jobs.refresh(dataclasses.replace(JOB, spend=False)) == Outcome("ANSWER_AWAITED", nothing_sent=True)
+    assert (provider.forms, story) == ([], ["open", "open", "prepare"])
+    newer = dataclasses.replace(JOB, spend=False, spent_fence=1)
+    assert await jobs.refresh(newer) == Outcome("ANSWER_AWAITED", nothing_sent=True), "it was stored under no lease"
+    older = dataclasses.replace(newer, spent_fence=2)
+    vault.fence = 1
+    assert await jobs.refresh(older) == Outcome("ANSWER_AWAITED", nothing_sent=True), "it is the one that was sent"
+    assert await jobs.refresh(newer) == Outcome("REFRESH_TOKEN_NEWER", nothing_sent=True)
+
+
+@pytest.mark.promise("P36")
+async def test_an_answer_that_is_lost_on_its_way_is_told_from_a_provider_that_was_not_reached() -> None:
+    for error, outcome in (
+        (AnswerLostError(cause=Label("TIMEOUT")), Outcome("PROVIDER_ANSWER_LOST")),
+        (EgressError(cause=Label("CONNECTION_FAILED")), Outcome("CONNECTION_FAILED", nothing_sent=True)),
+    ):
+        jobs, vault, _, _ = stage(error)
+        assert await jobs.refresh(JOB) == outcome
+        assert vault.records == {RecordClass.REFRESH: b"old-refresh"}
+
+
+@pytest.mark.promise("P36")
+async def test_invalid_grant_is_not_believed_where_somebody_else_has_rotated_the_token_meanwhile() -> None:
+    jobs, vault, provider, _ = stage({"error": "invalid_grant"}, 400)
+    answer = provider.post_form
+
+    async def rotated(*arguments: Any) -> Answer:
+        vault.versions[RecordClass.REFRESH] = 2
+        return await answer(*arguments)
+
+    provider.post_form = rotated  # type: ignore[method-assign]
+    assert (await jobs.refresh(JOB)).failure == "REFRESH_TOKEN_REPLACED"

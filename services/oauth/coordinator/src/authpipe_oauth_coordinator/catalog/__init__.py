@@ -8,7 +8,7 @@ import json
 import jsonschema
 
 from authpipe_oauth_coordinator.domain.provider_configs import CatalogEntry
-from authpipe_oauth_coordinator.domain.words import Endpoints
+from authpipe_oauth_coordinator.domain.words import Endpoints, Rotation
 
 
 def load_catalog() -> dict[str, CatalogEntry]:
@@ -34,6 +34,11 @@ def load_catalog() -> dict[str, CatalogEntry]:
             data.get("iss_required", False),
         )
         entries[data["name"]] = CatalogEntry(
-            data["name"], data["display_name"], endpoints, tuple(data.get("default_scopes", []))
+            data["name"],
+            data["display_name"],
+            endpoints,
+            tuple(data.get("default_scopes", [])),
+            Rotation(data.get("rotation", "strict")),
+            data.get("grace_seconds", 0),
         )
     return entries

@@ -1,4 +1,4 @@
-"""Connections after they are made: import, refresh under a lease, disconnect."""
+"""Connections after they are made: import, whether a token is fresh, disconnect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from authpipe_envelope import hosts_digest
-from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import (
-    AuditLog,
     Clock,
     ConfigStore,
     ConnectionStore,
@@ -18,6 +16,7 @@ from authpipe_oauth_coordinator.domain.ports import (
     Records,
     Worker,
 )
+from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import (
     DisconnectedError,
@@ -33,12 +32,9 @@ from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 # keyservice opens a refresh token earlier than this before the end only for a forced refresh.
 DUE = timedelta(minutes=15)
 _FORCED_INTERVAL = timedelta(seconds=10)
-_WAIT_SECONDS = 0.1
 _REVOKE_ATTEMPTS = 3
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
-# What the end user has to mend (RFC 6749, section 5.2); everything else may pass by itself.
-_NEEDS_REAUTH = {"INVALID_GRANT"}
 
 
 class Connections:
@@ -47,10 +43,9 @@ class Connections:
     Args:
         configs: The table of provider configurations.
         connections: The table of connections.
-        leasing: Leases of connections.
+        refreshing: The rules over one refresh.
         worker: The worker.
         vault: The store of user credentials.
-        audit: The audit log.
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
         abandoned_seconds: After what time a disconnect or draft that nobody works on is taken up.
@@ -60,24 +55,21 @@ class Connections:
         self,
         configs: ConfigStore,
         connections: ConnectionStore,
-        leasing: Leasing,
+        refreshing: Refreshing,
         worker: Worker,
         vault: Records,
-        audit: AuditLog,
         clock: Clock,
         new_id: Callable[[str], str],
         abandoned_seconds: float,
     ) -> None:
         self._configs = configs
         self._connections = connections
-        self._leasing = leasing
+        self._refreshing = refreshing
         self._worker = worker
         self._vault = vault
-        self._audit = audit
         self._clock = clock
         self._new_id = new_id
         self._abandoned_seconds = abandoned_seconds
-        self._refreshing: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._revoke_attempts: dict[str, int] = {}
 
     async def draft(  # required means argument
@@ -179,7 +171,7 @@ class Connections:
             raise RefreshTooSoonError
         failure: DomainError | None = None
         try:
-            await self._refresh_once(acting, connection, forced=force or min_ttl > DUE)
+            await self._refreshing.once(acting, connection, forced=force or min_ttl > DUE)
         except DomainError as error:
             failure = error
         connection = await self.get(acting, connection_id)
@@ -191,67 +183,6 @@ class Connections:
             raise failure
         self._require_living(connection, failure or RefreshFailedError())
         return connection, False
-
-    async def _refresh_once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
-        key = (connection.workspace, connection.id)
-        task = self._refreshing.get(key)
-        if task is None:
-            work = self._refresh_under_lease(acting, connection, forced=forced)
-            task = asyncio.create_task(work, name="refresh")
-            self._refreshing[key] = task
-            task.add_done_callback(lambda _: self._refreshing.pop(key, None))
-        # Shielded: a caller that gives up must not end a refresh whose token may be spent already.
-        await asyncio.shield(task)
-
-    async def _refresh_under_lease(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
-        workspace, connection_id = connection.workspace, connection.id
-        began = connection.refreshed_at
-        give_up = self._clock() + timedelta(seconds=30)
-        # Step 1: preflight. Anything missing: the Provider is not called (case 24).
-        config = await self._configs.get_config(workspace, connection.provider_config_id)
-        if config is None:
-            raise NotFoundError
-        await self._audit.require_reachable()
-        # Step 2: the lease, with its event, in one transaction.
-        entry = _entry("REFRESH_BEGUN", acting, connection_id, purpose="refresh")
-        while True:
-            fence = await self._leasing.acquire(workspace, connection_id, entry)
-            current = await self._connections.get_connection(workspace, connection_id)
-            if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
-                if fence is not None:
-                    await self._leasing.end(workspace, connection_id, fence)
-                return
-            if fence is not None:
-                break
-            if self._clock() > give_up:
-                raise RefreshFailedError(cause=Label("LEASE_HELD_ELSEWHERE"))
-            await asyncio.sleep(_WAIT_SECONDS)
-        # Step 3: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
-        job = Job(
-            acting,
-            connection_id,
-            config,
-            config.endpoints,
-            purpose="refresh",
-            authenticate=config.endpoints.auth_method != "none",
-            fence=fence,
-            forced=forced,
-            scopes=connection.scopes,
-        )
-        async with self._leasing.kept(workspace, connection_id, fence):
-            try:
-                outcome = await self._worker.refresh(job)
-            except DomainError as error:
-                outcome = TokenOutcome(failure=error.reason)
-        # Step 4: what came of it, with its event, and the lease back.
-        failure = outcome.failure
-        name = "REFRESH_FAILED" if failure else "TOKEN_REFRESHED"
-        reauth = failure if failure in _NEEDS_REAUTH else ""
-        entry = _entry(name, acting, connection_id, purpose="refresh", reason=failure)
-        stored = None if failure else outcome
-        await self._leasing.end(workspace, connection_id, fence, outcome=stored, reauth_reason=reauth, entry=entry)
-        if failure:
-            raise RefreshFailedError(cause=Label(failure))
 
     async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
         """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""

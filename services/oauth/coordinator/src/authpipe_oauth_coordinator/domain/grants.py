@@ -81,3 +81,18 @@ class Grants:
             request_id=acting.request_id,
             fence=fence,
         )
+
+    def for_answer(self, acting: Acting, connection: str, thumbprint: str, fence: int) -> str:
+        """Signs a grant to store an answer that was sealed under an earlier lease."""
+        return self._issuer().issue(
+            audience=(f"user-credentials/{self._region}",),
+            consumer=_WORKER,
+            consumer_thumbprint=thumbprint,
+            purpose="refresh",
+            workspace=acting.workspace,
+            connections=(connection,),
+            classes=(RecordClass.ANSWER,),
+            actor=acting.actor,
+            request_id=acting.request_id,
+            fence=fence,
+        )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from authpipe_oauth_coordinator.domain.ports import LeaseStore
-from authpipe_oauth_coordinator.domain.words import TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Lease, Left, TokenOutcome
 from authpipe_sensitive import AuditEntry, DomainError, get_log
 
 
@@ -25,9 +25,13 @@ class Leasing:
         self._holder = holder
         self._seconds = seconds
 
-    async def acquire(self, workspace: str, connection_id: str, entry: AuditEntry) -> int | None:
+    async def acquire(self, workspace: str, connection_id: str, entry: AuditEntry) -> Lease | None:
         """Takes the lease with a new fence, with its event; None: another holder lives."""
         return await self._leases.acquire_lease(workspace, connection_id, self._holder, self._seconds, entry)
+
+    async def note_left(self, workspace: str, connection_id: str, fence: int, left: Left) -> bool:
+        """Writes down what is left if this process dies now; False: somebody else has the lease."""
+        return await self._leases.note_left(workspace, connection_id, fence, left)
 
     @asynccontextmanager
     async def kept(self, workspace: str, connection_id: str, fence: int) -> AsyncIterator[None]:
@@ -46,10 +50,11 @@ class Leasing:
         *,
         outcome: TokenOutcome | None = None,
         reauth_reason: str = "",
+        left: Left | None = None,
         entry: AuditEntry | None = None,
     ) -> None:
-        """Gives the lease back, with what came of it."""
-        await self._leases.end_lease(workspace, connection_id, fence, outcome, reauth_reason, entry)
+        """Gives the lease back, with what came of it; `left` None: what was left before stays."""
+        await self._leases.end_lease(workspace, connection_id, fence, outcome, reauth_reason, left, entry)
 
     async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
         while True:

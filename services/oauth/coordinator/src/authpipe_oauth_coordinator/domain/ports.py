@@ -13,6 +13,8 @@ from authpipe_oauth_coordinator.domain.words import (
     Connection,
     Endpoints,
     Flow,
+    Lease,
+    Left,
     ProviderConfig,
     RevokeOutcome,
     Session,
@@ -38,6 +40,8 @@ class Job:
         fence: The fence of the lease; 0: none.
         forced: Whether it may come before it is due.
         scopes: The scopes asked for or granted before.
+        spend: Whether a refresh token may be sent; else an answer that waits is judged, and that is all.
+        spent_fence: The fence under which one was sent of which nobody knows what came; 0: there is none.
     """
 
     acting: Acting
@@ -49,10 +53,19 @@ class Job:
     fence: int = 0
     forced: bool = False
     scopes: tuple[str, ...] = ()
+    spend: bool = True
+    spent_fence: int = 0
 
 
 class Worker(Protocol):
     """The worker, in our own words."""
+
+    async def require_reachable(self) -> None:
+        """Returns when a worker answers.
+
+        Raises:
+            DomainError: None does.
+        """
 
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
         """Fetches a Provider's metadata."""
@@ -187,8 +200,14 @@ class LeaseStore(Protocol):
 
     async def acquire_lease(
         self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
-    ) -> int | None:
+    ) -> Lease | None:
         """Takes the lease with a new fence, with its event; None: another holder lives."""
+
+    async def note_left(self, workspace: str, connection_id: str, fence: int, left: Left) -> bool:
+        """Writes down what is left if this process dies now; False: somebody else has the lease."""
+
+    async def get_left(self, workspace: str, connection_id: str) -> Left:
+        """Gives what the last refresh of a connection has left."""
 
     async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
         """Heartbeat; False: somebody else has it."""
@@ -200,6 +219,7 @@ class LeaseStore(Protocol):
         fence: int,
         outcome: TokenOutcome | None,
         reauth_reason: str,
+        left: Left | None,
         entry: AuditEntry | None,
     ) -> None:
-        """Gives the lease back, with what came of it."""
+        """Gives the lease back, with what came of it; `left` None: what was left before stays."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from authpipe_envelope import hosts_digest
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Records, Worker
 from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
-from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, ProviderConfig
+from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, ProviderConfig, Rotation
 from authpipe_oauth_coordinator.errors import (
     EndpointError,
     InUseError,
@@ -33,7 +33,9 @@ class CatalogEntry:
     name: str
     display_name: str
     endpoints: Endpoints
-    default_scopes: tuple[str, ...]
+    default_scopes: tuple[str, ...] = ()
+    rotation: Rotation = Rotation.STRICT
+    grace_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class ProviderConfigs:
         if not 1 <= len(draft.client_id) <= 500 or not draft.client_id.isprintable():
             raise MalformedError(field=Label("client_id"))
         redirect_uris = require_redirect_uris(draft.redirect_uris)
-        name, display_name, scopes, endpoints = await self._resolve(acting, draft)
+        known = await self._resolve(acting, draft)
+        endpoints = known.endpoints
         require_endpoint(endpoints.authorization_endpoint)
         hosts = {require_endpoint(endpoints.token_endpoint)}
         if endpoints.revocation_endpoint:
@@ -91,35 +94,39 @@ class ProviderConfigs:
         config = ProviderConfig(
             workspace=acting.workspace,
             id=self._new_id("pc"),
-            provider=name or require_endpoint(endpoints.token_endpoint),
-            display_name=_name(draft.display_name or display_name or require_endpoint(endpoints.token_endpoint)),
+            provider=known.name or require_endpoint(endpoints.token_endpoint),
+            display_name=_name(draft.display_name or known.display_name or require_endpoint(endpoints.token_endpoint)),
             client_id=draft.client_id,
-            scopes=_scopes(draft.scopes or scopes),
+            scopes=_scopes(draft.scopes or known.default_scopes),
             redirect_uris=redirect_uris,
             endpoints=endpoints,
             hosts=hosts_digest(hosts),
             created_at=self._clock(),
+            rotation=known.rotation,
+            grace_seconds=known.grace_seconds,
         )
         await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
         return config
 
-    async def _resolve(self, acting: Acting, draft: Draft) -> tuple[str, str, tuple[str, ...], Endpoints]:
+    async def _resolve(self, acting: Acting, draft: Draft) -> CatalogEntry:
         if draft.provider:
             known = self._catalog.get(draft.provider)
             if known is None:
                 raise UnknownProviderError
-            return known.name, known.display_name, known.default_scopes, known.endpoints
+            return known
         if draft.issuer:
             require_endpoint(draft.issuer)
             endpoints = await self._worker.discover(draft.issuer, acting.request_id)
             # RFC 8414, section 3.3: the metadata's issuer is the one it was asked for, to the letter.
             if endpoints.issuer != draft.issuer:
                 raise EndpointError
-            return "", "", (), endpoints
+            return CatalogEntry("", "", endpoints)
         if draft.endpoints is None:
             raise MalformedError(field=Label("endpoints"))
         method = draft.endpoints.auth_method or "client_secret_basic"
-        return "", "", (), dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method)
+        return CatalogEntry(
+            "", "", dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method)
+        )
 
     async def activate(self, acting: Acting, config_id: str) -> ProviderConfig:
         """Makes a draft usable."""

@@ -8,7 +8,7 @@ from datetime import timedelta
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Worker
-from authpipe_oauth_coordinator.domain.words import Acting, Kind, State
+from authpipe_oauth_coordinator.domain.words import Acting, Kind, State, Unfinished
 from authpipe_oauth_coordinator.errors import DisconnectedError, LeaseHeldError, NotFoundError
 from authpipe_sensitive import AuditEntry, DomainError
 
@@ -100,9 +100,12 @@ class Resealing:
         give_up = self._clock() + _GIVE_UP
         while True:
             entry = _entry("RESEAL_BEGUN", acting, connection_id)
-            fence = await self._leasing.acquire(acting.workspace, connection_id, entry)
-            if fence is not None:
-                return fence
+            lease = await self._leasing.acquire(acting.workspace, connection_id, entry)
+            if lease is not None and lease.left.unfinished is Unfinished.NOTHING:
+                return lease.fence
+            if lease is not None:
+                # The refresh token may be spent: sealed again it would look like the one that came for it.
+                await self._leasing.end(acting.workspace, connection_id, lease.fence)
             if self._clock() > give_up:
                 raise LeaseHeldError
             await asyncio.sleep(_WAIT_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 
 class State(enum.Enum):
@@ -42,6 +43,58 @@ class Endpoints:
     iss_required: bool
 
 
+class Rotation(enum.Enum):
+    """What a Provider does with a refresh token that is used twice (RFC 9700, section 4.14.2).
+
+    NONE: it is good for as often as one likes. GRACE: for some seconds the answer is given again. STRICT: the second
+    use is refused, and may end every token of the family. Where nothing is known it is STRICT.
+    """
+
+    NONE = "none"
+    GRACE = "grace"
+    STRICT = "strict"
+
+
+class Unfinished(enum.Enum):
+    """What is known of the last refresh of a connection.
+
+    NOTHING: it ended; or there was none. SPENT: its refresh token may have been spent, and no answer is known of.
+    SPOOLED: the Provider has answered, and the sealed answer waits on a worker's disk.
+    """
+
+    NOTHING = ""
+    SPENT = "spent"
+    SPOOLED = "spooled"
+
+
+class Left(NamedTuple):
+    """What a refresh that did not end has left.
+
+    Args:
+        unfinished: What is known of it.
+        fence: The fence under which its token was sent; 0: nothing was left.
+        since: Since when it is not known what came of it; None: nothing was left.
+        retried: Whether the one careful retry was made since.
+    """
+
+    unfinished: Unfinished = Unfinished.NOTHING
+    fence: int = 0
+    since: datetime | None = None
+    retried: bool = False
+
+
+class Lease(NamedTuple):
+    """A lease as it was taken.
+
+    Args:
+        fence: Its fencing number.
+        left: What the refresh before has left.
+    """
+
+    fence: int
+    left: Left = Left()
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
     """Our OAuth client at a Provider; its secret is in clientsecrets."""
@@ -56,6 +109,8 @@ class ProviderConfig:
     endpoints: Endpoints
     hosts: bytes
     created_at: datetime
+    rotation: Rotation = Rotation.STRICT
+    grace_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +160,23 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class TokenOutcome:
-    """A token answer, judged by the worker, without its secrets. `failure` empty: stored."""
+    """A token answer, judged by the worker, without its secrets. `failure` empty: stored.
+
+    Args:
+        failure: A stable reason.
+        scopes: The scopes granted.
+        expires_at: When the access token ends; None: it does not say.
+        refreshable: Whether a refresh token is stored.
+        retry_after_seconds: What the Provider asked for; 0: nothing.
+        nothing_sent: Whether it is sure that the Provider saw no request.
+    """
 
     failure: str
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
     refreshable: bool = False
     retry_after_seconds: int = 0
+    nothing_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

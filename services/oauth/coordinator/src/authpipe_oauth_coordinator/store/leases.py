@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
-from authpipe_oauth_coordinator.domain.words import TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Lease, Left, TokenOutcome, Unfinished
 from authpipe_sensitive import AuditEntry
+
+_LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retried"
+_LEFT = (
+    "unfinished = :unfinished, unfinished_fence = :unfinished_fence, unfinished_since = :unfinished_since,"
+    " retried = :retried"
+)
 
 
 class LeaseTable:
@@ -23,23 +31,51 @@ class LeaseTable:
 
     async def acquire_lease(
         self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
-    ) -> int | None:
+    ) -> Lease | None:
         """Takes the lease with a new fence, with its event; None: another holder lives."""
         async with self._database.transaction() as connection:
-            fence = await connection.scalar(
+            found = await connection.execute(
                 sa.text(
                     "insert into leases (workspace_id, connection_id, holder, fence, lives_until)"
                     " values (:workspace, :connection, :holder, 1, now() + make_interval(secs => :seconds))"
                     " on conflict (workspace_id, connection_id) do update set holder = :holder,"
                     " fence = leases.fence + 1, lives_until = now() + make_interval(secs => :seconds)"
-                    " where leases.lives_until < now() returning fence"
+                    " where leases.lives_until < now()"
+                    " returning fence, " + _LEFT_COLUMNS
                 ),
                 {"workspace": workspace, "connection": connection_id, "holder": holder, "seconds": seconds},
             )
-            if fence is None:
+            row = found.one_or_none()
+            if row is None:
                 return None
             await self._outbox.append(connection, entry)
-        return int(fence)
+        return Lease(int(row.fence), _read_left(row))
+
+    async def note_left(self, workspace: str, connection_id: str, fence: int, left: Left) -> bool:
+        """Writes down what is left if this process dies now; False: somebody else has the lease."""
+        async with self._database.transaction() as connection:
+            names = {"workspace": workspace, "connection": connection_id, "fence": fence}
+            result = await connection.execute(
+                sa.text(
+                    f"update leases set {_LEFT} where workspace_id = :workspace"  # fixed words
+                    " and connection_id = :connection and fence = :fence"
+                ),
+                {**names, **_left_values(left)},
+            )
+        return result.rowcount == 1
+
+    async def get_left(self, workspace: str, connection_id: str) -> Left:
+        """Gives what the last refresh of a connection has left."""
+        async with self._database.transaction() as connection:
+            found = await connection.execute(
+                sa.text(
+                    f"select {_LEFT_COLUMNS} from leases"  # fixed words
+                    " where workspace_id = :workspace and connection_id = :connection"
+                ),
+                {"workspace": workspace, "connection": connection_id},
+            )
+            row = found.one_or_none()
+        return _read_left(row) if row else Left()
 
     async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
         """Heartbeat; False: somebody else has it."""
@@ -60,17 +96,21 @@ class LeaseTable:
         fence: int,
         outcome: TokenOutcome | None,
         reauth_reason: str,
+        left: Left | None,
         entry: AuditEntry | None,
     ) -> None:
-        """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event."""
+        """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event.
+
+        `left` None: what was left before stays.
+        """
         names = {"workspace": workspace, "connection": connection_id, "fence": fence}
         async with self._database.transaction() as connection:
             result = await connection.execute(
                 sa.text(
-                    "update leases set lives_until = '-infinity' where workspace_id = :workspace"
-                    " and connection_id = :connection and fence = :fence"
+                    f"update leases set lives_until = '-infinity'{', ' + _LEFT if left is not None else ''}"  # fixed words
+                    " where workspace_id = :workspace and connection_id = :connection and fence = :fence"
                 ),
-                names,
+                names | (_left_values(left) if left is not None else {}),
             )
             if result.rowcount == 1 and outcome is not None:
                 await connection.execute(
@@ -96,3 +136,16 @@ class LeaseTable:
                 )
             if entry is not None:
                 await self._outbox.append(connection, entry)
+
+
+def _left_values(left: Left) -> dict[str, Any]:
+    return {
+        "unfinished": left.unfinished.value,
+        "unfinished_fence": left.fence,
+        "unfinished_since": left.since,
+        "retried": left.retried,
+    }
+
+
+def _read_left(row: Any) -> Left:
+    return Left(Unfinished(row.unfinished), int(row.unfinished_fence), row.unfinished_since, row.retried)

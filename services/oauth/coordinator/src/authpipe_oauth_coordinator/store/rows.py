@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Kind, ProviderConfig, State
+from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Kind, ProviderConfig, Rotation, State
 
 ENDPOINTS = (
     "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
 )
 CONFIG = (
-    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, " + ENDPOINTS
+    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, rotation,"
+    " grace_seconds, " + ENDPOINTS
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
@@ -30,6 +31,8 @@ def config_values(config: ProviderConfig) -> dict[str, Any]:
         "redirect_uris": list(config.redirect_uris),
         "hosts": config.hosts,
         "created_at": config.created_at,
+        "rotation": config.rotation.value,
+        "grace": config.grace_seconds,
     }
 
 
@@ -70,6 +73,8 @@ def read_config(row: Any) -> ProviderConfig:
         read_endpoints(row),
         bytes(row.hosts_digest),
         row.created_at,
+        Rotation(row.rotation),
+        row.grace_seconds,
     )
 
 

@@ -7,14 +7,14 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from authpipe_consumer.payloads import access_payload, access_token_of
 from authpipe_consumer.words import Consumer, Opened, SealedWrite, Sealing, Want, WriteKey
 from authpipe_envelope import RecordClass, hosts_digest
-from authpipe_oauth_worker.domain.answers import Answer, Failure, Said, Tokens, judge_revocation, judge_tokens
-from authpipe_oauth_worker.errors import HostError
-from authpipe_sensitive import DomainError, Secret, mask
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_revocation, judge_tokens
+from authpipe_oauth_worker.domain.ports import Bodies, Sender, Slot, Spool
+from authpipe_oauth_worker.errors import AnswerLostError, HostError
+from authpipe_sensitive import DomainError, Secret, Status, get_log, mask
 
 _WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
 
@@ -45,6 +45,8 @@ class Job:
         fence: The fence of the lease; 0: none.
         request_id: The request.
         scopes: What an answer without `scope` means.
+        spend: Whether a refresh token may be sent.
+        spent_fence: The fence under which one was sent of which nobody knows what came; 0: there is none.
     """
 
     workspace: str
@@ -58,39 +60,29 @@ class Job:
     fence: int
     request_id: str
     scopes: tuple[str, ...]
+    spend: bool = True
+    spent_fence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a job; `failure` empty: stored."""
+    """What came of a job.
+
+    Args:
+        failure: A stable reason; empty: stored.
+        scopes: The scopes granted.
+        expires_at: When the access token ends; None: it does not say.
+        refreshable: Whether a refresh token is stored.
+        retry_after_seconds: What the Provider asked for; 0: nothing.
+        nothing_sent: Whether it is sure that the Provider saw no request.
+    """
 
     failure: str
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
     refreshable: bool = False
     retry_after_seconds: int = 0
-
-
-class Sender(Protocol):
-    """The way out."""
-
-    async def post_form(
-        self, url: str, form: Mapping[str, Secret | str], client_id: str, client_secret: Secret | None, method: str
-    ) -> Answer:
-        """Sends a form once."""
-
-
-class Bodies(Protocol):
-    """Looks inside answers."""
-
-    def read(self, answer: Answer) -> Said:
-        """Reads what an answer says; None: nothing that can be read."""
-
-    def pack(self, answer: Answer) -> Secret:
-        """Packs an answer, to be sealed before anybody judges it."""
-
-    def unpack(self, packed: Secret) -> Answer:
-        """Unpacks an answer that was sealed."""
+    nothing_sent: bool = False
 
 
 class Jobs:
@@ -101,6 +93,7 @@ class Jobs:
         secrets: The consumer of client secrets.
         egress: The way out.
         bodies: Looks inside answers.
+        spool: Where a sealed answer waits while vault is away.
         clock: Gives the time, with zone.
         randomness: Gives random bytes.
     """
@@ -111,6 +104,7 @@ class Jobs:
         secrets: Consumer,
         egress: Sender,
         bodies: Bodies,
+        spool: Spool,
         clock: Callable[[], datetime],
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -118,6 +112,7 @@ class Jobs:
         self._secrets = secrets
         self._egress = egress
         self._bodies = bodies
+        self._spool = spool
         self._clock = clock
         self._randomness = randomness
 
@@ -151,22 +146,78 @@ class Jobs:
         return await self._keep(job, answer, keys, consumed)
 
     async def refresh(self, job: Job) -> Outcome:
-        """Uses a refresh token (RFC 6749, section 6), unless an answer of an earlier attempt waits to be judged."""
-        # Step 1: preflight, before the token is spent (promise P36, case 24).
-        secret = await self._client_secret(job)
-        waiting = await self._vault.open([self._want(job, RecordClass.ANSWER)])
-        old = await self._open(job, RecordClass.REFRESH)
-        keys = await self._prepare(job)
-        # Step 2: an answer that was sealed before a crash is the answer; the token in it must not be spent again.
-        if isinstance(waiting[0], Opened):
-            with old.plaintext:
-                return await self._judge(job, self._bodies.unpack(waiting[0].plaintext), keys, [RecordClass.ANSWER])
-        # Step 3: one request; nothing repeats it.
-        form: dict[str, Secret | str] = {"grant_type": "refresh_token", "refresh_token": old.plaintext}
+        """Uses a refresh token (RFC 6749, section 6), unless an answer of an earlier attempt waits to be judged.
+
+        What is known is in the outcome, whatever is away; an error that leaves here says nothing of the token.
+        """
+        # Step 1: preflight, before the token is spent (promise P36, case 24): what it needs is there, and the disk is.
+        try:
+            waiting = (await self._vault.open([self._want(job, RecordClass.ANSWER)]))[0]
+            old = await self._open(job, RecordClass.REFRESH)
+        except DomainError as error:
+            return Outcome(error.reason, nothing_sent=True)
         with old.plaintext:
-            answer = await self._send(job, form, secret)
-        # Step 4: seal, commit, then judge.
-        return await self._keep(job, answer, keys, [])
+            try:
+                keys = await self._prepare(job)
+                # Step 2: an answer that was sealed before a crash is the answer; its token must not be spent again.
+                if isinstance(waiting, Opened):
+                    answer = self._bodies.unpack(waiting.plaintext)
+                    return await self._judge_refresh(job, answer, keys, old.version)
+                if not job.spend:
+                    newer = 0 < job.spent_fence <= old.fence
+                    return Outcome("REFRESH_TOKEN_NEWER" if newer else "ANSWER_AWAITED", nothing_sent=True)
+                slot = self._spool.reserve()
+                try:
+                    secret = await self._client_secret(job)
+                except DomainError:
+                    slot.release()
+                    raise
+            except DomainError as error:
+                return Outcome(error.reason, nothing_sent=True)
+            # Step 3: one request; nothing repeats it.
+            form: dict[str, Secret | str] = {"grant_type": "refresh_token", "refresh_token": old.plaintext}
+            sent = await self._send(job, form, secret)
+        if isinstance(sent, Failure):
+            slot.release()
+            return Outcome(sent.reason, nothing_sent=sent.reason != AnswerLostError.reason)
+        # Step 4: seal, keep, commit, then judge.
+        if failure := await self._store(job, sent, keys, slot):
+            return Outcome(failure)
+        return await self._judge_refresh(job, sent, keys, old.version)
+
+    async def _store(self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], slot: Slot) -> str:
+        """Stores a sealed answer in vault, or on this worker's disk while vault is away; gives why it is not in vault."""
+        sealed = self._vault.seal(keys[RecordClass.ANSWER], self._sealing(job), self._bodies.pack(answer))
+        written = True
+        try:
+            # Before anybody waits for vault: from here on it outlives this process.
+            slot.write(self._vault.pack(sealed))
+        except DomainError as error:
+            # The disk was there a moment ago; vault may be there now.
+            get_log().error("an answer was not written to the disk", error=error)
+            written = False
+        try:
+            await self._vault.put([sealed], [], job.credential_grant, job.request_id)
+        except DomainError as error:
+            if written and error.status is Status.UNAVAILABLE:
+                return await _keep_on_disk(slot)
+            slot.release()
+            return AnswerLostError.reason if error.status is Status.UNAVAILABLE else error.reason
+        slot.release()
+        return ""
+
+    async def _judge_refresh(
+        self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], version: int
+    ) -> Outcome:
+        try:
+            outcome = await self._judge(job, answer, keys, [RecordClass.ANSWER])
+            if outcome.failure == "INVALID_GRANT" and (await self._open(job, RecordClass.REFRESH)).version != version:
+                # Somebody else had rotated it before us: the token that is stored now was not refused.
+                return Outcome("REFRESH_TOKEN_REPLACED")
+        except DomainError as error:
+            get_log().warning("an answer is stored and not judged yet", error=error)
+            return Outcome("ANSWER_STORED")
+        return outcome
 
     async def revoke(self, job: Job) -> Failure | None:
         """Revokes a connection's tokens (RFC 7009); None: done, or there is nothing to revoke or no way to.
@@ -249,6 +300,9 @@ class Jobs:
             return await self._egress.post_form(
                 job.endpoints.token, form, job.client_id, secret, job.endpoints.auth_method
             )
+        except AnswerLostError as error:
+            get_log().warning("a Provider's answer was lost", error=error)
+            return Failure(error.reason, retryable=True)
         except DomainError as error:
             return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
         finally:
@@ -286,6 +340,16 @@ class Jobs:
 
     def _sealing(self, job: Job, *, masked: str = "…", expires_at: datetime | None = None) -> Sealing:
         return Sealing(job.provider, hosts_digest(job.endpoints.hosts), masked, expires_at, job.fence)
+
+
+async def _keep_on_disk(slot: Slot) -> str:
+    try:
+        await slot.keep()
+    except DomainError as error:
+        get_log().error("an answer could not be made durable", error=error)
+        return AnswerLostError.reason
+    get_log().warning("vault is away, an answer waits on the disk")
+    return "ANSWER_SPOOLED"
 
 
 def _token_of(record_class: RecordClass, plaintext: Secret) -> Secret:

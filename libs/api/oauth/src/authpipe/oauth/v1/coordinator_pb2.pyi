@@ -1094,3 +1094,114 @@ class ResealRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResealRecordsResponse: _TypeAlias = ResealRecordsResponse  # noqa: Y015
+
+@_typing.final
+class ClaimAnswerRequest(_message.Message):
+    """ClaimAnswerRequest names an answer on a worker's disk."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    CONSUMER_THUMBPRINT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection."""
+    fence: _builtins.int
+    """The fence under which the refresh token was sent."""
+    consumer_thumbprint: _builtins.str
+    """Of the HPKE key of the worker, to which the grant is bound."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        consumer_thumbprint: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "fence", b"fence", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimAnswerRequest: _TypeAlias = ClaimAnswerRequest  # noqa: Y015
+
+@_typing.final
+class ClaimAnswerResponse(_message.Message):
+    """ClaimAnswerResponse carries the grant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to store the answer, and nothing else."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimAnswerResponse: _TypeAlias = ClaimAnswerResponse  # noqa: Y015
+
+@_typing.final
+class ReportAnswerRequest(_message.Message):
+    """ReportAnswerRequest names an answer that was stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection."""
+    fence: _builtins.int
+    """The fence under which the refresh token was sent."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        fence: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "fence", b"fence", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAnswerRequest: _TypeAlias = ReportAnswerRequest  # noqa: Y015
+
+@_typing.final
+class ReportAnswerResponse(_message.Message):
+    """ReportAnswerResponse says that it was heard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportAnswerResponse: _TypeAlias = ReportAnswerResponse  # noqa: Y015

@@ -115,6 +115,16 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
                 _registered_method=True)
+        self.ClaimAnswer = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/ClaimAnswer',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerResponse.FromString,
+                _registered_method=True)
+        self.ReportAnswer = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/ReportAnswer',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerResponse.FromString,
+                _registered_method=True)
         self.ResealRecords = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/ResealRecords',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ResealRecordsRequest.SerializeToString,
@@ -238,6 +248,20 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClaimAnswer(self, request, context):
+        """Lets a worker store the sealed answer that it kept on its disk while vault was away.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportAnswer(self, request, context):
+        """Says that such an answer is stored; it is judged at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResealRecords(self, request, context):
         """Has the records of a connection or provider configuration sealed again, after its connection key was rotated.
         """
@@ -327,6 +351,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Disconnect,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.SerializeToString,
+            ),
+            'ClaimAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClaimAnswer,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerResponse.SerializeToString,
+            ),
+            'ReportAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportAnswer,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerResponse.SerializeToString,
             ),
             'ResealRecords': grpc.unary_unary_rpc_method_handler(
                     servicer.ResealRecords,
@@ -767,6 +801,60 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/Disconnect',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClaimAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/ClaimAnswer',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/ReportAnswer',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReportAnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

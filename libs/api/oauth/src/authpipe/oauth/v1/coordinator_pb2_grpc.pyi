@@ -65,6 +65,10 @@ class CoordinatorStub:
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]
     """Stops serving at once, revokes at the Provider, erases."""
+    ClaimAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]
+    """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
+    ReportAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]
+    """Says that such an answer is stored; it is judged at once."""
     ResealRecords: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ResealRecordsRequest, _coordinator_pb2.ResealRecordsResponse]
     """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
@@ -105,6 +109,10 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Stops serving at once, revokes at the Provider, erases."""
+    ClaimAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]  # type: ignore[assignment]
+    """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
+    ReportAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]  # type: ignore[assignment]
+    """Says that such an answer is stored; it is judged at once."""
     ResealRecords: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ResealRecordsRequest, _coordinator_pb2.ResealRecordsResponse]  # type: ignore[assignment]
     """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
@@ -238,6 +246,22 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DisconnectResponse, _abc.Awaitable[_coordinator_pb2.DisconnectResponse]]:
         """Stops serving at once, revokes at the Provider, erases."""
+
+    @_abc_1.abstractmethod
+    def ClaimAnswer(
+        self,
+        request: _coordinator_pb2.ClaimAnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ClaimAnswerResponse, _abc.Awaitable[_coordinator_pb2.ClaimAnswerResponse]]:
+        """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
+
+    @_abc_1.abstractmethod
+    def ReportAnswer(
+        self,
+        request: _coordinator_pb2.ReportAnswerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReportAnswerResponse, _abc.Awaitable[_coordinator_pb2.ReportAnswerResponse]]:
+        """Says that such an answer is stored; it is judged at once."""
 
     @_abc_1.abstractmethod
     def ResealRecords(

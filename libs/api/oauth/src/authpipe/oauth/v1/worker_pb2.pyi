@@ -40,6 +40,8 @@ class Job(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     CONSUMER_THUMBPRINT_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    SPENT_FENCE_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The tenant."""
     connection_id: _builtins.str
@@ -62,6 +64,12 @@ class Job(_message.Message):
     """The request this belongs to."""
     consumer_thumbprint: _builtins.str
     """Of the HPKE key that the grants are bound to; another one: the worker was restarted, nothing was done."""
+    spend: _builtins.bool
+    """For a refresh: whether the refresh token may be sent; else an answer that waits in vault is judged, and that is all."""
+    spent_fence: _builtins.int
+    """The fence under which a refresh token was sent of which nobody knows what came; 0: there is none. A token that was
+    stored under this fence or a later one is another one.
+    """
     @_builtins.property
     def endpoints(self) -> _types_pb2.ProviderEndpoints:
         """The endpoints, as pinned."""
@@ -86,10 +94,12 @@ class Job(_message.Message):
         request_id: _builtins.str = ...,
         consumer_thumbprint: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
+        spend: _builtins.bool = ...,
+        spent_fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "endpoints", b"endpoints", "fence", b"fence", "hosts_digest", b"hosts_digest", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "scopes", b"scopes", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "endpoints", b"endpoints", "fence", b"fence", "hosts_digest", b"hosts_digest", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "scopes", b"scopes", "spend", b"spend", "spent_fence", b"spent_fence", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,12 +355,15 @@ class TokenOutcome(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     REFRESHABLE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    NOTHING_SENT_FIELD_NUMBER: _builtins.int
     failure: _builtins.str
     """Empty: stored. Otherwise a stable reason in UPPER_SNAKE."""
     refreshable: _builtins.bool
     """Whether a refresh token is stored."""
     retry_after_seconds: _builtins.int
     """What the Provider asked for (RFC 9110, section 10.2.3); 0: nothing."""
+    nothing_sent: _builtins.bool
+    """Whether it is sure that the Provider saw no request."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes granted."""
@@ -367,10 +380,11 @@ class TokenOutcome(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         refreshable: _builtins.bool = ...,
         retry_after_seconds: _builtins.int = ...,
+        nothing_sent: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "refreshable", b"refreshable", "retry_after_seconds", b"retry_after_seconds", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "nothing_sent", b"nothing_sent", "refreshable", b"refreshable", "retry_after_seconds", b"retry_after_seconds", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

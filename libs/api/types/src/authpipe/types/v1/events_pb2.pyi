@@ -151,6 +151,10 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """The records of a connection or provider configuration are about to be sealed again."""
     EVENT_NAME_RECORDS_RESEALED: _EventName.ValueType  # 62
     """They were, under the newest version of their connection key; or not, with the reason."""
+    EVENT_NAME_ANSWER_CLAIMED: _EventName.ValueType  # 63
+    """A worker that has a sealed answer on its disk was allowed to store it."""
+    EVENT_NAME_ANSWER_DELIVERED: _EventName.ValueType  # 64
+    """It has stored it; the answer is judged now."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -281,6 +285,10 @@ EVENT_NAME_RESEAL_BEGUN: EventName.ValueType  # 61
 """The records of a connection or provider configuration are about to be sealed again."""
 EVENT_NAME_RECORDS_RESEALED: EventName.ValueType  # 62
 """They were, under the newest version of their connection key; or not, with the reason."""
+EVENT_NAME_ANSWER_CLAIMED: EventName.ValueType  # 63
+"""A worker that has a sealed answer on its disk was allowed to store it."""
+EVENT_NAME_ANSWER_DELIVERED: EventName.ValueType  # 64
+"""It has stored it; the answer is judged now."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

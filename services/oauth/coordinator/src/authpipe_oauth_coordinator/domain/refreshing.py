@@ -1,0 +1,189 @@
+"""One refresh of one connection: under a lease, written down before its token is sent, whatever dies meanwhile (promise P36)."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from datetime import timedelta
+
+from authpipe_oauth_coordinator.domain.leasing import Leasing
+from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Job, Worker
+from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Lease,
+    Left,
+    State,
+    TokenOutcome,
+    Unfinished,
+)
+from authpipe_oauth_coordinator.errors import NotFoundError, RefreshFailedError
+from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+
+_WAIT_SECONDS = 0.1
+_GIVE_UP = timedelta(seconds=30)
+# What the end user has to mend (RFC 6749, section 5.2); everything else may pass by itself.
+_NEEDS_REAUTH = {"INVALID_GRANT"}
+_LOST = "REFRESH_ANSWER_LOST"
+
+
+class Refreshing:
+    """The rules over one refresh.
+
+    Args:
+        configs: The table of provider configurations.
+        connections: The table of connections.
+        leasing: Leases of connections.
+        worker: The worker.
+        audit: The audit log.
+        clock: Gives the time, with zone.
+        spool_patience: For how long an answer on a worker's disk is waited for.
+    """
+
+    def __init__(
+        self,
+        configs: ConfigStore,
+        connections: ConnectionStore,
+        leasing: Leasing,
+        worker: Worker,
+        audit: AuditLog,
+        clock: Clock,
+        spool_patience: timedelta,
+    ) -> None:
+        self._configs = configs
+        self._connections = connections
+        self._leasing = leasing
+        self._worker = worker
+        self._audit = audit
+        self._clock = clock
+        self._spool_patience = spool_patience
+        self._going: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
+        """Refreshes a connection; however many callers ask, they share one task in this process.
+
+        Raises:
+            RefreshFailedError: It was not refreshed; the metadata says why.
+        """
+        key = (connection.workspace, connection.id)
+        task = self._going.get(key)
+        if task is None:
+            task = asyncio.create_task(self._under_lease(acting, connection, forced=forced), name="refresh")
+            self._going[key] = task
+            task.add_done_callback(lambda _: self._going.pop(key, None))
+        # Shielded: a caller that gives up must not end a refresh whose token may be spent already.
+        await asyncio.shield(task)
+
+    async def _under_lease(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
+        workspace, connection_id = connection.workspace, connection.id
+        # Step 1: preflight. Anything missing: the Provider is not called (case 24).
+        config = await self._configs.get_config(workspace, connection.provider_config_id)
+        if config is None:
+            raise NotFoundError
+        await self._audit.require_reachable()
+        await self._worker.require_reachable()
+        # Step 2: the lease, with its event, in one transaction.
+        lease = await self._acquire(acting, connection)
+        if lease is None:
+            return
+        # Step 3: what the refresh before has left says whether the token may be sent.
+        spending = decide(lease.left, config, self._clock(), self._spool_patience)
+        if spending is Spending.GIVE_UP:
+            await self._end(acting, connection, lease, Left(), TokenOutcome(_LOST), reauth=_LOST)
+            raise RefreshFailedError(cause=Label(_LOST))
+        # Step 4: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
+        job = Job(
+            acting,
+            connection_id,
+            config,
+            config.endpoints,
+            purpose="refresh",
+            authenticate=config.endpoints.auth_method != "none",
+            fence=lease.fence,
+            forced=forced,
+            scopes=connection.scopes,
+            spent_fence=lease.left.fence,
+        )
+        async with self._leasing.kept(workspace, connection_id, lease.fence):
+            outcome, left = await self._carry_out(job, lease, spending)
+        # Step 5: what came of it, with its event, and the lease back.
+        failure = outcome.failure
+        reauth = failure if failure in _NEEDS_REAUTH else ""
+        if reauth and spending is Spending.RETRY:
+            # The Provider had seen the token: the answer is lost, and nobody did anything wrong.
+            reauth = _LOST
+        await self._end(acting, connection, lease, left, outcome, reauth=reauth)
+        if failure:
+            raise RefreshFailedError(cause=Label(failure))
+
+    async def _carry_out(self, job: Job, lease: Lease, spending: Spending) -> tuple[TokenOutcome, Left]:
+        """Looks for an answer, or sends the token; gives what came of it, and what is left."""
+        before = lease.left
+        if spending is Spending.LOOK:
+            outcome = await self._call(dataclasses.replace(job, spend=False))
+            if outcome.failure != "REFRESH_TOKEN_NEWER":
+                return outcome, left_by(outcome, before, before)
+            # The token that is stored is not the one that may be spent: the refresh before had come to its end.
+            before = Left()
+        retried = before.retried or spending is Spending.RETRY
+        meanwhile = Left(Unfinished.SPENT, lease.fence, before.since or self._clock(), retried)
+        # That it is about to be sent is written down before it is.
+        if not await self._leasing.note_left(job.acting.workspace, job.connection_id, lease.fence, meanwhile):
+            return TokenOutcome("LEASE_HELD_ELSEWHERE", nothing_sent=True), before
+        outcome = await self._call(job)
+        return outcome, left_by(outcome, before, meanwhile)
+
+    async def _call(self, job: Job) -> TokenOutcome:
+        try:
+            return await self._worker.refresh(job)
+        except DomainError as error:
+            # A worker says in its outcome what it knows. It did not: it may have died after the token was sent.
+            get_log().warning("a refresh did not come back", error=error)
+            return TokenOutcome("PROVIDER_ANSWER_LOST" if job.spend else error.reason, nothing_sent=not job.spend)
+
+    async def _acquire(self, acting: Acting, connection: Connection) -> Lease | None:
+        """Takes the lease; None: somebody else has refreshed meanwhile, or there is nothing to refresh any more."""
+        workspace, connection_id, began = connection.workspace, connection.id, connection.refreshed_at
+        give_up = self._clock() + _GIVE_UP
+        while True:
+            entry = _entry("REFRESH_BEGUN", acting, connection_id)
+            lease = await self._leasing.acquire(workspace, connection_id, entry)
+            current = await self._connections.get_connection(workspace, connection_id)
+            if current is None or current.refreshed_at > began or current.state is not State.ACTIVE:
+                if lease is not None:
+                    await self._leasing.end(workspace, connection_id, lease.fence)
+                return None
+            if lease is not None:
+                return lease
+            if self._clock() > give_up:
+                raise RefreshFailedError(cause=Label("LEASE_HELD_ELSEWHERE"))
+            await asyncio.sleep(_WAIT_SECONDS)
+
+    async def _end(
+        self, acting: Acting, connection: Connection, lease: Lease, left: Left, outcome: TokenOutcome, *, reauth: str
+    ) -> None:
+        failure = outcome.failure
+        entry = _entry("REFRESH_FAILED" if failure else "TOKEN_REFRESHED", acting, connection.id, reason=failure)
+        await self._leasing.end(
+            connection.workspace,
+            connection.id,
+            lease.fence,
+            outcome=None if failure else outcome,
+            reauth_reason=reauth,
+            left=left,
+            entry=entry,
+        )
+
+
+def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="FAILED" if reason else "SUCCEEDED",
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=acting.workspace,
+        target=target,
+        purpose="refresh",
+        reason=reason,
+    )

@@ -1,0 +1,72 @@
+"""A refresh that did not end: whether its refresh token may be sent again (ARCHITECTURE §7; case 23).
+
+A refresh token that was sent may be spent, and the answer to it, with the next one, be in vault, on a worker's disk, or
+nowhere. The answer is looked for first, always. Only where it is not found:
+
+    rotation   what is done
+    none       the token is sent again: it is good for as often as one likes
+    grace      within the Provider's seconds it is sent again; after that as with strict
+    strict     for a while only the answer is waited for, which a worker's disk may bring back; then the token is sent
+               once more, carefully: a Provider that never saw it answers, one that did may end the family. After that
+               the end user has to connect the account again.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime, timedelta
+
+from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, Rotation, TokenOutcome, Unfinished
+
+# For how long an answer is waited for of which nobody knows whether there is one.
+_UNKNOWN = timedelta(seconds=30)
+# What a worker says when a token was sent, or may have been, and what came of it is not known, or stored and not judged.
+_NOT_JUDGED = {"PROVIDER_ANSWER_LOST", "ANSWER_STORED"}
+
+
+class Spending(enum.Enum):
+    """What may be done with a refresh token.
+
+    SEND: send it. LOOK: look for the answer, and send nothing. RETRY: send it, this once. GIVE_UP: it is lost.
+    """
+
+    SEND = "send"
+    LOOK = "look"
+    RETRY = "retry"
+    GIVE_UP = "give_up"
+
+
+def decide(left: Left, config: ProviderConfig, now: datetime, spool_patience: timedelta) -> Spending:
+    """Decides what may be done with a refresh token.
+
+    Args:
+        left: What the refresh before has left.
+        config: With what its Provider does.
+        now: The time.
+        spool_patience: For how long an answer on a worker's disk is waited for.
+    """
+    if left.unfinished is Unfinished.NOTHING or left.since is None:
+        return Spending.SEND
+    if config.rotation is Rotation.NONE:
+        return Spending.SEND
+    waited = now - left.since
+    if config.rotation is Rotation.GRACE and waited < timedelta(seconds=config.grace_seconds):
+        return Spending.SEND
+    if waited < (spool_patience if left.unfinished is Unfinished.SPOOLED else _UNKNOWN):
+        return Spending.LOOK
+    return Spending.GIVE_UP if left.retried else Spending.RETRY
+
+
+def left_by(outcome: TokenOutcome, before: Left, meanwhile: Left) -> Left:
+    """Gives what a refresh leaves.
+
+    Args:
+        outcome: What the worker says of it.
+        before: What the one before it had left.
+        meanwhile: What it would have left, had it died: its token may be spent.
+    """
+    if outcome.nothing_sent:
+        return before
+    if outcome.failure == "ANSWER_SPOOLED":
+        return meanwhile._replace(unfinished=Unfinished.SPOOLED)
+    return meanwhile if outcome.failure in _NOT_JUDGED else Left()
