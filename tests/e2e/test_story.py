@@ -131,14 +131,14 @@ def test_a_rotated_refresh_token_is_used_once_and_the_next_one_works(
     customer: Customer, config: str, playground: Any
 ) -> None:
     playground.set_life(6)
-    connection = customer.connect(config, "rotator")
+    connection, reuse = customer.connect(config, "rotator"), playground.counts().get("reuse", 0)
     tokens = [customer.token(connection).json()["access_token"]]
     for _ in range(2):
         time.sleep(2)
         tokens.append(customer.token(connection).raise_for_status().json()["access_token"])
     playground.set_life(3600)
     assert len(set(tokens)) == 3
-    assert playground.counts().get("reuse", 0) == 0
+    assert playground.counts().get("reuse", 0) == reuse
 
 
 @pytest.mark.promise("P31")
