@@ -39,9 +39,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def stack() -> Iterator[Stack]:
     """The whole system, from nothing."""
     home = ROOT / ".authpipe" / "test"
+    # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
+    own = {"coordinator": {"refresh_ahead": False}}
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
     running.erase()
-    running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
+    running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0, settings=own)
     running.up()
     yield running
     running.down()

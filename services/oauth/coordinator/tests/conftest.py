@@ -63,7 +63,7 @@ class FakeTables:
         return self.connections.get((workspace, connection_id))
 
     async def activate(
-        self, workspace: str, connection_id: str, outcome: TokenOutcome, entry: AuditEntry
+        self, workspace: str, connection_id: str, outcome: TokenOutcome, due: dt.datetime | None, entry: AuditEntry
     ) -> Connection | None:
         found = self.connections.get((workspace, connection_id))
         if found is None or found.state is not State.DRAFT:
@@ -74,6 +74,7 @@ class FakeTables:
             scopes=outcome.scopes,
             expires_at=outcome.expires_at,
             refreshable=outcome.refreshable,
+            refresh_due_at=due,
         )
         self.connections[workspace, connection_id] = made
         self.events.append(entry)
@@ -142,6 +143,7 @@ class FakeTables:
         outcome: TokenOutcome | None,
         reauth_reason: str,
         left: Left | None,
+        due: dt.datetime | None,
         entry: AuditEntry | None,
     ) -> None:
         holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
@@ -157,7 +159,11 @@ class FakeTables:
                     refreshable=outcome.refreshable,
                     scopes=outcome.scopes or found.scopes,
                     refreshed_at=self.now(),
+                    refresh_due_at=due,
+                    refresh_attempts=0,
                 )
+            if found is not None and outcome is None and due is not None:
+                found = dataclasses.replace(found, refresh_due_at=due, refresh_attempts=found.refresh_attempts + 1)
             if found is not None and reauth_reason and found.state is State.ACTIVE:
                 found = dataclasses.replace(found, state=State.NEEDS_REAUTH, state_reason=reauth_reason)
             if found is not None:

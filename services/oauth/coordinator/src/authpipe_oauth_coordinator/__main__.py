@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import random
 import secrets
 import socket
 import time
@@ -29,6 +30,7 @@ from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
+from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
 from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
@@ -59,7 +61,16 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     leases = LeaseTable(*own)
     leasing = Leasing(leases, holder, config.lease_seconds)
     patience = dt.timedelta(seconds=config.spool_patience_seconds)
-    refreshing = Refreshing(config_table, connection_table, leasing, worker, audit, _now, patience)
+    jitter = random.SystemRandom().random
+    refreshing = Refreshing(config_table, connection_table, leasing, worker, audit, _now, patience, jitter)
+    schedule = Schedule(
+        connection_table,
+        refreshing,
+        _new_id,
+        most=config.refreshes_at_once,
+        per_provider=config.refreshes_per_provider,
+        claim_seconds=config.claim_seconds,
+    )
     answers = Answers(connection_table, leases, refreshing, grants.for_answer)
     connections = Connections(
         config_table,
@@ -70,6 +81,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         _now,
         _new_id,
         config.lease_seconds,
+        jitter,
     )
     resealing = Resealing(config_table, connection_table, leasing, worker, audit, _now)
     flows = Flows(
@@ -82,6 +94,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         _now,
         _new_id,
         lambda: secrets.token_urlsafe(32),
+        jitter,
     )
     configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
@@ -107,14 +120,17 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     beside.add("audit relay", Relay(database, outbox, audit).run(stop))
     for what, sweep in (("connections", connections.sweep), ("flows", flows.sweep), ("configs", configs.sweep)):
         beside.add(f"sweep of {what}", _sweep(sweep, config.sweep_seconds, stop))
+    if config.refresh_ahead:
+        beside.add("schedule of refreshes", _sweep(schedule.run, config.schedule_seconds, stop))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
+    await schedule.finish()
     await beside.finish()
     await database.close()
 
 
-async def _sweep(sweep: Callable[[], Awaitable[None]], seconds: float, stop: asyncio.Event) -> None:
+async def _sweep(sweep: Callable[[], Awaitable[object]], seconds: float, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             await sweep()

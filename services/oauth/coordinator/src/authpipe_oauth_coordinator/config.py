@@ -17,6 +17,11 @@ class Config(BaseModel):
         region: The region that grants name.
         lease_seconds: How long a lease lives without a heartbeat.
         spool_patience_seconds: For how long the answer to a refresh is waited for that a worker has on its disk.
+        refresh_ahead: Whether tokens are refreshed before they end, though nobody asks.
+        schedule_seconds: How often it is looked for what is due.
+        claim_seconds: After what time another replica takes up a scheduled refresh that one took up and did not end.
+        refreshes_at_once: How many scheduled refreshes one replica has under way.
+        refreshes_per_provider: How many scheduled refreshes a second one Provider gets, from all replicas together.
         sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
     """
 
@@ -32,6 +37,11 @@ class Config(BaseModel):
     audit: PeerConfig
     lease_seconds: float = 10.0
     spool_patience_seconds: float = 900.0
+    refresh_ahead: bool = True
+    schedule_seconds: float = 0.5
+    claim_seconds: float = 60.0
+    refreshes_at_once: int = 256
+    refreshes_per_provider: int = 50
     sweep_seconds: float = 5.0
     log_level: str = "info"
     telemetry_file: Path | None = None

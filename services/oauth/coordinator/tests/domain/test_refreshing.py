@@ -16,6 +16,7 @@ from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
+from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
@@ -90,11 +91,14 @@ class Stage:
             self.clock,
             lambda kind: f"{kind}_new",
             30.0,
+            lambda: 0.0,
         )
 
     def refreshing(self, name: str) -> Refreshing:
         leasing = Leasing(self.tables, name, 30.0)
-        return Refreshing(self.tables, self.tables, leasing, self, Audit(self), self.clock, dt.timedelta(minutes=15))
+        return Refreshing(
+            self.tables, self.tables, leasing, self, Audit(self), self.clock, dt.timedelta(minutes=15), lambda: 0.0
+        )
 
     def answers(self) -> Answers:
         def sign(_: Acting, connection: str, thumbprint: str, fence: int) -> str:
@@ -559,3 +563,60 @@ async def test_an_answer_of_a_lease_whose_token_was_sent_again_since_or_of_no_le
     change(stage, state=State.DISCONNECTING)
     with pytest.raises(AnswerNotAwaitedError):
         await stage.answers().claim(ACTING, "con", 2, "thumb")
+
+
+@pytest.mark.promise("P36")
+async def test_a_new_token_says_when_it_is_due_and_a_failure_when_it_is_tried_again(stage: Stage) -> None:
+    assert await refresh(stage) == ""
+    found = stage.tables.connections["ws", "con"]
+    assert found.refresh_due_at == stage.answer.expires_at - (stage.answer.expires_at - stage.now) / 5
+    change(stage, expires_at=stage.now)
+    stage.answer = TokenOutcome("PROVIDER_UNAVAILABLE", retry_after_seconds=120)
+    await refresh(stage)
+    found = stage.tables.connections["ws", "con"]
+    assert (found.refresh_due_at, found.refresh_attempts) == (stage.now + dt.timedelta(seconds=120), 1)
+
+
+BOUNDS: dict[str, Any] = {"most": 2, "per_provider": 50, "claim_seconds": 60.0}
+
+
+class Due:
+    """A table of what is due."""
+
+    def __init__(self, *connections: Connection) -> None:
+        self.waiting = list(connections)
+        self.asked: list[int] = []
+
+    async def claim_due(self, most: int, _: int, __: float) -> list[Connection]:
+        self.asked.append(most)
+        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        return taken
+
+
+@pytest.mark.promise("P36")
+async def test_what_is_due_is_refreshed_though_nobody_asks_and_a_slow_provider_holds_up_only_its_own(
+    stage: Stage,
+) -> None:
+    for name in ("con", "con_b", "con_c"):
+        stage.tables.connections["ws", name] = dataclasses.replace(stage.tables.connections["ws", "con"], id=name)
+    table = Due(*stage.tables.connections.values())
+    schedule = Schedule(table, stage.refreshing("one"), lambda kind: f"{kind}_1", **BOUNDS)
+    stage.hold.clear()
+    assert await schedule.run() == 2
+    assert await schedule.run() == 0, "no more than that at once"
+    stage.hold.set()
+    await schedule.finish()
+    assert await schedule.run() == 1
+    await schedule.finish()
+    assert stage.events().count("TOKEN_REFRESHED") == 3
+    assert {each.acting.actor for each in stage.jobs} == {"service:oauth/coordinator"}
+    assert table.asked == [2, 2]
+
+
+@pytest.mark.promise("P36")
+async def test_a_scheduled_refresh_that_fails_does_not_end_the_schedule(stage: Stage) -> None:
+    stage.audit_away = True
+    schedule = Schedule(Due(stage.tables.connections["ws", "con"]), stage.refreshing("one"), str, **BOUNDS)
+    assert await schedule.run() == 1
+    await schedule.finish()
+    assert stage.jobs == []

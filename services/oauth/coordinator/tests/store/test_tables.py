@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import secrets
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +27,7 @@ from hypothesis import strategies as st
 
 Entry = Callable[[str], AuditEntry]
 HOUR = 3600.0
+DUE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 LEFT = Left(Unfinished.SPOOLED, 1, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), retried=True)
 
 
@@ -59,7 +62,7 @@ async def test_who_was_passed_over_changes_nothing_when_it_ends(
     await tables.leases.acquire_lease("ws", made.id, "quick", HOUR, entry("REFRESH_BEGUN"))
     late = TokenOutcome("", ("late",), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), refreshable=True)
     assert not await tables.leases.note_left("ws", made.id, 1, LEFT)
-    await tables.leases.end_lease("ws", made.id, 1, late, "", LEFT, entry("TOKEN_REFRESHED"))
+    await tables.leases.end_lease("ws", made.id, 1, late, "", LEFT, None, entry("TOKEN_REFRESHED"))
     assert await tables.leases.get_left("ws", made.id) == Left()
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.scopes, found.expires_at) == (("a",), None)
@@ -72,7 +75,9 @@ async def test_a_refresh_that_failed_for_good_asks_for_a_new_authorization(
     made = connection(fresh(), state=State.ACTIVE)
     await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
     lease = await tables.leases.acquire_lease("ws", made.id, "one", HOUR, entry("REFRESH_BEGUN"))
-    await tables.leases.end_lease("ws", made.id, lease.fence, None, "INVALID_GRANT", None, entry("REFRESH_FAILED"))
+    await tables.leases.end_lease(
+        "ws", made.id, lease.fence, None, "INVALID_GRANT", None, None, entry("REFRESH_FAILED")
+    )
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.state, found.state_reason) == (State.NEEDS_REAUTH, "INVALID_GRANT")
     assert await tables.leases.acquire_lease("ws", made.id, "two", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
@@ -86,10 +91,10 @@ async def test_what_a_refresh_left_is_found_by_the_next_holder_until_it_is_clear
     await asyncio.sleep(0.01)
     found = await tables.leases.acquire_lease("ws", name, "next", HOUR, entry("REFRESH_BEGUN"))
     assert found == Lease(2, LEFT)
-    await tables.leases.end_lease("ws", name, 2, None, "", None, entry("REFRESH_FAILED"))
+    await tables.leases.end_lease("ws", name, 2, None, "", None, None, entry("REFRESH_FAILED"))
     assert await tables.leases.get_left("ws", name) == LEFT, "where nothing new is known, it stays"
     await tables.leases.acquire_lease("ws", name, "third", HOUR, entry("REFRESH_BEGUN"))
-    await tables.leases.end_lease("ws", name, 3, None, "", Left(), entry("REFRESH_FAILED"))
+    await tables.leases.end_lease("ws", name, 3, None, "", Left(), None, entry("REFRESH_FAILED"))
     assert await tables.leases.get_left("ws", name) == Left()
 
 
@@ -174,7 +179,7 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
             return await connections.move("ws", name, sources, target, "R", entry("CONNECTION_DISCONNECTING"))
         case "activate":
             found = await connections.activate(
-                "ws", name, TokenOutcome("", ("s",), None, refreshable=True), entry("CONNECTION_CREATED")
+                "ws", name, TokenOutcome("", ("s",), None, refreshable=True), DUE, entry("CONNECTION_CREATED")
             )
             return found is not None
         case "lease":
@@ -184,12 +189,83 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
         case "end":
             outcome = TokenOutcome("", ("t",), None, refreshable=True)
             return await leases.end_lease(
-                "ws", name, max(1, fence - number), outcome, "", Left(), entry("TOKEN_REFRESHED")
+                "ws", name, max(1, fence - number), outcome, "", Left(), DUE, entry("TOKEN_REFRESHED")
             )
         case "left":
             noted = await leases.note_left("ws", name, max(1, fence - number), LEFT._replace(fence=fence))
             return noted, await leases.get_left("ws", name)
         case _:
             return await leases.end_lease(
-                "ws", name, max(1, fence - number), None, "INVALID_GRANT", None, entry("REFRESH_FAILED")
+                "ws", name, max(1, fence - number), None, "INVALID_GRANT", None, None, entry("REFRESH_FAILED")
             )
+
+
+async def _due(tables: Any, connection: Callable[..., Connection], entry: Entry, workspace: str, **more: Any) -> str:
+    made = dataclasses.replace(connection(fresh(), state=State.ACTIVE, refresh_due_at=DUE), workspace=workspace, **more)
+    await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
+    return made.id
+
+
+async def test_what_is_due_is_taken_up_once_by_however_many_replicas_and_again_when_they_died(
+    postgresql: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    ids = {await _due(postgresql, connection, entry, "ws") for _ in range(40)}
+    claim = postgresql.connections.claim_due
+    taken = await asyncio.gather(*(claim(20, 1_000, 1.0) for _ in range(6)))
+    found = [each.id for batch in taken for each in batch]
+    while len(found) < 40:  # a row that another one looks at is skipped, and found the next time
+        found += [each.id for each in await claim(20, 1_000, 1.0)]
+    assert sorted(found) == sorted(ids)
+    assert await claim(20, 1_000, 1.0) == []
+    await asyncio.sleep(1.1)
+    assert len(await claim(100, 1_000, 60.0)) == 40, "who took them up has died"
+
+
+async def test_a_workspace_with_many_does_not_hold_up_one_with_few(
+    postgresql: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    for number in range(30):
+        await _due(postgresql, connection, entry, "ws_many", refresh_due_at=DUE + dt.timedelta(seconds=number))
+    few = {await _due(postgresql, connection, entry, "ws_few", refresh_due_at=DUE + dt.timedelta(days=1))}
+    taken = await postgresql.connections.claim_due(5, 1_000, 60.0)
+    assert few <= {each.id for each in taken}
+
+
+async def test_a_provider_gets_no_more_in_a_second_than_it_is_to_whoever_asks(
+    postgresql: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    for _ in range(10):
+        await _due(postgresql, connection, entry, "ws", provider="slow.example")
+    other = await _due(postgresql, connection, entry, "ws", provider="other.example")
+    first = await postgresql.connections.claim_due(100, 4, 60.0)
+    assert sorted(each.provider for each in first) == ["other.example"] + ["slow.example"] * 4
+    assert other in {each.id for each in first}
+    assert await postgresql.connections.claim_due(100, 4, 60.0) == []
+    await asyncio.sleep(1.1)
+    assert len(await postgresql.connections.claim_due(100, 4, 60.0)) == 4
+
+
+async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
+    postgresql: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    for more in (
+        {"refresh_due_at": dt.datetime(2100, 1, 1, tzinfo=dt.UTC)},
+        {"refresh_due_at": None},
+        {"state": State.NEEDS_REAUTH},
+        {"state": State.DISCONNECTING},
+        {"refreshable": False},
+    ):
+        await _due(postgresql, connection, entry, "ws", **more)
+    assert await postgresql.connections.claim_due(100, 100, 60.0) == []
+
+
+@pytest.fixture
+async def postgresql(database: Any) -> Any:
+    """The tables in PostgreSQL, without a connection in them that is due."""
+    import sqlalchemy as sa
+    from authpipe_database import Outbox
+    from authpipe_oauth_coordinator.store import ConnectionTable
+
+    async with database.transaction() as sql:
+        await sql.execute(sa.text("update connections set refresh_due_at = null, claimed_at = null"))
+    return types.SimpleNamespace(connections=ConnectionTable(database, Outbox()))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from authpipe_envelope import hosts_digest
+from authpipe_oauth_coordinator.domain.due import MARGIN, due_at
 from authpipe_oauth_coordinator.domain.ports import (
     Clock,
     ConfigStore,
@@ -29,8 +30,6 @@ from authpipe_oauth_coordinator.errors import (
 )
 from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 
-# keyservice opens a refresh token earlier than this before the end only for a forced refresh.
-DUE = timedelta(minutes=15)
 _FORCED_INTERVAL = timedelta(seconds=10)
 _REVOKE_ATTEMPTS = 3
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -49,6 +48,7 @@ class Connections:
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
         abandoned_seconds: After what time a disconnect or draft that nobody works on is taken up.
+        jitter: Gives a random number from 0 to 1.
     """
 
     def __init__(  # required means argument
@@ -61,6 +61,7 @@ class Connections:
         clock: Clock,
         new_id: Callable[[str], str],
         abandoned_seconds: float,
+        jitter: Callable[[], float],
     ) -> None:
         self._configs = configs
         self._connections = connections
@@ -70,6 +71,7 @@ class Connections:
         self._clock = clock
         self._new_id = new_id
         self._abandoned_seconds = abandoned_seconds
+        self._jitter = jitter
         self._revoke_attempts: dict[str, int] = {}
 
     async def draft(  # required means argument
@@ -124,7 +126,8 @@ class Connections:
     async def activate(self, acting: Acting, connection_id: str, outcome: TokenOutcome) -> Connection:
         """Makes an imported connection usable."""
         entry = _entry("CONNECTION_CREATED", acting, connection_id)
-        found = await self._connections.activate(acting.workspace, connection_id, outcome, entry)
+        due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
+        found = await self._connections.activate(acting.workspace, connection_id, outcome, due, entry)
         if found is None:
             raise NotFoundError
         return found
@@ -171,7 +174,7 @@ class Connections:
             raise RefreshTooSoonError
         failure: DomainError | None = None
         try:
-            await self._refreshing.once(acting, connection, forced=force or min_ttl > DUE)
+            await self._refreshing.once(acting, connection, forced=force or min_ttl > MARGIN)
         except DomainError as error:
             failure = error
         connection = await self.get(acting, connection_id)

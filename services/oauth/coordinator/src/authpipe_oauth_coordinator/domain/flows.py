@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from authpipe_oauth_coordinator.domain.due import due_at
 from authpipe_oauth_coordinator.domain.ports import (
     AuditLog,
     Clock,
@@ -91,6 +92,7 @@ class Flows:
         clock: Clock,
         new_id: Callable[[str], str],
         new_token: Callable[[], str],
+        jitter: Callable[[], float],
     ) -> None:
         self._configs = configs
         self._flows = flows
@@ -101,6 +103,7 @@ class Flows:
         self._clock = clock
         self._new_id = new_id
         self._new_token = new_token
+        self._jitter = jitter
 
     async def create_session(
         self, acting: Acting, end_user_id: str, config_ids: tuple[str, ...]
@@ -230,7 +233,8 @@ class Flows:
             raise ExchangeError(provider_reason=Label(outcome.failure))
         # Step 4: active, with its event.
         entry = _entry("CONNECTION_CREATED", acting, connection.id)
-        active = await self._connections.activate(flow.workspace, connection.id, outcome, entry)
+        due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
+        active = await self._connections.activate(flow.workspace, connection.id, outcome, due, entry)
         if active is None:
             raise FlowError
         return active

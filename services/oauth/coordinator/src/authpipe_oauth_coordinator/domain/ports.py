@@ -173,9 +173,9 @@ class ConnectionStore(Protocol):
         """Gives connections that are no drafts, newest first."""
 
     async def activate(
-        self, workspace: str, connection_id: str, outcome: TokenOutcome, entry: AuditEntry
+        self, workspace: str, connection_id: str, outcome: TokenOutcome, due: datetime | None, entry: AuditEntry
     ) -> Connection | None:
-        """Makes a draft active."""
+        """Makes a draft active, to be refreshed when it is due."""
 
     async def move(
         self,
@@ -220,6 +220,10 @@ class LeaseStore(Protocol):
         outcome: TokenOutcome | None,
         reauth_reason: str,
         left: Left | None,
+        due: datetime | None,
         entry: AuditEntry | None,
     ) -> None:
-        """Gives the lease back, with what came of it; `left` None: what was left before stays."""
+        """Gives the lease back, with what came of it; `left` None: what was left before stays.
+
+        Without tokens and without `due` it is due when it was before; else then, and it has failed once more.
+        """

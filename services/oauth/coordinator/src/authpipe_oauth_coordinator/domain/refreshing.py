@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Job, Worker
+from authpipe_oauth_coordinator.domain.due import due_at, retry_at
 from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
@@ -39,6 +41,7 @@ class Refreshing:
         audit: The audit log.
         clock: Gives the time, with zone.
         spool_patience: For how long an answer on a worker's disk is waited for.
+        jitter: Gives a random number from 0 to 1.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Refreshing:
         audit: AuditLog,
         clock: Clock,
         spool_patience: timedelta,
+        jitter: Callable[[], float],
     ) -> None:
         self._configs = configs
         self._connections = connections
@@ -58,6 +62,7 @@ class Refreshing:
         self._audit = audit
         self._clock = clock
         self._spool_patience = spool_patience
+        self._jitter = jitter
         self._going: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
@@ -172,8 +177,15 @@ class Refreshing:
             outcome=None if failure else outcome,
             reauth_reason=reauth,
             left=left,
+            due=self._due(connection, outcome),
             entry=entry,
         )
+
+    def _due(self, connection: Connection, outcome: TokenOutcome) -> datetime | None:
+        now, jitter = self._clock(), self._jitter()
+        if outcome.failure:
+            return retry_at(now, connection.refresh_attempts + 1, outcome.retry_after_seconds, jitter)
+        return due_at(now, outcome.expires_at, jitter)
 
 
 def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:

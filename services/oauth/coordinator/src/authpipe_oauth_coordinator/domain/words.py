@@ -132,6 +132,8 @@ class Connection:
     hosts: bytes
     refreshed_at: datetime
     created_at: datetime
+    refresh_due_at: datetime | None = None
+    refresh_attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

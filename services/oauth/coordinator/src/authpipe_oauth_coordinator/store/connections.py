@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
@@ -9,6 +11,26 @@ from authpipe_oauth_coordinator.domain.words import Connection, State, TokenOutc
 from authpipe_oauth_coordinator.store.rows import CONNECTION, read_connection
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
+
+_CLAIM = f"""
+with recent as (
+    select provider, count(*) as taken from connections where claimed_at > now() - interval '1 second' group by provider),
+due as (
+    select workspace_id, id, provider, refresh_due_at from connections
+    where state = 'active' and refreshable and refresh_due_at <= now() order by refresh_due_at limit 5000),
+ranked as (
+    select workspace_id, id, refresh_due_at,
+        row_number() over (partition by workspace_id order by refresh_due_at, id) as in_workspace,
+        row_number() over (partition by due.provider order by refresh_due_at, id) + coalesce(taken, 0) as in_provider
+    from due left join recent using (provider)),
+taken as (
+    select c.workspace_id, c.id from connections c join ranked using (workspace_id, id)
+    where in_provider <= :per_provider and c.state = 'active' and c.refresh_due_at <= now()
+    order by in_workspace, ranked.refresh_due_at limit :most for update of c skip locked)
+update connections c set claimed_at = now(), refresh_due_at = now() + make_interval(secs => :seconds)
+from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
+returning {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
+"""  # fixed columns
 
 
 class ConnectionTable:
@@ -29,7 +51,7 @@ class ConnectionTable:
             await connection.execute(
                 sa.text(
                     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
-                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created)"
+                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due, :attempts)"
                 ),
                 {
                     "workspace": new.workspace,
@@ -47,6 +69,8 @@ class ConnectionTable:
                     "hosts": new.hosts,
                     "refreshed": new.refreshed_at,
                     "created": new.created_at,
+                    "due": new.refresh_due_at,
+                    "attempts": new.refresh_attempts,
                 },
             )
             await self._outbox.append(connection, entry)
@@ -79,21 +103,22 @@ class ConnectionTable:
             return [read_connection(row) for row in rows]
 
     async def activate(
-        self, workspace: str, connection_id: str, outcome: TokenOutcome, entry: AuditEntry
+        self, workspace: str, connection_id: str, outcome: TokenOutcome, due: datetime | None, entry: AuditEntry
     ) -> Connection | None:
-        """Makes a draft active; None: there is none."""
+        """Makes a draft active, to be refreshed when it is due; None: there is none."""
         async with self._database.transaction() as connection:
             row = (
                 await connection.execute(
                     sa.text(
                         "update connections set state = 'active', state_at = now(), scopes = :scopes,"
-                        " expires_at = :expires, refreshable = :refreshable, refreshed_at = now()"
+                        " expires_at = :expires, refreshable = :refreshable, refreshed_at = now(), refresh_due_at = :due"
                         f" where workspace_id = :workspace and id = :id and state = 'draft' returning {CONNECTION}"
                     ),
                     {
                         "scopes": list(outcome.scopes),
                         "expires": outcome.expires_at,
                         "refreshable": outcome.refreshable,
+                        "due": due,
                         "workspace": workspace,
                         "id": connection_id,
                     },
@@ -144,6 +169,18 @@ class ConnectionTable:
                     " or (state = 'draft' and state_at < now() - interval '15 minutes') order by state_at limit 50"
                 ),
                 {"seconds": older_than_seconds},
+            )
+            return [read_connection(row) for row in rows]
+
+    async def claim_due(self, most: int, per_provider: int, seconds: float) -> list[Connection]:
+        """Takes up connections that are due; they are not due again for some seconds.
+
+        One of each workspace before the second of any, and of each Provider no more in a second than it gets, whichever
+        replicas took them up.
+        """
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(_CLAIM), {"most": most, "per_provider": per_provider, "seconds": seconds}
             )
             return [read_connection(row) for row in rows]
 

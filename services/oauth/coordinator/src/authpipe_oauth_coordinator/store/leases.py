@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -97,11 +98,12 @@ class LeaseTable:
         outcome: TokenOutcome | None,
         reauth_reason: str,
         left: Left | None,
+        due: datetime | None,
         entry: AuditEntry | None,
     ) -> None:
         """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event.
 
-        `left` None: what was left before stays.
+        `left` None: what was left before stays. Without tokens and without `due` it is due when it was before.
         """
         names = {"workspace": workspace, "connection": connection_id, "fence": fence}
         async with self._database.transaction() as connection:
@@ -116,15 +118,25 @@ class LeaseTable:
                 await connection.execute(
                     sa.text(
                         "update connections set expires_at = :expires, refreshable = :refreshable, scopes ="
-                        " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now()"
+                        " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now(),"
+                        " refresh_attempts = 0, refresh_due_at = :due"
                         " where workspace_id = :workspace and id = :connection and state in ('active', 'needs_reauth')"
                     ).bindparams(sa.bindparam("scopes", type_=sa.ARRAY(sa.Text))),
                     {
                         **names,
+                        "due": due,
                         "expires": outcome.expires_at,
                         "refreshable": outcome.refreshable,
                         "scopes": list(outcome.scopes),
                     },
+                )
+            if result.rowcount == 1 and outcome is None and due is not None:
+                await connection.execute(
+                    sa.text(
+                        "update connections set refresh_due_at = :due, refresh_attempts = refresh_attempts + 1"
+                        " where workspace_id = :workspace and id = :connection"
+                    ),
+                    names | {"due": due},
                 )
             if result.rowcount == 1 and reauth_reason:
                 await connection.execute(

@@ -15,7 +15,7 @@ CONFIG = (
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
-    " expires_at, refreshable, hosts_digest, refreshed_at, created_at"
+    " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_attempts"
 )
 
 
@@ -96,4 +96,6 @@ def read_connection(row: Any) -> Connection:
         bytes(row.hosts_digest),
         row.refreshed_at,
         row.created_at,
+        row.refresh_due_at,
+        row.refresh_attempts,
     )
