@@ -23,6 +23,8 @@ from authpipe_keyservice.domain.customer_keys import Opened
 from authpipe_keyservice.errors import (
     CustomerKeyPendingError,
     CustomerKeyUnavailableError,
+    ErasedError,
+    KekDisabledError,
     KeyTamperedError,
     WorkspaceErasedError,
 )
@@ -116,10 +118,17 @@ class Deks:
             CustomerKeyUnavailableError: It refuses.
             CustomerKmsUnavailableError: It does not answer.
         """
+        try:
+            return await self._open(workspace, await self._find(workspace, version), patient=patient)
+        except (KekDisabledError, ErasedError):
+            # It may have come to another KEK version, and this one been disabled, since the row was read.
+            return await self._open(workspace, await self._find(workspace, version), patient=patient)
+
+    async def _find(self, workspace: str, version: int) -> DekRow:
         row = await self._store.get_dek(workspace, version)
         if row is None:
             raise KeyTamperedError
-        return await self._open(workspace, row, patient=patient)
+        return row
 
     async def renew(self, workspace: str, version: int) -> None:
         """Begins to renew the lease of a DEK that a customer's key wraps."""
@@ -155,7 +164,7 @@ class Deks:
             WorkspaceErasedError: The workspace is being erased.
         """
         row = await self._primary(workspace)
-        dek = await self._open(workspace, row, patient=patient)
+        dek = await self.open(workspace, row.version, patient=patient)
         aad = ck_aad(self._key_domain, workspace, connection, version)
         with Secret(self._randomness(KEY_SIZE)) as key:
             return row.version, wrap_key(dek.key, key, aad, self._randomness(NONCE_SIZE))

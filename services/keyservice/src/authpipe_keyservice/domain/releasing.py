@@ -95,6 +95,8 @@ class Store(Protocol):
         """Makes events durable, with what the releases change, in one transaction."""
 
 
+# How often a key is looked up anew whose DEK was destroyed meanwhile.
+_TRIES = 3
 Answer = int | DomainError
 IndexedKey = tuple[int, ReleasedKey]
 SealedT = TypeVar("SealedT")
@@ -241,6 +243,17 @@ class Releasing:
         return grant
 
     async def _key_for(self, ask: Ask, row: KeyRow | None) -> ReleasedKey:
+        for _ in range(_TRIES):
+            try:
+                return await self._derive(ask, row)
+            except WorkspaceErasedError:
+                # Its DEK may have been rotated, and the one before destroyed, since it was looked up: what stands now counts.
+                row = (await self._store.look_up([ask.wanted]))[0]
+                if row is None or not row.dek_state.unwraps:
+                    raise
+        raise WorkspaceErasedError
+
+    async def _derive(self, ask: Ask, row: KeyRow | None) -> ReleasedKey:
         wanted = ask.wanted
         if row is None:
             row = await self._first_key(wanted)
