@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -135,6 +136,37 @@ def test_yesterdays_row_put_back_after_a_refresh_is_refused_and_todays_token_sta
     assert wait_for(lambda: [e for e in customer.events(target=connection) if e["reason"] == "RECORD_ROLLED_BACK"])
     put(now)
     assert customer.token(connection).json()["access_token"] == today
+
+
+@pytest.mark.case(2)
+def test_a_reader_who_met_the_version_before_a_refresh_asks_again_and_raises_no_alarm(
+    customer: Customer, config: str, mutant: Callable[..., Any], wait_for: Callable[..., Any]
+) -> None:
+    connection = customer.connect(config, "on-its-way")
+    going, answers = True, []
+    asking = "        sealed = await self._keys.release(asking, wanted)\n"
+    # vault takes its time between its own table and keyservice: every reader may be overtaken.
+    slow = f"        await __import__('asyncio').sleep(0.3)\n{asking}"
+
+    def read() -> None:
+        while going:
+            answers.append(customer.token(connection))
+
+    with mutant(("vault", "authpipe_recordstore.domain.records", asking, slow)):
+        readers = [threading.Thread(target=read) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        try:
+            refreshed = wait_for(lambda: customer.post(f"/connections/{connection}/refresh").status_code == 200, 20)
+            assert refreshed
+            time.sleep(1)
+        finally:
+            going = False
+            for reader in readers:
+                reader.join()
+    assert {each.status_code for each in answers} == {200}, [each.text for each in answers if each.status_code != 200]
+    assert len({each.json()["access_token"] for each in answers}) == 2
+    assert customer.events(target=connection, event="INTEGRITY_VIOLATION") == []
 
 
 @pytest.mark.promise("P03")

@@ -126,18 +126,24 @@ def test_tokens_and_client_secrets_are_sealed_again_while_they_are_used_and_refr
         while going:
             answers.append(tenant.token(connection))
 
-    reader = threading.Thread(target=read)
-    reader.start()
+    # So many that some have met the version before in vault when keyservice hears of the new one.
+    readers = [threading.Thread(target=read) for _ in range(8)]
+    for reader in readers:
+        reader.start()
     try:
-        done = admin("rotate-connection", *DOMAIN, tenant.workspace, connection, "--now")
-        assert "Records sealed again: 2." in done.stdout, done.stdout
+        for _ in range(4):
+            done = admin("rotate-connection", *DOMAIN, tenant.workspace, connection, "--now")
+            assert "Records sealed again: 2." in done.stdout, done.stdout
         secret = admin("rotate-connection", "--domain", "client-secrets", tenant.workspace, config, "--now")
         assert "Records sealed again: 1." in secret.stdout, secret.stdout
     finally:
         going = False
-        reader.join()
-    assert {(each.status_code, each.json().get("access_token")) for each in answers} == {(200, token)}
-    assert versions(keys, connection) == {2}
+        for reader in readers:
+            reader.join()
+    assert {(each.status_code, each.json().get("access_token", each.text)) for each in answers} == {(200, token)}
+    assert len(answers) > 200
+    assert tenant.events(event="INTEGRITY_VIOLATION") == [], "and nobody was alarmed"
+    assert versions(keys, connection) == {5}
     # Both the refresh token and the client secret are what they were: the Provider takes them.
     assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200, 15)
     assert tenant.token(connection).json()["access_token"] != token

@@ -25,13 +25,17 @@ from authpipe_rpc import Peer, PeerRefused
 from authpipe_sensitive import DomainError, Secret, Status
 
 
-# When to ask again while keyservice asks a customer's KMS: it lets nobody wait in a batch with others.
+# When to ask again while keyservice asks a customer's KMS, which lets nobody wait in a batch with others, or after a write
+# that came between.
 PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8, 1.0, 1.0, 1.0)
 
 
 def is_pending(answer: object) -> bool:
-    """Says whether keyservice is still asking a customer's KMS."""
-    return isinstance(answer, DomainError) and answer.reason == "CUSTOMER_KEY_PENDING"
+    """Says whether the same question has another answer in a moment.
+
+    keyservice is still asking a customer's KMS; or the record was written again between its store and keyservice.
+    """
+    return isinstance(answer, DomainError) and answer.reason in {"CUSTOMER_KEY_PENDING", "RECORD_SUPERSEDED"}
 
 
 class StoreStub(Protocol):

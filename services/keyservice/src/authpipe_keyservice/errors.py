@@ -19,6 +19,13 @@ class RolledBackError(DomainError):
     status = Status.DATA_LOSS
 
 
+class SupersededError(DomainError):
+    """The record was written again while this reader was on its way. Ask again: the newer one is stored."""
+
+    reason = "RECORD_SUPERSEDED"
+    status = Status.ABORTED
+
+
 class NotDueError(DomainError):
     """The token is not due for refresh yet, or was force-refreshed within the last ten seconds."""
 

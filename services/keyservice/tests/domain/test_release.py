@@ -22,6 +22,7 @@ from authpipe_keyservice.errors import (
     PurposeError,
     RecordCurrentError,
     RolledBackError,
+    SupersededError,
 )
 from authpipe_sensitive import DomainError
 
@@ -36,6 +37,7 @@ FACTS = KeyFacts(
     last_check_ms=0,
     key_version=2,
     record_key_version=1,
+    floor_age_ms=2_000,
 )
 GRANT = Grant(
     issuer="gateway/authority",
@@ -134,6 +136,22 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
     "signer not of this purpose": ({"grant": dataclasses.replace(GRANT, issuer="oauth/coordinator")}, PurposeError),
     "consumer not of this purpose": ({"grant": dataclasses.replace(GRANT, consumer="vault")}, PurposeError),
     "older than the floor": ({"wanted": WANTED._replace(version=4)}, RolledBackError),
+    "two older than the floor, just after a write": (
+        {"wanted": WANTED._replace(version=3), "facts": FACTS._replace(floor_age_ms=0)},
+        RolledBackError,
+    ),
+    "write over the version in force, just after it": (
+        {
+            "grant": REFRESH,
+            "wanted": WANTED_REFRESH._replace(direction=Direction.WRITE, version=4),
+            "facts": FACTS._replace(floor_age_ms=0),
+        },
+        RolledBackError,
+    ),
+    "met on its way by a write": (
+        {"wanted": WANTED._replace(version=4), "facts": FACTS._replace(floor_age_ms=1_999)},
+        SupersededError,
+    ),
     "write over the version in force": (
         {"grant": REFRESH, "wanted": WANTED_REFRESH._replace(direction=Direction.WRITE, version=5)},
         RolledBackError,
@@ -231,6 +249,9 @@ MUTANTS = {
     "erased": ("if facts.state is KeyState.DESTROYED:", "if False:"),
     "state": ("if facts.state is not rule.state:", "if False:"),
     "floor": ("if wanted.version < lowest:", "if False:"),
+    "superseded for ever": (" and facts.floor_age_ms < SUPERSEDED_MS", ""),
+    "superseded by two": ("wanted.version == facts.floor - 1", "True"),
+    "superseded writes": ("wanted.direction is Direction.READ and wanted.version == facts", "wanted.version == facts"),
     "fence": (" or grant.fence < facts.fence", ""),
     "lease": ("grant.fence < 1 or ", ""),
     "due": ("if early and", "if False and"),

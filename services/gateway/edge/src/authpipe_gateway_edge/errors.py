@@ -151,6 +151,9 @@ PROBLEMS: dict[str, Problem] = {
         "Stored credential damaged",
         "The stored record is older than the one in force and was not used. An alarm was raised. Connect again.",
     ),
+    "RECORD_SUPERSEDED": Problem(
+        503, "Credential just written", "The credential was written again and again meanwhile. Try again."
+    ),
     "WRAPPED_KEY_TAMPERED": Problem(
         500, "Stored key damaged", "A stored key was changed or moved and was not used. An alarm was raised."
     ),

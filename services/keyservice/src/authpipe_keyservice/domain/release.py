@@ -19,10 +19,13 @@ from authpipe_keyservice.errors import (
     PurposeError,
     RecordCurrentError,
     RolledBackError,
+    SupersededError,
 )
 
 FORCED_INTERVAL_MS = 10_000
 CHECK_INTERVAL_MS = 60_000
+# For how long after a write the version before it may still arrive, from a reader that was on its way.
+SUPERSEDED_MS = 2_000
 
 _AUTHORITY, _COORDINATOR = "gateway/authority", "oauth/coordinator"
 _EDGE, _WORKER = "gateway/edge", "oauth/worker"
@@ -127,6 +130,7 @@ class KeyFacts(NamedTuple):
         last_check_ms: When it was last checked.
         key_version: The newest version of the connection key.
         record_key_version: The one that the version in force is sealed under; 0: none is in force.
+        floor_age_ms: How long ago it came into force.
     """
 
     state: KeyState
@@ -137,6 +141,7 @@ class KeyFacts(NamedTuple):
     last_check_ms: int
     key_version: int
     record_key_version: int
+    floor_age_ms: int
 
 
 def judge(  # the conditions stand in the order in which they are refused  # noqa: C901, PLR0912  # the conditions stand in the order in which they are refused
@@ -158,6 +163,7 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
         ErasedError: The key is destroyed or was never made.
         NotActiveError: The key's state forbids it.
         RolledBackError: The version is older than the floor.
+        SupersededError: It is the one before the floor, which was raised a moment ago.
         NotDueError: A refresh before its time.
         FenceError: A newer lease exists.
         RecordCurrentError: It is to be sealed again and is on the newest key version.
@@ -197,6 +203,10 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
     # Step 4: never an older version than the one in force.
     lowest = facts.floor if wanted.direction is Direction.READ else facts.floor + 1
     if wanted.version < lowest:
+        # A reader that met the version before, just before a write, asks again; an older one than that was put back.
+        met = wanted.direction is Direction.READ and wanted.version == facts.floor - 1
+        if met and facts.floor_age_ms < SUPERSEDED_MS:
+            raise SupersededError
         raise RolledBackError
     # Step 5: the extra condition of the purpose.
     if rule.fenced:

@@ -19,7 +19,7 @@ from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
-from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, WorkspaceErasedError
+from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, SupersededError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry, DomainError, Label
 from authpipe_telemetry import counter
 
@@ -188,7 +188,7 @@ class Releasing:
             except DomainError as error:
                 answers.append(error)
                 # Who is to ask again in a moment was not refused.
-                waits = isinstance(error, CustomerKeyPendingError)
+                waits = isinstance(error, CustomerKeyPendingError | SupersededError)
                 if not waits and await self._budgets.note_refusal(ask.wanted.workspace):
                     entries.append(_refusal(ask, grant, error))
                 continue
@@ -320,6 +320,7 @@ _NEW_FACTS = KeyFacts(
     last_check_ms=0,
     key_version=1,
     record_key_version=0,
+    floor_age_ms=0,
 )
 
 

@@ -16,7 +16,8 @@ from authpipe_sensitive import AuditEntry
 
 _LOOK_UP = """
 select k.state, k.version, k.dek_version, k.wrapped, d.state, d.customer_key_id <> '', k.fence, k.refresh_not_before_ms, k.last_forced_ms,
-       k.last_check_ms, coalesce(f.floor, 0), case when f.floor > 0 then f.key_version else 0 end
+       k.last_check_ms, coalesce(f.floor, 0), case when f.floor > 0 then f.key_version else 0 end,
+       coalesce((extract(epoch from now() - f.raised_at) * 1000)::bigint, 1000000000000)
 from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
 left join deks d on d.workspace_id = k.workspace_id and d.version = k.dek_version
@@ -25,9 +26,11 @@ left join floors f on f.workspace_id = w.workspace_id and f.connection_id = w.co
 order by w.n
 """
 _RAISE_FLOOR = """
-insert into floors (workspace_id, connection_id, record_class, floor, key_version) values (%s, %s, %s, %s, %s)
+insert into floors (workspace_id, connection_id, record_class, floor, key_version, raised_at)
+values (%s, %s, %s, %s, %s, now())
 on conflict (workspace_id, connection_id, record_class) do update
-set floor = greatest(floors.floor, excluded.floor), key_version = excluded.key_version
+set floor = greatest(floors.floor, excluded.floor), key_version = excluded.key_version,
+    raised_at = case when excluded.floor > floors.floor then now() else floors.raised_at end
 where floors.floor <= excluded.floor
 """
 _PREPARE = """
@@ -135,6 +138,7 @@ class KeyTable:
                 await connection.execute(
                     sa.text(
                         "update floors set floor = greatest(floor, :version),"
+                        " raised_at = case when :version > floor then now() else raised_at end,"
                         " key_version = case when prepared = :version then prepared_key_version else key_version end"
                         " where workspace_id = :workspace"
                         " and connection_id = :connection and record_class = :class and prepared >= :version"
@@ -186,8 +190,22 @@ class KeyTable:
 def _key_row(row: Sequence[Any]) -> KeyRow | None:
     if row[0] is None:
         return None
-    state, version, dek_version, wrapped, dek_state, outer, fence, not_before, forced, check, floor, sealed_under = row
-    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check, version, sealed_under)
+    (
+        state,
+        version,
+        dek_version,
+        wrapped,
+        dek_state,
+        outer,
+        fence,
+        not_before,
+        forced,
+        check,
+        floor,
+        sealed_under,
+        age,
+    ) = row
+    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check, version, sealed_under, age)
     return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state], bool(outer))
 
 
