@@ -1,0 +1,184 @@
+"""A refresh whose answer is not known: written down before, looked for after, sent again as its Provider allows."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+from authpipe_oauth_coordinator.domain.ports import Job
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Endpoints,
+    Left,
+    ProviderConfig,
+    State,
+    TokenOutcome,
+    Unfinished,
+)
+from authpipe_oauth_coordinator.errors import (
+    AnswerNotAwaitedError,
+    LeaseHeldError,
+)
+
+ACTING = Acting("ws", "api_key:key_1", "req_1")
+ZERO = dt.timedelta(0)
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+ENDPOINTS = Endpoints(
+    "https://as.example", "https://as.example/a", "https://as.example/t", "", "none", iss_required=True
+)
+CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
+
+LOST = TokenOutcome("PROVIDER_ANSWER_LOST")
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_that_a_token_is_about_to_be_sent_is_written_down_before_it_is(stage: Any) -> None:
+    stage.hold.clear()
+    asking = asyncio.create_task(stage.ask())
+    while not stage.jobs:
+        await asyncio.sleep(0.001)
+    assert stage.tables.left["ws", "con"] == Left(Unfinished.SPENT, 1, START)
+    stage.hold.set()
+    assert await asking == ""
+    assert stage.tables.left["ws", "con"] == Left(), "and ended is ended"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_that_was_lost_is_looked_for_then_the_token_is_sent_once_more_then_the_user_is_asked(
+    stage: Any,
+) -> None:
+    stage.answer = LOST
+    assert await stage.ask() == "PROVIDER_ANSWER_LOST"
+    stage.answer = TokenOutcome("ANSWER_AWAITED", nothing_sent=True)
+    assert await stage.ask() == "ANSWER_AWAITED"
+    assert [job.spend for job in stage.jobs] == [True, False], "for half a minute the token is not sent again"
+    stage.now += dt.timedelta(seconds=31)
+    stage.answer = TokenOutcome("INVALID_GRANT")
+    assert await stage.ask() == "NEEDS_REAUTH"
+    assert [job.spend for job in stage.jobs] == [True, False, True]
+    assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST", "nobody did anything wrong"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_a_provider_that_never_saw_the_token_takes_it_when_it_is_sent_once_more(stage: Any) -> None:
+    good, stage.answer = stage.answer, LOST
+    await stage.ask()
+    stage.now += dt.timedelta(seconds=31)
+    stage.answer = good
+    assert await stage.ask() == ""
+    assert stage.tables.left["ws", "con"] == Left()
+
+
+@pytest.mark.promise("P36")
+async def test_a_token_whose_answer_is_lost_twice_is_not_sent_a_third_time(stage: Any) -> None:
+    stage.answer = LOST
+    await stage.ask()
+    stage.now += dt.timedelta(seconds=31)
+    await stage.ask()
+    stage.now += dt.timedelta(seconds=3_600)
+    assert await stage.ask() == "NEEDS_REAUTH"
+    assert len(stage.jobs) == 2
+    assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST"
+
+
+@pytest.mark.promise("P36")
+async def test_a_worker_that_dies_with_the_token_in_hand_is_an_answer_that_is_lost(stage: Any) -> None:
+    stage.answer = stage.away()
+    assert await stage.ask() == "PROVIDER_ANSWER_LOST"
+    assert stage.tables.left["ws", "con"].unfinished is Unfinished.SPENT
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(24)
+async def test_with_no_worker_there_nothing_is_written_down_and_the_token_is_not_spent(stage: Any) -> None:
+    stage.worker_away = True
+    with pytest.raises(stage.away):
+        await stage.replica("any").ensure_fresh(ACTING, "con", ZERO, force=False)
+    assert (stage.tables.leases, stage.tables.left) == ({}, {})
+
+
+@pytest.mark.promise("P36")
+async def test_what_was_not_sent_leaves_what_was_left_before(stage: Any) -> None:
+    stage.answer = TokenOutcome("CONNECTION_FAILED", nothing_sent=True)
+    assert await stage.ask() == "CONNECTION_FAILED"
+    assert stage.tables.left["ws", "con"] == Left()
+    stage.answer = TokenOutcome("ANSWER_SPOOLED")
+    await stage.ask()
+    spooled = stage.tables.left["ws", "con"]
+    stage.now += dt.timedelta(seconds=901)
+    stage.answer = TokenOutcome("CONNECTION_FAILED", nothing_sent=True)
+    await stage.ask()
+    assert stage.jobs[-1].spend
+    assert stage.tables.left["ws", "con"] == spooled, "the answer on the disk can still be claimed, and the retry made"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_on_a_workers_disk_is_claimed_reported_and_judged_at_once(stage: Any) -> None:
+    good, stage.answer = stage.answer, TokenOutcome("ANSWER_SPOOLED")
+    assert await stage.ask() == "ANSWER_SPOOLED"
+    answers = stage.answers()
+    for _ in range(2):  # a worker that died after it stored it does all of it again
+        assert await answers.claim(ACTING, "con", 1, "thumb") == "con/thumb/1"
+    stage.answer = good
+    await answers.report(ACTING, "con", 1)
+    while stage.events()[-1] != "TOKEN_REFRESHED":
+        await asyncio.sleep(0.001)
+    assert stage.jobs[-1].spend is False, "the answer was found, the token was not sent again"
+    for act in (answers.claim(ACTING, "con", 1, "thumb"), answers.report(ACTING, "con", 1)):
+        with pytest.raises(AnswerNotAwaitedError):
+            await act
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_a_refresh_that_had_stored_its_tokens_before_it_died_is_followed_by_a_new_one_at_once(
+    stage: Any,
+) -> None:
+    good, stage.answer = stage.answer, stage.away()
+    await stage.ask()
+    answers = iter([TokenOutcome("REFRESH_TOKEN_NEWER", nothing_sent=True), good])
+    noted: list[Left] = []
+
+    async def answer(job: Job) -> TokenOutcome:
+        stage.jobs.append(job)
+        noted.append(stage.tables.left["ws", "con"])
+        return next(answers)
+
+    stage.refresh = answer  # type: ignore[method-assign]
+    assert await stage.ask() == ""
+    assert [(job.spend, job.spent_fence) for job in stage.jobs[1:]] == [(False, 1), (True, 1)]
+    assert [left.fence for left in noted] == [1, 2], "that the new token is sent is written down under the new fence"
+    assert stage.tables.left["ws", "con"] == Left()
+
+
+@pytest.mark.promise("P36")
+async def test_a_connection_whose_refresh_token_may_be_spent_is_not_sealed_again(stage: Any) -> None:
+    stage.answer = LOST
+    await stage.ask()
+    sealing = asyncio.create_task(stage.resealing("one").connection(ACTING, "con"))
+    await asyncio.sleep(0.01)
+    stage.now += dt.timedelta(seconds=31)
+    with pytest.raises(LeaseHeldError):
+        await sealing
+    assert stage.resealed == []
+
+
+@pytest.mark.promise("P36")
+async def test_an_answer_of_a_lease_whose_token_was_sent_again_since_or_of_no_lease_is_not_taken(stage: Any) -> None:
+    stage.answer = LOST
+    await stage.ask()
+    stage.now += dt.timedelta(seconds=31)
+    await stage.ask()
+    for fence in (0, 1, 3):
+        with pytest.raises(AnswerNotAwaitedError):
+            await stage.answers().claim(ACTING, "con", fence, "thumb")
+    assert await stage.answers().claim(ACTING, "con", 2, "thumb")
+    stage.change(state=State.DISCONNECTING)
+    with pytest.raises(AnswerNotAwaitedError):
+        await stage.answers().claim(ACTING, "con", 2, "thumb")

@@ -1,0 +1,68 @@
+"""What is due is refreshed though nobody asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import Any
+
+import pytest
+from authpipe_oauth_coordinator.domain.schedule import Schedule
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Endpoints,
+    ProviderConfig,
+)
+
+ACTING = Acting("ws", "api_key:key_1", "req_1")
+ZERO = dt.timedelta(0)
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+ENDPOINTS = Endpoints(
+    "https://as.example", "https://as.example/a", "https://as.example/t", "", "none", iss_required=True
+)
+CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
+
+BOUNDS: dict[str, Any] = {"most": 2, "per_provider": 50, "claim_seconds": 60.0}
+
+
+class Due:
+    """A table of what is due."""
+
+    def __init__(self, *connections: Connection) -> None:
+        self.waiting = list(connections)
+        self.asked: list[int] = []
+
+    async def claim_due(self, most: int, _: int, __: float) -> list[Connection]:
+        self.asked.append(most)
+        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        return taken
+
+
+@pytest.mark.promise("P36")
+async def test_what_is_due_is_refreshed_though_nobody_asks_and_a_slow_provider_holds_up_only_its_own(
+    stage: Any,
+) -> None:
+    for name in ("con", "con_b", "con_c"):
+        stage.tables.connections["ws", name] = dataclasses.replace(stage.tables.connections["ws", "con"], id=name)
+    table = Due(*stage.tables.connections.values())
+    schedule = Schedule(table, stage.refreshing("one"), lambda kind: f"{kind}_1", **BOUNDS)
+    stage.hold.clear()
+    assert await schedule.run() == 2
+    assert await schedule.run() == 0, "no more than that at once"
+    stage.hold.set()
+    await schedule.finish()
+    assert await schedule.run() == 1
+    await schedule.finish()
+    assert stage.events().count("TOKEN_REFRESHED") == 3
+    assert {each.acting.actor for each in stage.jobs} == {"service:oauth/coordinator"}
+    assert table.asked == [2, 2]
+
+
+@pytest.mark.promise("P36")
+async def test_a_scheduled_refresh_that_fails_does_not_end_the_schedule(stage: Any) -> None:
+    stage.audit_away = True
+    schedule = Schedule(Due(stage.tables.connections["ws", "con"]), stage.refreshing("one"), str, **BOUNDS)
+    assert await schedule.run() == 1
+    await schedule.finish()
+    assert stage.jobs == []
