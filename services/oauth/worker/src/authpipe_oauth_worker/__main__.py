@@ -25,7 +25,7 @@ from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.peers import CoordinatorPeer
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.spool import Spool
-from authpipe_sensitive import Label
+from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
 
@@ -52,10 +52,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
     health = Health()
     server = RpcServer(name, config.server, files, health)
+    servicer = WorkerServicer(
+        jobs, Resealing(*consumers), lambda issuer: discover(issuer, egress.get, bodies.read), key
+    )
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],
         worker_pb2_grpc.add_WorkerServicer_to_server,
-        WorkerServicer(jobs, Resealing(*consumers), lambda issuer: discover(issuer, egress.get, bodies.read), key),
+        servicer,
     )
     await server.start()
     await health.serve()
@@ -63,13 +66,17 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     beside.add("delivery of answers", _deliver(delivering, config.deliver_seconds, stop))
     await stop.wait()
     await server.stop()
+    await servicer.finish()
     await beside.finish()
     await egress.close()
 
 
 async def _deliver(delivering: Delivering, seconds: float, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await delivering.run()
+        try:
+            await delivering.run()
+        except DomainError as error:
+            get_log().error("answers on the disk are not delivered", error=error)
         try:
             await asyncio.wait_for(stop.wait(), seconds)
         except TimeoutError:

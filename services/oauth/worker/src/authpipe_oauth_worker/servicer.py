@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -30,6 +31,7 @@ class WorkerServicer:
     ) -> None:
         self._jobs = jobs
         self._resealing = resealing
+        self._going: set[asyncio.Task[Outcome]] = set()
         self._discover = discover
         self._key = key
 
@@ -62,7 +64,15 @@ class WorkerServicer:
 
     async def Refresh(self, request: pb.RefreshRequest, _: object) -> pb.RefreshResponse:
         """Uses a refresh token."""
-        return pb.RefreshResponse(outcome=_outcome(await self._jobs.refresh(self._job(request.job))))
+        # Whoever asked may die or give up; a token that was sent must not lose its answer with them.
+        task = asyncio.create_task(self._jobs.refresh(self._job(request.job)), name="refresh")
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        return pb.RefreshResponse(outcome=_outcome(await asyncio.shield(task)))
+
+    async def finish(self) -> None:
+        """Waits for refreshes that nobody waits for any more."""
+        await asyncio.gather(*self._going, return_exceptions=True)
 
     async def Revoke(self, request: pb.RevokeRequest, _: object) -> pb.RevokeResponse:
         """Revokes tokens."""

@@ -76,20 +76,30 @@ class Spool:
             raise SpoolError(errno=error.errno or 0) from None
 
     def waiting(self) -> list[Kept]:
-        """Gives the answers that are to be delivered, oldest first."""
+        """Gives the answers that are to be delivered, oldest first.
+
+        Raises:
+            SpoolError: The disk does not answer.
+        """
         kept = []
-        for path in sorted(self._folder.glob("*.record")):
-            data = _read(path)
-            if data is None:
-                # It was whole when it was kept: the disk has changed it. It is left for whoever looks after the disk.
-                path.rename(path.with_suffix(".broken"))
-                continue
-            kept.append(Kept(path.name, data))
+        try:
+            for path in sorted(self._folder.glob("*.record")):
+                data = _read(path)
+                if data is None:
+                    # It was whole when it was kept: the disk has changed it. It is left for whoever looks after the disk.
+                    path.rename(path.with_suffix(".broken"))
+                    continue
+                kept.append(Kept(path.name, data))
+        except OSError as error:
+            raise SpoolError(errno=error.errno or 0) from None
         return kept
 
     def remove(self, name: str) -> None:
         """Forgets an answer that was delivered, or that nobody waits for."""
-        (self._folder / name).unlink(missing_ok=True)
+        try:
+            (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(errno=error.errno or 0) from None
         self.note(-1)
 
     def note(self, change: int) -> None:

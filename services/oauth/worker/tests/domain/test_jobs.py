@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 import errno
@@ -15,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from authpipe.oauth.v1 import worker_pb2
 from authpipe_consumer.words import Opened, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain import jobs as jobs_module
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
 from authpipe_oauth_worker.errors import AnswerLostError, EgressError, HostError
+from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.spool import Spool
 from authpipe_rpc import PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Label, Secret, Status
@@ -318,3 +322,40 @@ async def test_invalid_grant_is_not_believed_where_somebody_else_has_rotated_the
 
     provider.post_form = rotated  # type: ignore[method-assign]
     assert (await jobs.refresh(JOB)).failure == "REFRESH_TOKEN_REPLACED"
+
+
+@pytest.mark.promise("P36")
+async def test_an_answer_that_is_there_and_does_not_open_now_keeps_its_token_from_being_sent_again() -> None:
+    jobs, vault, provider, _ = stage()
+    opening = vault.open
+
+    async def refused(wants: Sequence[Want]) -> list[Opened | DomainError]:
+        if wants[0].record_class is RecordClass.ANSWER:
+            return [PeerRefused("HSM_UNAVAILABLE", Status.UNAVAILABLE)]
+        return await opening(wants)
+
+    vault.open = refused  # type: ignore[method-assign]
+    assert await jobs.refresh(JOB) == Outcome("HSM_UNAVAILABLE", nothing_sent=True)
+    assert provider.forms == []
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_a_refresh_outlives_whoever_asked_for_it() -> None:
+    jobs, vault, provider, _ = stage()
+    answering, answered = asyncio.Event(), provider.post_form
+
+    async def slow(*arguments: Any) -> Answer:
+        await answering.wait()
+        return await answered(*arguments)
+
+    provider.post_form = slow  # type: ignore[method-assign]
+    key = ConsumerKey()
+    servicer = WorkerServicer(jobs, None, None, key)  # type: ignore[arg-type]
+    servicer._job = lambda _: JOB  # type: ignore[method-assign]  # noqa: SLF001  # the wire's part is not told here
+    asking = asyncio.create_task(servicer.Refresh(worker_pb2.RefreshRequest(), None))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    answering.set()
+    await servicer.finish()
+    assert vault.records[RecordClass.REFRESH] == b"new-refresh"

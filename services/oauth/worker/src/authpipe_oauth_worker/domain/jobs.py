@@ -153,6 +153,9 @@ class Jobs:
         # Step 1: preflight, before the token is spent (promise P36, case 24): what it needs is there, and the disk is.
         try:
             waiting = (await self._vault.open([self._want(job, RecordClass.ANSWER)]))[0]
+            if not isinstance(waiting, Opened) and waiting.reason != "RECORD_NOT_FOUND":
+                # There is one, and it does not open now: its token must not be spent again.
+                raise waiting
             old = await self._open(job, RecordClass.REFRESH)
         except DomainError as error:
             return Outcome(error.reason, nothing_sent=True)
