@@ -13,6 +13,7 @@ import pytest
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
+    Ending,
     Endpoints,
     Flow,
     Kind,
@@ -140,32 +141,30 @@ class FakeTables:
         workspace: str,
         connection_id: str,
         fence: int,
-        outcome: TokenOutcome | None,
-        reauth_reason: str,
-        left: Left | None,
-        due: dt.datetime | None,
+        ending: Ending,
         entry: AuditEntry | None,
     ) -> None:
         holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
         if newest == fence:
-            if left is not None:
-                self.left[workspace, connection_id] = left
+            if ending.left is not None:
+                self.left[workspace, connection_id] = ending.left
             self.leases[workspace, connection_id] = (holder, fence, float("-inf"))
             found = self.connections.get((workspace, connection_id))
-            if found is not None and outcome is not None and found.state in {State.ACTIVE, State.NEEDS_REAUTH}:
+            tokens = ending.tokens
+            if found is not None and tokens is not None and found.state in {State.ACTIVE, State.NEEDS_REAUTH}:
                 found = dataclasses.replace(
                     found,
-                    expires_at=outcome.expires_at,
-                    refreshable=outcome.refreshable,
-                    scopes=outcome.scopes or found.scopes,
+                    expires_at=tokens.expires_at,
+                    refreshable=tokens.refreshable,
+                    scopes=tokens.scopes or found.scopes,
                     refreshed_at=self.now(),
-                    refresh_due_at=due,
-                    refresh_attempts=0,
+                    refresh_due_at=ending.due,
+                    failing=None,
                 )
-            if found is not None and outcome is None and due is not None:
-                found = dataclasses.replace(found, refresh_due_at=due, refresh_attempts=found.refresh_attempts + 1)
-            if found is not None and reauth_reason and found.state is State.ACTIVE:
-                found = dataclasses.replace(found, state=State.NEEDS_REAUTH, state_reason=reauth_reason)
+            if found is not None and ending.failing is not None:
+                found = dataclasses.replace(found, refresh_due_at=ending.due, failing=ending.failing)
+            if found is not None and ending.reauth and found.state is State.ACTIVE:
+                found = dataclasses.replace(found, state=State.NEEDS_REAUTH, state_reason=ending.reauth)
             if found is not None:
                 self.connections[workspace, connection_id] = found
         if entry is not None:

@@ -26,6 +26,8 @@ from authpipe_gateway_edge.domain.words import (
     Connection,
     Event,
     EventFilter,
+    Failing,
+    Freshness,
     NewConnection,
     NewProviderConfig,
     ProviderConfig,
@@ -37,6 +39,7 @@ from authpipe_sensitive import DomainError, Status
 _CACHED_VERDICTS = 20_000
 _STATES = {
     types_pb2.CONNECTION_STATE_ACTIVE: "active",
+    types_pb2.CONNECTION_STATE_CONFIGURATION_ERROR: "configuration_error",
     types_pb2.CONNECTION_STATE_NEEDS_REAUTH: "needs_reauth",
     types_pb2.CONNECTION_STATE_DISCONNECTING: "disconnecting",
     types_pb2.CONNECTION_STATE_DISCONNECTED: "disconnected",
@@ -320,7 +323,7 @@ class CoordinatorPeer:
 
     async def ensure_fresh(
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
-    ) -> Connection:
+    ) -> Freshness:
         """Has a token refreshed unless it lives long enough."""
         request = pb.EnsureFreshRequest(
             grant=verdict.manage_grant,
@@ -329,7 +332,8 @@ class CoordinatorPeer:
             force=force,
             request_id=request_id,
         )
-        return _connection((await self._peer.call(lambda stub: stub.EnsureFresh, request)).connection)
+        response = await self._peer.call(lambda stub: stub.EnsureFresh, request)
+        return Freshness(_connection(response.connection), response.pending)
 
     async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
         """Disconnects."""
@@ -432,4 +436,12 @@ def _connection(wire: types_pb2.Connection) -> Connection:
         expires_at=wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None,
         refreshable=wire.refreshable,
         created_at=wire.create_time.ToDatetime(dt.UTC),
+        state_at=wire.state_time.ToDatetime(dt.UTC),
+        state_help=wire.state_help,
+        failing=_failing(wire.refresh_failure) if wire.HasField("refresh_failure") else None,
     )
+
+
+def _failing(wire: types_pb2.RefreshFailure) -> Failing:
+    retry_at = wire.retry_time.ToDatetime(dt.UTC) if wire.HasField("retry_time") else None
+    return Failing(wire.reason, wire.help, wire.attempts, wire.since_time.ToDatetime(dt.UTC), retry_at)

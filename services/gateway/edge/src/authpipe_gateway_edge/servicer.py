@@ -164,7 +164,13 @@ class GatewayServicer:
             served = await self._serving.serve(caller, request.connection_id, request.min_ttl_seconds)
             with served.payload:
                 value = bytes(served.payload.expose()).decode()
-            token = pb.Token(connection_id=served.connection, kind=served.kind, expire_time=_time(served.expires_at))
+            token = pb.Token(
+                connection_id=served.connection,
+                kind=served.kind,
+                expire_time=_time(served.expires_at),
+                refresh_state=served.refresh,
+                refresh_failure=served.refresh_failure,
+            )
             match served.kind:
                 case "oauth2":
                     data = json.loads(value)
@@ -309,4 +315,19 @@ def _connection(connection: words.Connection) -> pb.Connection:
         refreshable=connection.refreshable,
         masked=connection.masked,
         create_time=_time(connection.created_at),
+        state_time=_time(connection.state_at),
+        state_help=connection.state_help,
+        refresh_failure=_failing(connection.failing),
+    )
+
+
+def _failing(failing: words.Failing | None) -> pb.RefreshFailure | None:
+    if failing is None:
+        return None
+    return pb.RefreshFailure(
+        reason=failing.reason,
+        help=failing.helps,
+        attempts=failing.attempts,
+        since_time=_time(failing.since),
+        retry_time=_time(failing.retry_at),
     )

@@ -12,6 +12,7 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
@@ -232,10 +233,10 @@ class CoordinatorServicer:
         else:
             acting = self._acting(request.grant, request.request_id, "serve")
         min_ttl = dt.timedelta(seconds=max(0, min(request.min_ttl_seconds, 86_400)))
-        connection, refreshed = await self._connections.ensure_fresh(
+        connection, refreshed, pending = await self._connections.ensure_fresh(
             acting, request.connection_id, min_ttl, force=request.force
         )
-        response = pb.EnsureFreshResponse(refreshed=refreshed, connection=_connection(connection))
+        response = pb.EnsureFreshResponse(refreshed=refreshed, connection=_connection(connection), pending=pending)
         if connection.expires_at is not None:
             response.expire_time.FromDatetime(connection.expires_at)
         return response
@@ -305,7 +306,8 @@ def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
 
 
 def _connection(connection: Connection) -> types_pb2.Connection:
-    return types_pb2.Connection(
+    failing = connection.failing
+    wire = types_pb2.Connection(
         id=connection.id,
         state=_STATES[connection.state],
         state_reason=connection.state_reason,
@@ -319,3 +321,18 @@ def _connection(connection: Connection) -> types_pb2.Connection:
         create_time=_time(connection.created_at),
         state_time=_time(connection.state_at),
     )
+    if connection.state is State.NEEDS_REAUTH:
+        wire.state_help = meaning(connection.state_reason).helps
+    if connection.state is State.ACTIVE and failing is not None:
+        found = meaning(failing.reason)
+        if found.cure is Cure.CUSTOMER:
+            wire.state, wire.state_reason = types_pb2.CONNECTION_STATE_CONFIGURATION_ERROR, failing.reason
+            wire.state_time.FromDatetime(failing.since)
+            wire.state_help = found.helps
+        wire.refresh_failure.reason = failing.reason
+        wire.refresh_failure.help = found.helps
+        wire.refresh_failure.attempts = failing.attempts
+        wire.refresh_failure.since_time.FromDatetime(failing.since)
+        if connection.refresh_due_at is not None:
+            wire.refresh_failure.retry_time.FromDatetime(connection.refresh_due_at)
+    return wire

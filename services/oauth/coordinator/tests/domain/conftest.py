@@ -68,7 +68,7 @@ class Stage:
     def clock(self) -> dt.datetime:
         return self.now
 
-    def replica(self, name: str) -> Connections:
+    def replica(self, name: str, patience: dt.timedelta = dt.timedelta(seconds=2)) -> Connections:
         return Connections(
             self.tables,
             self.tables,
@@ -79,6 +79,7 @@ class Stage:
             lambda kind: f"{kind}_new",
             30.0,
             lambda: 0.0,
+            patience,
         )
 
     def refreshing(self, name: str) -> Refreshing:

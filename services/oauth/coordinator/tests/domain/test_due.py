@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from authpipe_oauth_coordinator.domain.due import MARGIN, due_at, retry_at
+from authpipe_oauth_coordinator.domain.due import MARGIN, due_at, failed
+from authpipe_oauth_coordinator.domain.words import Failing
 from hypothesis import given
 from hypothesis import strategies as st
 
+START = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 JITTER = st.floats(0, 1, exclude_max=True)
 
@@ -44,9 +46,22 @@ def test_what_does_not_say_when_it_ends_is_never_due_and_what_has_ended_is_now()
 def test_a_failure_is_tried_again_later_and_later_and_not_before_the_provider_wants_it(
     attempts: int, asked: int, jitter: float
 ) -> None:
-    pause = (retry_at(NOW, attempts, asked, jitter) - NOW).total_seconds()
+    before = Failing("TIMEOUT", START, attempts, NOW)
+    failing, due = failed(NOW, before, "PROVIDER_UNAVAILABLE", asked, jitter)
+    assert (failing.reason, failing.since, failing.attempts) == ("PROVIDER_UNAVAILABLE", START, attempts + 1)
+    pause, wait = ((each - NOW).total_seconds() for each in (due, failing.not_before))
     assert pause >= min(asked, 86_400)
-    assert 5 <= pause <= 86_400
+    assert wait >= min(asked, 86_400)
+    assert 10 <= pause <= 86_400
     if not asked:
         assert pause <= 3_600
-        assert retry_at(NOW, attempts + 1, 0, jitter) >= retry_at(NOW, attempts, 0, jitter)
+        assert 1 <= wait <= 30
+        assert failed(NOW, failing, "TIMEOUT", 0, jitter)[1] >= due
+
+
+def test_the_first_failure_is_tried_again_within_seconds_and_our_own_whenever_somebody_asks() -> None:
+    failing, due = failed(NOW, None, "CONNECTION_FAILED", 0, 0.0)
+    assert failing == Failing("CONNECTION_FAILED", NOW, 1, NOW + dt.timedelta(seconds=1))
+    assert due == NOW + dt.timedelta(seconds=5)
+    for ours in ("AUDIT_UNAVAILABLE", "ANSWER_SPOOLED", "ANSWER_AWAITED", "DEPENDENCY_UNAVAILABLE"):
+        assert failed(NOW, None, ours, 0, 0.0)[0].not_before == NOW

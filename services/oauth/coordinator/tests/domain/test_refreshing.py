@@ -47,8 +47,8 @@ async def test_however_many_ask_on_however_many_replicas_there_is_one_refresh(st
     stage.hold.set()
     answers = await asyncio.gather(*callers)
     assert len(stage.jobs) == 1
-    assert all(refreshed for _, refreshed in answers)
-    assert {found.expires_at for found, _ in answers} == {stage.answer.expires_at}
+    assert all(each.refreshed for each in answers)
+    assert {each.connection.expires_at for each in answers} == {stage.answer.expires_at}
     assert stage.events().count("TOKEN_REFRESHED") == 1
 
 
@@ -78,15 +78,65 @@ async def test_without_the_log_the_provider_is_not_called(stage: Any) -> None:
 async def test_a_token_that_lives_is_served_though_its_refresh_fails(stage: Any) -> None:
     stage.change(expires_at=START + dt.timedelta(minutes=5))
     stage.answer = TokenOutcome("PROVIDER_UNAVAILABLE")
-    found, refreshed = await stage.replica("one").ensure_fresh(ACTING, "con", dt.timedelta(minutes=10), force=False)
-    assert (found.state, refreshed) == (State.ACTIVE, False)
+    for _ in range(3):
+        fresh = await stage.replica("one").ensure_fresh(ACTING, "con", dt.timedelta(minutes=10), force=False)
+        assert (fresh.connection.state, fresh.refreshed, fresh.pending) == (State.ACTIVE, False, False)
+        assert fresh.connection.failing.reason == "PROVIDER_UNAVAILABLE"
     assert stage.events()[-1] == "REFRESH_FAILED"
+    assert len(stage.jobs) == 1, "whoever asks again while it backs off is not a request to the Provider"
+    stage.now += dt.timedelta(seconds=2)
+    stage.answer = TokenOutcome("", (), stage.now + dt.timedelta(hours=1), refreshable=True)
+    fresh = await stage.replica("one").ensure_fresh(ACTING, "con", dt.timedelta(minutes=10), force=False)
+    assert (fresh.refreshed, fresh.connection.failing) == (True, None)
+
+
+@pytest.mark.promise("P36")
+async def test_nobody_who_holds_a_living_token_waits_for_a_slow_provider(stage: Any) -> None:
+    stage.change(expires_at=START + dt.timedelta(minutes=5))
+    stage.hold.clear()
+    replica = stage.replica("one", patience=dt.timedelta(milliseconds=20))
+    fresh = await replica.ensure_fresh(ACTING, "con", dt.timedelta(minutes=10), force=False)
+    assert (fresh.pending, fresh.refreshed) == (True, False)
+    fresh = await replica.ensure_fresh(ACTING, "con", dt.timedelta(minutes=10), force=False)
+    assert fresh.pending
+    stage.hold.set()
+    await asyncio.sleep(0.01)
+    assert stage.events().count("TOKEN_REFRESHED") == 1
+    assert len(stage.jobs) == 1, "it went on, and was one request"
+
+
+@pytest.mark.promise("P36")
+async def test_a_token_that_ended_is_asked_of_the_provider_no_oftener_than_it_backs_off(stage: Any) -> None:
+    stage.answer = TokenOutcome("PROVIDER_SLOW_DOWN", retry_after_seconds=60)
+    for _ in range(5):
+        with pytest.raises(RefreshFailedError) as refused:
+            await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=False)
+        assert refused.value.metadata["cause"] == "PROVIDER_SLOW_DOWN"
+    assert len(stage.jobs) == 1
+    stage.now += dt.timedelta(seconds=61)
+    with pytest.raises(RefreshFailedError):
+        await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=False)
+    assert len(stage.jobs) == 2
+
+
+async def test_what_the_customer_has_to_mend_leaves_the_connection_and_is_tried_again(stage: Any) -> None:
+    stage.change(expires_at=START + dt.timedelta(minutes=5))
+    stage.answer = TokenOutcome("INVALID_CLIENT")
+    with pytest.raises(RefreshFailedError):
+        await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=True)
+    found = stage.tables.connections["ws", "con"]
+    assert (found.state, found.failing.reason) == (State.ACTIVE, "INVALID_CLIENT")
+    assert found.refresh_due_at > stage.now
+    # Whoever has mended it need not wait.
+    stage.answer = TokenOutcome("", (), stage.now + dt.timedelta(hours=1), refreshable=True)
+    assert (await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=True)).refreshed
 
 
 async def test_a_token_that_ended_is_not_and_the_reason_is_told(stage: Any) -> None:
     stage.answer = TokenOutcome("PROVIDER_UNAVAILABLE")
     with pytest.raises(RefreshFailedError):
         await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=False)
+    stage.now += dt.timedelta(seconds=1)
     stage.answer = TokenOutcome("INVALID_GRANT")
     with pytest.raises(NeedsReauthError):
         await stage.replica("one").ensure_fresh(ACTING, "con", ZERO, force=False)
@@ -106,8 +156,7 @@ async def test_a_holder_that_was_thought_dead_is_passed_over_and_changes_nothing
     stage.now += dt.timedelta(seconds=31)
     asleep, stage.hold = stage.hold, asyncio.Event()
     stage.hold.set()
-    _, refreshed = await stage.replica("next").ensure_fresh(ACTING, "con", ZERO, force=False)
-    assert refreshed
+    assert (await stage.replica("next").ensure_fresh(ACTING, "con", ZERO, force=False)).refreshed
     assert [job.fence for job in stage.jobs] == [1, 2]
     written = stage.tables.connections["ws", "con"]
     stage.answer = stale
@@ -144,4 +193,4 @@ async def test_a_new_token_says_when_it_is_due_and_a_failure_when_it_is_tried_ag
     stage.answer = TokenOutcome("PROVIDER_UNAVAILABLE", retry_after_seconds=120)
     await stage.ask()
     found = stage.tables.connections["ws", "con"]
-    assert (found.refresh_due_at, found.refresh_attempts) == (stage.now + dt.timedelta(seconds=120), 1)
+    assert (found.refresh_due_at, found.failing.attempts) == (stage.now + dt.timedelta(seconds=120), 1)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
+    Ending,
     Endpoints,
+    Failing,
     Flow,
     Lease,
     Left,
@@ -62,7 +64,7 @@ async def test_who_was_passed_over_changes_nothing_when_it_ends(
     await tables.leases.acquire_lease("ws", made.id, "quick", HOUR, entry("REFRESH_BEGUN"))
     late = TokenOutcome("", ("late",), dt.datetime(2030, 1, 1, tzinfo=dt.UTC), refreshable=True)
     assert not await tables.leases.note_left("ws", made.id, 1, LEFT)
-    await tables.leases.end_lease("ws", made.id, 1, late, "", LEFT, None, entry("TOKEN_REFRESHED"))
+    await tables.leases.end_lease("ws", made.id, 1, Ending(late, left=LEFT), entry("TOKEN_REFRESHED"))
     assert await tables.leases.get_left("ws", made.id) == Left()
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.scopes, found.expires_at) == (("a",), None)
@@ -75,9 +77,7 @@ async def test_a_refresh_that_failed_for_good_asks_for_a_new_authorization(
     made = connection(fresh(), state=State.ACTIVE)
     await tables.connections.add_connection(made, entry("CONNECTION_CREATED"))
     lease = await tables.leases.acquire_lease("ws", made.id, "one", HOUR, entry("REFRESH_BEGUN"))
-    await tables.leases.end_lease(
-        "ws", made.id, lease.fence, None, "INVALID_GRANT", None, None, entry("REFRESH_FAILED")
-    )
+    await tables.leases.end_lease("ws", made.id, lease.fence, Ending(reauth="INVALID_GRANT"), entry("REFRESH_FAILED"))
     found = await tables.connections.get_connection("ws", made.id)
     assert (found.state, found.state_reason) == (State.NEEDS_REAUTH, "INVALID_GRANT")
     assert await tables.leases.acquire_lease("ws", made.id, "two", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
@@ -91,10 +91,10 @@ async def test_what_a_refresh_left_is_found_by_the_next_holder_until_it_is_clear
     await asyncio.sleep(0.01)
     found = await tables.leases.acquire_lease("ws", name, "next", HOUR, entry("REFRESH_BEGUN"))
     assert found == Lease(2, LEFT)
-    await tables.leases.end_lease("ws", name, 2, None, "", None, None, entry("REFRESH_FAILED"))
+    await tables.leases.end_lease("ws", name, 2, Ending(), entry("REFRESH_FAILED"))
     assert await tables.leases.get_left("ws", name) == LEFT, "where nothing new is known, it stays"
     await tables.leases.acquire_lease("ws", name, "third", HOUR, entry("REFRESH_BEGUN"))
-    await tables.leases.end_lease("ws", name, 3, None, "", Left(), None, entry("REFRESH_FAILED"))
+    await tables.leases.end_lease("ws", name, 3, Ending(left=Left()), entry("REFRESH_FAILED"))
     assert await tables.leases.get_left("ws", name) == Left()
 
 
@@ -189,15 +189,15 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
         case "end":
             outcome = TokenOutcome("", ("t",), None, refreshable=True)
             return await leases.end_lease(
-                "ws", name, max(1, fence - number), outcome, "", Left(), DUE, entry("TOKEN_REFRESHED")
+                "ws", name, max(1, fence - number), Ending(outcome, left=Left(), due=DUE), entry("TOKEN_REFRESHED")
             )
         case "left":
             noted = await leases.note_left("ws", name, max(1, fence - number), LEFT._replace(fence=fence))
             return noted, await leases.get_left("ws", name)
         case _:
-            return await leases.end_lease(
-                "ws", name, max(1, fence - number), None, "INVALID_GRANT", None, None, entry("REFRESH_FAILED")
-            )
+            failing = Failing("INVALID_GRANT", DUE, number + 1, DUE)
+            ending = Ending(reauth="INVALID_GRANT" if number else "", due=DUE, failing=failing)
+            return await leases.end_lease("ws", name, max(1, fence - number), ending, entry("REFRESH_FAILED"))
 
 
 async def _due(tables: Any, connection: Callable[..., Connection], entry: Entry, workspace: str, **more: Any) -> str:

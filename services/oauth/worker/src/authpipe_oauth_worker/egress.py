@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 from base64 import b64encode
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import httpcore2
 from authlib.oauth2.auth import ClientAuth
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from purgatory.domain.model import Context, OpenedState
 
 from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
 from authpipe_oauth_worker.domain.answers import Answer
@@ -34,6 +36,12 @@ _LONGEST_ANSWER = 1024 * 1024
 _LONGEST_HEAD = 32 * 1024
 _MOST_REDIRECTS = 3
 _MOST_POOLS = 256
+_MOST_BREAKERS = 10_000
+# After so many requests in a row that came to nothing, a host is left alone for so many seconds; then one is tried.
+_FAILURES, _OPEN_SECONDS = 5, 10.0
+# What a gateway says for a Provider that is away. Not 500: whoever can provoke one must not shut a Provider for others.
+_AWAY = {502, 503, 504}
+_OURS = {"URL_NOT_ALLOWED", "ADDRESS_NOT_PUBLIC", "TOO_MANY_PINS", "PUBLIC_KEY_NOT_PINNED"}
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "Authpipe"}
 # Letters, digits, dots and hyphens, or an IPv6 address: no percent sign, no user, no other script.
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -69,6 +77,7 @@ class Egress:
         self._allow_loopback = allow_loopback
         self._resolve = resolve
         self._pools: dict[frozenset[str], httpcore2.AsyncConnectionPool] = {}
+        self._breakers: OrderedDict[str, Context] = OrderedDict()
 
     async def get(self, url: str, pins: Iterable[str] = ()) -> Answer:
         """Fetches a document; redirects are followed within its origin.
@@ -125,6 +134,28 @@ class Egress:
         self, method: str, url: str, headers: dict[str, str], body: bytes | None, pins: Iterable[str]
     ) -> Answer:
         _require_url(url)
+        try:
+            with self._breaker(urlsplit(url).netloc.lower()):
+                return _require_there(await self._carry(method, url, headers, body, pins))
+        except _AwayAnswer as away:
+            return away.answer
+        except OpenedState:
+            raise EgressError(cause=Label("PROVIDER_CIRCUIT_OPEN")) from None
+
+    def _breaker(self, host: str) -> Context:
+        """Gives the circuit breaker of a host: one that does not answer is left alone for a while."""
+        breaker = self._breakers.pop(host, None)
+        if breaker is None:
+            breaker = Context(host, _FAILURES, _OPEN_SECONDS, exclude=[(EgressError, _is_ours), asyncio.CancelledError])
+            if len(self._breakers) >= _MOST_BREAKERS:
+                self._breakers.popitem(last=False)
+        breaker.messages.clear()  # nobody listens
+        self._breakers[host] = breaker
+        return breaker
+
+    async def _carry(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None, pins: Iterable[str]
+    ) -> Answer:
         sent = False
 
         async def trace(event: str, _: Mapping[str, Any]) -> None:
@@ -161,6 +192,25 @@ class Egress:
             )
             self._pools[pins] = pool
         return pool
+
+
+class _AwayAnswer(Exception):
+    """An answer of what stands before a Provider, which says that it is away."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def _require_there(answer: Answer) -> Answer:
+    if answer.status in _AWAY:
+        raise _AwayAnswer(answer)
+    return answer
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether a request was refused here, which says nothing of the host."""
+    return isinstance(error, EgressError) and error.metadata.get("cause") in _OURS
 
 
 class _Guarded(httpcore2.AnyIOBackend):

@@ -49,7 +49,7 @@ BAD = [
     (400, {"error": "something of its own"}, "PROVIDER_REFUSED", False),
     (500, b"<html>oops</html>", "PROVIDER_UNAVAILABLE", True),
     (503, {}, "PROVIDER_UNAVAILABLE", True),
-    (429, b"slow down", "PROVIDER_UNAVAILABLE", True),
+    (429, b"slow down", "PROVIDER_SLOW_DOWN", True),
     (200, b"<html>welcome</html>", "PROVIDER_ANSWER_MALFORMED", False),
     (200, b"", "PROVIDER_ANSWER_MALFORMED", False),
     (302, b"", "PROVIDER_REDIRECTS", False),

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -332,3 +333,51 @@ async def test_a_provider_that_shows_another_public_key_than_pinned_gets_nothing
         assert await cause(stage.egress(), url, pins=["other", pin]) == "OK"
         assert await cause(stage.egress(), url, pins=["other"]) == "PUBLIC_KEY_NOT_PINNED"
     assert len(stage.requests) == 1
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.parametrize("away", ["502 Bad Gateway", "503 Unavailable", "504 Timeout"])
+async def test_a_host_that_is_away_five_times_in_a_row_is_left_alone_and_then_tried_again(
+    stage: Stage, away: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    egress = stage.egress()
+    async with stage.provider(answering(away)) as url, stage.provider(answering("200 OK", b"{}")) as other:
+        for _ in range(5):
+            assert (await egress.post_form(url, {}, "c", None, "none")).status == int(away[:3])
+        for _ in range(3):
+            with pytest.raises(EgressError) as refused:
+                await egress.post_form(url, {}, "c", None, "none")
+            assert refused.value.metadata["cause"] == "PROVIDER_CIRCUIT_OPEN", "and that is an error of nothing sent"
+        assert len(stage.requests) == 5
+        assert (await egress.get(other)).status == 200, "another host goes on"
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 11)
+        assert (await egress.post_form(url, {}, "c", None, "none")).status == int(away[:3]), "one is tried"
+        with pytest.raises(EgressError):
+            await egress.post_form(url, {}, "c", None, "none")
+    await egress.close()
+
+
+async def test_a_host_is_not_shut_for_others_by_what_one_client_can_provoke(stage: Stage) -> None:
+    egress = stage.egress()
+    for status in ("500 Oops", "400 Bad", "401 No", "429 Slow"):
+        async with stage.provider(answering(status)) as url:
+            for _ in range(8):
+                assert (await egress.post_form(url, {}, "c", None, "none")).status == int(status[:3])
+    await egress.close()
+    for _ in range(8):
+        assert await cause(stage.egress(), "https://user@127.0.0.1/") == "URL_NOT_ALLOWED"
+
+
+async def test_answers_that_were_lost_open_the_circuit_too(stage: Stage) -> None:
+    async def hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        return
+
+    egress = stage.egress()
+    async with stage.provider(hang_up) as url:
+        for _ in range(5):
+            with pytest.raises(AnswerLostError):
+                await egress.post_form(url, {}, "c", None, "none")
+        with pytest.raises(EgressError):
+            await egress.post_form(url, {}, "c", None, "none")
+    await egress.close()

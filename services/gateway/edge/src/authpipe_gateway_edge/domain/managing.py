@@ -92,7 +92,10 @@ class Managing:
     async def refresh(self, caller: Caller, connection_id: str) -> Connection:
         """Has a token refreshed now."""
         verdict = await self._authority.authorize(caller, Act.REFRESH, require_id(connection_id))
-        return await self._coordinator.ensure_fresh(verdict, connection_id, 0, force=True, request_id=caller.request_id)
+        fresh = await self._coordinator.ensure_fresh(
+            verdict, connection_id, 0, force=True, request_id=caller.request_id
+        )
+        return fresh.connection
 
     async def disconnect(self, caller: Caller, connection_id: str) -> Connection:
         """Disconnects."""

@@ -14,6 +14,7 @@ from authpipe_gateway_edge.domain.words import (
     Connection,
     Event,
     EventFilter,
+    Freshness,
     NewConnection,
     NewProviderConfig,
     ProviderConfig,
@@ -104,7 +105,7 @@ class Coordinator(Protocol):
     ) -> tuple[list[Connection], str]: ...
     async def ensure_fresh(
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
-    ) -> Connection: ...
+    ) -> Freshness: ...
     async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
 
 

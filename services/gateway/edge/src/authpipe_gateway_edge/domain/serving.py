@@ -30,12 +30,16 @@ class Served(NamedTuple):
         kind: oauth2, api_key, basic or webhook_secret.
         payload: For oauth2 and basic the JSON object to serve, else the bare value.
         expires_at: When it ends; None: it does not say.
+        refresh: What became of the refresh that was asked for, while the token lives: pending, failing, or empty.
+        refresh_failure: With failing: why.
     """
 
     connection: str
     kind: str
     payload: Secret
     expires_at: datetime | None
+    refresh: str = ""
+    refresh_failure: str = ""
 
 
 class Serving:
@@ -73,11 +77,18 @@ class Serving:
         wanted = max(_TRAVEL, timedelta(seconds=min_ttl_seconds))
         if opened.expires_at is not None and opened.expires_at - self._clock() <= wanted:
             opened.plaintext.destroy()
-            await self._coordinator.ensure_fresh(
+            fresh = await self._coordinator.ensure_fresh(
                 verdict, connection, int(wanted.total_seconds()), force=False, request_id=caller.request_id
             )
             opened = await self._open(verdict, connection, caller)
-        return Served(connection, _KINDS[opened.record_class], opened.plaintext, opened.expires_at)
+            failing = fresh.connection.failing
+            state = "pending" if fresh.pending else "failing" if failing else ""
+        else:
+            state, failing = "", None
+        kind = _KINDS[opened.record_class]
+        return Served(
+            connection, kind, opened.plaintext, opened.expires_at, state, failing.reason if failing and state else ""
+        )
 
     async def _open(self, verdict: Verdict, connection: str, caller: Caller) -> Opened:
         want = Want(verdict.workspace, connection, None, verdict.record_grant, caller.request_id)

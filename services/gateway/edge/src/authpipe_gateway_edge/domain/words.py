@@ -99,6 +99,24 @@ class NewProviderConfig:
     display_name: str
 
 
+class Failing(NamedTuple):
+    """That a connection's refreshes fail.
+
+    Args:
+        reason: Why the last one did.
+        helps: What helps, a sentence.
+        attempts: How many did in a row.
+        since: Since when they do.
+        retry_at: When it is tried again by itself; None: it is not.
+    """
+
+    reason: str
+    helps: str
+    attempts: int
+    since: datetime
+    retry_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A connection; never a value."""
@@ -114,7 +132,22 @@ class Connection:
     expires_at: datetime | None
     refreshable: bool
     created_at: datetime
+    state_at: datetime
+    state_help: str = ""
+    failing: Failing | None = None
     masked: str = ""
+
+
+class Freshness(NamedTuple):
+    """What became of a refresh that was asked for.
+
+    Args:
+        connection: The connection.
+        pending: Whether it goes on; the token that is stored still lives.
+    """
+
+    connection: Connection
+    pending: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,27 @@ class ConnectionIn(_Strict):
         )
 
 
+class RefreshFailureOut(BaseModel):
+    """That a connection's refreshes fail. A token that still lives is served all the same."""
+
+    reason: str
+    help: str
+    attempts: int
+    since_time: datetime
+    retry_time: datetime | None
+
+    @classmethod
+    def of(cls, failing: words.Failing) -> RefreshFailureOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            reason=failing.reason,
+            help=failing.helps,
+            attempts=failing.attempts,
+            since_time=failing.since,
+            retry_time=failing.retry_at,
+        )
+
+
 class ConnectionOut(BaseModel):
     """A connection; never a value."""
 
@@ -168,6 +189,9 @@ class ConnectionOut(BaseModel):
     refreshable: bool
     masked: str
     create_time: datetime
+    state_time: datetime
+    state_help: str
+    refresh_failure: RefreshFailureOut | None
 
     @classmethod
     def of(cls, connection: words.Connection) -> ConnectionOut:
@@ -185,6 +209,9 @@ class ConnectionOut(BaseModel):
             refreshable=connection.refreshable,
             masked=connection.masked,
             create_time=connection.created_at,
+            state_time=connection.state_at,
+            state_help=connection.state_help,
+            refresh_failure=RefreshFailureOut.of(connection.failing) if connection.failing else None,
         )
 
 

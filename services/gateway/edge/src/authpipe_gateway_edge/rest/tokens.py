@@ -65,7 +65,7 @@ class TokenRoute:
             await _refuse(send, IncidentError(), request_id)
             return
         with served.payload:
-            await _respond(send, 200, b"application/json", _body(served), request_id)
+            await _respond(send, 200, b"application/json", _body(served), request_id, refresh=_refresh(served))
 
 
 def _body(served: Served) -> bytes:
@@ -76,6 +76,14 @@ def _body(served: Served) -> bytes:
     # The characters were checked when it was stored: printable ASCII; JSON escapes two of them.
     value = bytes(payload).replace(b"\\", b"\\\\").replace(b'"', b'\\"')
     return head + b'"' + served.kind.encode() + b'":"' + value + b'"}'
+
+
+def _refresh(served: Served) -> bytes:
+    """Gives the header `Authpipe-Refresh`: a token with a parameter (RFC 9651); empty: none."""
+    if not served.refresh:
+        return b""
+    reason = f";reason={served.refresh_failure}" if served.refresh_failure else ""
+    return f"{served.refresh}{reason}".encode()
 
 
 def _min_ttl(query: bytes) -> int:
@@ -93,10 +101,18 @@ async def _refuse(send: Send, error: DomainError, request_id: str) -> None:
 
 
 async def _respond(
-    send: Send, status: int, content_type: bytes, body: bytes, request_id: str, retry_after: int = 0
+    send: Send,
+    status: int,
+    content_type: bytes,
+    body: bytes,
+    request_id: str,
+    retry_after: int = 0,
+    refresh: bytes = b"",
 ) -> None:
     headers = [(b"content-type", content_type), (b"x-request-id", request_id.encode()), *_SECURE]
     if retry_after:
         headers.append((b"retry-after", str(retry_after).encode()))
+    if refresh:
+        headers.append((b"authpipe-refresh", refresh))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

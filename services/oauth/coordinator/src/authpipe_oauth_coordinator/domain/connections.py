@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NamedTuple
 
 from authpipe_envelope import hosts_digest
 from authpipe_oauth_coordinator.domain.due import MARGIN, due_at
@@ -36,6 +37,20 @@ _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 
 
+class Freshness(NamedTuple):
+    """What there is of a token.
+
+    Args:
+        connection: The connection.
+        refreshed: Whether a new token is there since the call began.
+        pending: Whether a refresh goes on, and the caller was not kept waiting.
+    """
+
+    connection: Connection
+    refreshed: bool = False
+    pending: bool = False
+
+
 class Connections:
     """The rules over connections.
 
@@ -49,6 +64,7 @@ class Connections:
         new_id: Makes an id with a prefix.
         abandoned_seconds: After what time a disconnect or draft that nobody works on is taken up.
         jitter: Gives a random number from 0 to 1.
+        patience: For how long a caller waits for the refresh of a token that still lives.
     """
 
     def __init__(  # required means argument
@@ -62,6 +78,7 @@ class Connections:
         new_id: Callable[[str], str],
         abandoned_seconds: float,
         jitter: Callable[[], float],
+        patience: timedelta = timedelta(seconds=2),
     ) -> None:
         self._configs = configs
         self._connections = connections
@@ -72,6 +89,7 @@ class Connections:
         self._new_id = new_id
         self._abandoned_seconds = abandoned_seconds
         self._jitter = jitter
+        self._patience = patience
         self._revoke_attempts: dict[str, int] = {}
 
     async def draft(  # required means argument
@@ -141,14 +159,17 @@ class Connections:
 
     async def ensure_fresh(  # noqa: C901  # the conditions stand in the order in which they are refused
         self, acting: Acting, connection_id: str, min_ttl: timedelta, *, force: bool
-    ) -> tuple[Connection, bool]:
+    ) -> Freshness:
         """Has a connection's token refreshed unless it lives long enough (promise P36).
 
         However many callers on however many replicas: they share one task in this process, and one lease row between
         processes. A token that is still valid is not refused because its refresh failed.
 
+        A token that is still valid is served, whatever happens to its refresh: a Provider that fails, is slow or is left
+        alone for a while shows in the answer.
+
         Returns:
-            The connection, and whether a new token is there since the call began.
+            The connection, whether a new token is there since the call began, and whether a refresh goes on.
 
         Raises:
             DisconnectedError: It is disconnected.
@@ -164,28 +185,37 @@ class Connections:
         if force and not connection.refreshable:
             raise NotRefreshableError
         if not force and self._lives(connection, min_ttl):
-            return connection, False
+            return Freshness(connection)
         if connection.kind is not Kind.OAUTH2:
-            return connection, False
+            return Freshness(connection)
         if not connection.refreshable or connection.state is State.NEEDS_REAUTH:
             self._require_living(connection, NeedsReauthError())
-            return connection, False
+            return Freshness(connection)
         if force and self._clock() - connection.refreshed_at < _FORCED_INTERVAL:
             raise RefreshTooSoonError
+        failing = connection.failing
+        if not force and failing is not None and self._clock() < failing.not_before:
+            self._require_living(connection, RefreshFailedError(cause=Label(failing.reason)))
+            return Freshness(connection)
         failure: DomainError | None = None
+        # Nobody who holds a living token waits for a slow Provider. The refresh goes on.
+        patience = None if force or not self._lives(connection, self._patience) else self._patience.total_seconds()
         try:
-            await self._refreshing.once(acting, connection, forced=force or min_ttl > MARGIN)
+            refresh = self._refreshing.once(acting, connection, forced=force or min_ttl > MARGIN)
+            await asyncio.wait_for(refresh, patience)
+        except TimeoutError:
+            return Freshness(await self.get(acting, connection_id), pending=True)
         except DomainError as error:
             failure = error
         connection = await self.get(acting, connection_id)
         if connection.refreshed_at > began:
-            return connection, True
+            return Freshness(connection, refreshed=True)
         if connection.state is State.NEEDS_REAUTH:
             failure = NeedsReauthError()
         if force and failure is not None:
             raise failure
         self._require_living(connection, failure or RefreshFailedError())
-        return connection, False
+        return Freshness(connection)
 
     async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
         """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""

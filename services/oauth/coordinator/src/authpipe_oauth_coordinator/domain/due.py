@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from authpipe_oauth_coordinator.domain.failures import Cure, meaning
+from authpipe_oauth_coordinator.domain.words import Failing
+
 # keyservice opens a refresh token earlier than this before the end only for a forced refresh.
 MARGIN = timedelta(minutes=15)
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=10), timedelta(hours=1)
+# Whoever waits for a token may try sooner than the schedule does, but not as often as they ask.
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=30)
+_LONGEST_ASKED = timedelta(days=1)
 
 
 def due_at(now: datetime, expires_at: datetime | None, jitter: float) -> datetime | None:
@@ -26,19 +32,27 @@ def due_at(now: datetime, expires_at: datetime | None, jitter: float) -> datetim
     return expires_at - margin * (1 - jitter / 2)
 
 
-def retry_at(now: datetime, attempts: int, retry_after_seconds: int, jitter: float) -> datetime:
-    """Gives when a refresh that failed is tried again.
+def failed(
+    now: datetime, before: Failing | None, reason: str, retry_after_seconds: int, jitter: float
+) -> tuple[Failing, datetime]:
+    """Gives what a connection's refreshes are after one more has failed, and when the schedule tries again.
 
     Args:
         now: The time.
-        attempts: How often it has failed in a row, this time included.
+        before: What they were before; None: the last one was good.
+        reason: Why it failed.
         retry_after_seconds: What the Provider asked for (RFC 9110, section 10.2.3); 0: nothing.
         jitter: 0 to 1, random.
 
     Returns:
-        Ten seconds from now, doubled with each failure up to an hour, and half of that at random; never before what the
-        Provider asked for, up to a day.
+        The schedule tries ten seconds from now, doubled with each failure up to an hour, and half of that at random.
+        Whoever asks for the token may have it tried after a second, doubled up to half a minute, or at once where the
+        failure is our own. Neither before what the Provider asked for, up to a day.
     """
-    pause = min(_FIRST_RETRY * (1 << min(attempts - 1, 20)), _LONGEST_RETRY)
-    asked = timedelta(seconds=min(retry_after_seconds, 86_400))
-    return now + max(pause * (0.5 + jitter / 2), asked)
+    attempts = before.attempts + 1 if before else 1
+    doubled = 1 << min(attempts - 1, 20)
+    asked = min(timedelta(seconds=retry_after_seconds), _LONGEST_ASKED)
+    ours = meaning(reason).cure is Cure.OURSELVES
+    pause = max(timedelta(0) if ours else min(_FIRST_PAUSE * doubled, _LONGEST_PAUSE), asked)
+    retry = max(min(_FIRST_RETRY * doubled, _LONGEST_RETRY) * (0.5 + jitter / 2), asked)
+    return Failing(reason, before.since if before else now, attempts, now + pause), now + retry

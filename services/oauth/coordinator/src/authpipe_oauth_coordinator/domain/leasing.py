@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 
 from authpipe_oauth_coordinator.domain.ports import LeaseStore
-from authpipe_oauth_coordinator.domain.words import Lease, Left, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left
 from authpipe_sensitive import AuditEntry, DomainError, get_log
 
 
@@ -48,26 +47,11 @@ class Leasing:
         workspace: str,
         connection_id: str,
         fence: int,
-        *,
-        outcome: TokenOutcome | None = None,
-        reauth_reason: str = "",
-        left: Left | None = None,
-        due: datetime | None = None,
+        ending: Ending | None = None,
         entry: AuditEntry | None = None,
     ) -> None:
-        """Gives the lease back, with what came of it.
-
-        Args:
-            workspace: The tenant.
-            connection_id: The connection.
-            fence: The lease's.
-            outcome: The new tokens; None: there are none.
-            reauth_reason: Why the end user has to connect again; empty: no need.
-            left: What is left; None: what was left before stays.
-            due: When it is refreshed next; None: never with new tokens, as before without.
-            entry: The event.
-        """
-        await self._leases.end_lease(workspace, connection_id, fence, outcome, reauth_reason, left, due, entry)
+        """Gives the lease back, with what came of it; None: nothing."""
+        await self._leases.end_lease(workspace, connection_id, fence, ending or Ending(), entry)
 
     async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
         while True:

@@ -11,6 +11,7 @@ from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
+    Ending,
     Endpoints,
     Flow,
     Lease,
@@ -217,13 +218,7 @@ class LeaseStore(Protocol):
         workspace: str,
         connection_id: str,
         fence: int,
-        outcome: TokenOutcome | None,
-        reauth_reason: str,
-        left: Left | None,
-        due: datetime | None,
+        ending: Ending,
         entry: AuditEntry | None,
     ) -> None:
-        """Gives the lease back, with what came of it; `left` None: what was left before stays.
-
-        Without tokens and without `due` it is due when it was before; else then, and it has failed once more.
-        """
+        """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event."""

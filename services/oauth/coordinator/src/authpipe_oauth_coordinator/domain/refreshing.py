@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Job, Worker
-from authpipe_oauth_coordinator.domain.due import due_at, retry_at
+from authpipe_oauth_coordinator.domain.due import due_at, failed
+from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
+    Ending,
     Lease,
     Left,
     State,
@@ -25,8 +27,6 @@ from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
-# What the end user has to mend (RFC 6749, section 5.2); everything else may pass by itself.
-_NEEDS_REAUTH = {"INVALID_GRANT"}
 _LOST = "REFRESH_ANSWER_LOST"
 
 
@@ -114,7 +114,7 @@ class Refreshing:
             outcome, left = await self._carry_out(job, lease, spending)
         # Step 5: what came of it, with its event, and the lease back.
         failure = outcome.failure
-        reauth = failure if failure in _NEEDS_REAUTH else ""
+        reauth = failure if meaning(failure).cure is Cure.END_USER else ""
         if reauth and spending is Spending.RETRY:
             # The Provider had seen the token: the answer is lost, and nobody did anything wrong.
             reauth = _LOST
@@ -170,22 +170,13 @@ class Refreshing:
     ) -> None:
         failure = outcome.failure
         entry = _entry("REFRESH_FAILED" if failure else "TOKEN_REFRESHED", acting, connection.id, reason=failure)
-        await self._leasing.end(
-            connection.workspace,
-            connection.id,
-            lease.fence,
-            outcome=None if failure else outcome,
-            reauth_reason=reauth,
-            left=left,
-            due=self._due(connection, outcome),
-            entry=entry,
-        )
-
-    def _due(self, connection: Connection, outcome: TokenOutcome) -> datetime | None:
         now, jitter = self._clock(), self._jitter()
-        if outcome.failure:
-            return retry_at(now, connection.refresh_attempts + 1, outcome.retry_after_seconds, jitter)
-        return due_at(now, outcome.expires_at, jitter)
+        if failure:
+            failing, due = failed(now, connection.failing, failure, outcome.retry_after_seconds, jitter)
+            ending = Ending(None, reauth, left, due, failing)
+        else:
+            ending = Ending(outcome, left=left, due=due_at(now, outcome.expires_at, jitter))
+        await self._leasing.end(connection.workspace, connection.id, lease.fence, ending, entry)
 
 
 def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:

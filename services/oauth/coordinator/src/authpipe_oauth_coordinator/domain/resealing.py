@@ -72,7 +72,7 @@ class Resealing:
         except DomainError as error:
             failure = error
         entry = _entry("RECORDS_RESEALED", acting, connection_id, reason=failure.reason if failure else "")
-        await self._leasing.end(acting.workspace, connection_id, fence, entry=entry)
+        await self._leasing.end(acting.workspace, connection_id, fence, None, entry)
         if failure is not None:
             raise failure
         return count

@@ -113,6 +113,22 @@ class ProviderConfig:
     grace_seconds: int = 0
 
 
+class Failing(NamedTuple):
+    """That the refreshes of a connection fail.
+
+    Args:
+        reason: Why the last one did, a stable reason.
+        since: Since when they do.
+        attempts: How many did in a row.
+        not_before: Until when nobody who merely asks for the token makes another one.
+    """
+
+    reason: str
+    since: datetime
+    attempts: int
+    not_before: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """One end user's link to one Provider."""
@@ -133,7 +149,7 @@ class Connection:
     refreshed_at: datetime
     created_at: datetime
     refresh_due_at: datetime | None = None
-    refresh_attempts: int = 0
+    failing: Failing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +195,24 @@ class TokenOutcome:
     refreshable: bool = False
     retry_after_seconds: int = 0
     nothing_sent: bool = False
+
+
+class Ending(NamedTuple):
+    """What came of a lease.
+
+    Args:
+        tokens: The new tokens; None: there are none.
+        reauth: Why the end user has to connect again; empty: no need.
+        left: What is left; None: what was left before stays.
+        due: When it is refreshed next; None: never with new tokens, as before without.
+        failing: With a failure: what the connection's refreshes are now.
+    """
+
+    tokens: TokenOutcome | None = None
+    reauth: str = ""
+    left: Left | None = None
+    due: datetime | None = None
+    failing: Failing | None = None
 
 
 @dataclass(frozen=True, slots=True)

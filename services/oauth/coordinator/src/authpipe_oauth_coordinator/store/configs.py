@@ -79,7 +79,7 @@ class ConfigTable:
             return [read_config(row) for row in rows]
 
     async def update_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
-        """Stores name, scopes and redirect URIs."""
+        """Stores name, scopes and redirect URIs. Connections whose refreshes fail are due: it may be mended."""
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
@@ -93,6 +93,14 @@ class ConfigTable:
                     "workspace": config.workspace,
                     "id": config.id,
                 },
+            )
+            await connection.execute(
+                sa.text(
+                    "update connections set refresh_due_at = now(), refresh_not_before = now()"
+                    " where workspace_id = :workspace and provider_config_id = :id and state = 'active'"
+                    " and refresh_failure <> ''"
+                ),
+                {"workspace": config.workspace, "id": config.id},
             )
             await self._outbox.append(connection, entry)
 

@@ -51,7 +51,7 @@ class ConnectionTable:
             await connection.execute(
                 sa.text(
                     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
-                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due, :attempts)"
+                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due, '', null, 0, null)"
                 ),
                 {
                     "workspace": new.workspace,
@@ -70,7 +70,6 @@ class ConnectionTable:
                     "refreshed": new.refreshed_at,
                     "created": new.created_at,
                     "due": new.refresh_due_at,
-                    "attempts": new.refresh_attempts,
                 },
             )
             await self._outbox.append(connection, entry)

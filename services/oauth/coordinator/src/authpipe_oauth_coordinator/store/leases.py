@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
-from authpipe_oauth_coordinator.domain.words import Lease, Left, TokenOutcome, Unfinished
+from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, Unfinished
 from authpipe_sensitive import AuditEntry
 
 _LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retried"
@@ -95,16 +94,11 @@ class LeaseTable:
         workspace: str,
         connection_id: str,
         fence: int,
-        outcome: TokenOutcome | None,
-        reauth_reason: str,
-        left: Left | None,
-        due: datetime | None,
+        ending: Ending,
         entry: AuditEntry | None,
     ) -> None:
-        """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event.
-
-        `left` None: what was left before stays. Without tokens and without `due` it is due when it was before.
-        """
+        """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event."""
+        left, tokens, failing = ending.left, ending.tokens, ending.failing
         names = {"workspace": workspace, "connection": connection_id, "fence": fence}
         async with self._database.transaction() as connection:
             result = await connection.execute(
@@ -114,37 +108,39 @@ class LeaseTable:
                 ),
                 names | (_left_values(left) if left is not None else {}),
             )
-            if result.rowcount == 1 and outcome is not None:
+            if result.rowcount == 1 and tokens is not None:
                 await connection.execute(
                     sa.text(
                         "update connections set expires_at = :expires, refreshable = :refreshable, scopes ="
                         " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now(),"
-                        " refresh_attempts = 0, refresh_due_at = :due"
+                        " refresh_due_at = :due, refresh_failure = '', refresh_failing_since = null,"
+                        " refresh_attempts = 0, refresh_not_before = null"
                         " where workspace_id = :workspace and id = :connection and state in ('active', 'needs_reauth')"
                     ).bindparams(sa.bindparam("scopes", type_=sa.ARRAY(sa.Text))),
                     {
                         **names,
-                        "due": due,
-                        "expires": outcome.expires_at,
-                        "refreshable": outcome.refreshable,
-                        "scopes": list(outcome.scopes),
+                        "due": ending.due,
+                        "expires": tokens.expires_at,
+                        "refreshable": tokens.refreshable,
+                        "scopes": list(tokens.scopes),
                     },
                 )
-            if result.rowcount == 1 and outcome is None and due is not None:
+            if result.rowcount == 1 and failing is not None:
                 await connection.execute(
                     sa.text(
-                        "update connections set refresh_due_at = :due, refresh_attempts = refresh_attempts + 1"
+                        "update connections set refresh_due_at = :due, refresh_failure = :reason, refresh_failing_since ="
+                        " :since, refresh_attempts = :attempts, refresh_not_before = :not_before"
                         " where workspace_id = :workspace and id = :connection"
                     ),
-                    names | {"due": due},
+                    names | failing._asdict() | {"due": ending.due},
                 )
-            if result.rowcount == 1 and reauth_reason:
+            if result.rowcount == 1 and ending.reauth:
                 await connection.execute(
                     sa.text(
                         "update connections set state = 'needs_reauth', state_reason = :reason, state_at = now()"
                         " where workspace_id = :workspace and id = :connection and state = 'active'"
                     ),
-                    {**names, "reason": reauth_reason},
+                    {**names, "reason": ending.reauth},
                 )
             if entry is not None:
                 await self._outbox.append(connection, entry)

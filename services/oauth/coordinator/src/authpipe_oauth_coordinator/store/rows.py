@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from authpipe_oauth_coordinator.domain.words import Connection, Endpoints, Kind, ProviderConfig, Rotation, State
+from authpipe_oauth_coordinator.domain.words import (
+    Connection,
+    Endpoints,
+    Failing,
+    Kind,
+    ProviderConfig,
+    Rotation,
+    State,
+)
 
 ENDPOINTS = (
     "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
@@ -15,7 +23,8 @@ CONFIG = (
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
-    " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_attempts"
+    " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_failure,"
+    " refresh_failing_since, refresh_attempts, refresh_not_before"
 )
 
 
@@ -78,6 +87,12 @@ def read_config(row: Any) -> ProviderConfig:
     )
 
 
+def _read_failing(row: Any) -> Failing | None:
+    if not row.refresh_failure:
+        return None
+    return Failing(row.refresh_failure, row.refresh_failing_since, row.refresh_attempts, row.refresh_not_before)
+
+
 def read_connection(row: Any) -> Connection:
     """Reads a connection from a row."""
     return Connection(
@@ -97,5 +112,5 @@ def read_connection(row: Any) -> Connection:
         row.refreshed_at,
         row.created_at,
         row.refresh_due_at,
-        row.refresh_attempts,
+        _read_failing(row),
     )

@@ -19,6 +19,8 @@ _ERRORS = {
     "unauthorized_client": "UNAUTHORIZED_CLIENT",
     "unsupported_grant_type": "UNSUPPORTED_GRANT_TYPE",
     "invalid_scope": "INVALID_SCOPE",
+    "invalid_target": "INVALID_TARGET",
+    "slow_down": "PROVIDER_SLOW_DOWN",
     "bad_verification_code": "INVALID_GRANT",
     "bad_refresh_token": "INVALID_GRANT",
     "incorrect_client_credentials": "INVALID_CLIENT",
@@ -83,6 +85,17 @@ class Failure:
     retryable: bool
 
 
+def words() -> frozenset[str]:
+    """Gives every word that a judgement may be, for the test that compares it with coordinator's table."""
+    return frozenset(_ERRORS.values()) | {
+        "PROVIDER_ANSWER_MALFORMED",
+        "TOKEN_TYPE_UNKNOWN",
+        "PROVIDER_REFUSED",
+        "PROVIDER_REDIRECTS",
+        "ENDPOINT_GONE",
+    }
+
+
 def judge_tokens(answer: Answer, said: Said) -> Tokens | Failure:
     """Judges a token answer."""
     data = _object(answer, said)
@@ -130,20 +143,28 @@ def judge_metadata(answer: Answer, said: Said) -> Mapping[str, object] | Failure
 def _object(answer: Answer, said: Said) -> Mapping[str, object] | Failure:
     if said is not None:
         return said
-    if answer.status >= 500 or answer.status == 429:
+    return _by_status(answer.status) or Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+
+
+def _by_status(status: int) -> Failure | None:
+    """Judges an answer by its status alone (RFC 9110, section 15); None: it says nothing."""
+    if status == 429:
+        return Failure("PROVIDER_SLOW_DOWN", retryable=True)
+    if status >= 500 or status == 408:
         return Failure("PROVIDER_UNAVAILABLE", retryable=True)
-    reason = "PROVIDER_REDIRECTS" if 300 <= answer.status < 400 else "PROVIDER_ANSWER_MALFORMED"
-    return Failure(reason, retryable=False)
+    if 300 <= status < 400:
+        return Failure("PROVIDER_REDIRECTS", retryable=False)
+    return Failure("ENDPOINT_GONE", retryable=False) if status in {404, 405, 410} else None
 
 
 def _failure(answer: Answer, data: Mapping[str, object]) -> Failure:
     code = data.get("error")
     reason = _ERRORS.get(code) if isinstance(code, str) else None
-    if answer.status >= 500 or answer.status == 429 or reason == "PROVIDER_UNAVAILABLE":
-        return Failure("PROVIDER_UNAVAILABLE", retryable=True)
-    if reason is None:
-        reason = "INVALID_CLIENT" if answer.status == 401 else "PROVIDER_REFUSED"
-    return Failure(reason, retryable=False)
+    if answer.status >= 500 or answer.status == 429 or reason is None:
+        # What a status says of the Provider itself counts more than what its body says of us.
+        otherwise = "INVALID_CLIENT" if answer.status == 401 else "PROVIDER_REFUSED"
+        return _by_status(answer.status) or Failure(otherwise, retryable=False)
+    return Failure(reason, retryable=reason in {"PROVIDER_UNAVAILABLE", "PROVIDER_SLOW_DOWN"})
 
 
 def _life(value: object) -> int | Failure | None:

@@ -461,10 +461,13 @@ class Connection(_message.Message):
     REFRESHABLE_FIELD_NUMBER: _builtins.int
     MASKED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_HELP_FIELD_NUMBER: _builtins.int
+    REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: _builtins.str
-    """active, needs_reauth, disconnecting or disconnected."""
+    """active, configuration_error, needs_reauth, disconnecting or disconnected."""
     state_reason: _builtins.str
     """Why, in UPPER_SNAKE; empty while active."""
     kind: _builtins.str
@@ -479,6 +482,8 @@ class Connection(_message.Message):
     """Whether there is a refresh token."""
     masked: _builtins.str
     """The masked prefix of the credential."""
+    state_help: _builtins.str
+    """What helps, a sentence; empty: nothing is wrong."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes granted."""
@@ -490,6 +495,14 @@ class Connection(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
+
+    @_builtins.property
+    def state_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when it is in this state."""
+
+    @_builtins.property
+    def refresh_failure(self) -> Global___RefreshFailure:
+        """Absent: the last refresh was good, or there was none."""
 
     def __init__(
         self,
@@ -506,14 +519,59 @@ class Connection(_message.Message):
         refreshable: _builtins.bool = ...,
         masked: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        state_time: _timestamp_pb2.Timestamp | None = ...,
+        state_help: _builtins.str = ...,
+        refresh_failure: Global___RefreshFailure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "masked", b"masked", "provider", b"provider", "provider_config_id", b"provider_config_id", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_reason", b"state_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "masked", b"masked", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class RefreshFailure(_message.Message):
+    """RefreshFailure says that refreshes fail. A token that still lives is served all the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    HELP_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the last one did, in UPPER_SNAKE."""
+    help: _builtins.str
+    """What helps, a sentence."""
+    attempts: _builtins.int
+    """How many did in a row."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when they do."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again by itself; absent: it is not."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        help: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time", "since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "help", b"help", "reason", b"reason", "retry_time", b"retry_time", "since_time", b"since_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshFailure: _TypeAlias = RefreshFailure  # noqa: Y015
 
 @_typing.final
 class GetConnectionRequest(_message.Message):
@@ -637,6 +695,8 @@ class Token(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     WEBHOOK_SECRET_FIELD_NUMBER: _builtins.int
+    REFRESH_STATE_FIELD_NUMBER: _builtins.int
+    REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     connection_id: _builtins.str
     """The connection."""
     kind: _builtins.str
@@ -653,6 +713,10 @@ class Token(_message.Message):
     """For basic."""
     webhook_secret: _builtins.str
     """For webhook_secret."""
+    refresh_state: _builtins.str
+    """Empty, or what became of the refresh that this request asked for, while the token still lives: pending or failing."""
+    refresh_failure: _builtins.str
+    """With failing: why, in UPPER_SNAKE."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """For oauth2: when it ends; absent: it does not say."""
@@ -674,10 +738,12 @@ class Token(_message.Message):
         username: _builtins.str = ...,
         password: _builtins.str = ...,
         webhook_secret: _builtins.str = ...,
+        refresh_state: _builtins.str = ...,
+        refresh_failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key", b"api_key", "connection_id", b"connection_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "scopes", b"scopes", "token_type", b"token_type", "username", b"username", "webhook_secret", b"webhook_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key", b"api_key", "connection_id", b"connection_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "refresh_failure", b"refresh_failure", "refresh_state", b"refresh_state", "scopes", b"scopes", "token_type", b"token_type", "username", b"username", "webhook_secret", b"webhook_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -958,8 +958,11 @@ class EnsureFreshResponse(_message.Message):
     REFRESHED_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
     refreshed: _builtins.bool
     """Whether a new token is there since the call began."""
+    pending: _builtins.bool
+    """Whether a refresh goes on: the token still lives, and nobody was kept waiting."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the access token ends; absent: it does not say."""
@@ -974,10 +977,11 @@ class EnsureFreshResponse(_message.Message):
         refreshed: _builtins.bool = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         connection: _types_pb2.Connection | None = ...,
+        pending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "expire_time", b"expire_time", "refreshed", b"refreshed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "expire_time", b"expire_time", "pending", b"pending", "refreshed", b"refreshed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

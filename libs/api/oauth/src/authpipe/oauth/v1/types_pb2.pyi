@@ -31,6 +31,8 @@ class _ConnectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conne
     CONNECTION_STATE_NEEDS_REAUTH: _ConnectionState.ValueType  # 2
     CONNECTION_STATE_DISCONNECTING: _ConnectionState.ValueType  # 3
     CONNECTION_STATE_DISCONNECTED: _ConnectionState.ValueType  # 4
+    CONNECTION_STATE_CONFIGURATION_ERROR: _ConnectionState.ValueType  # 5
+    """Active, and its refreshes fail for a reason that stands in the provider configuration."""
 
 class ConnectionState(_ConnectionState, metaclass=_ConnectionStateEnumTypeWrapper):
     """ConnectionState is where a connection stands; the table of moves is in coordinator's domain/connections."""
@@ -40,6 +42,8 @@ CONNECTION_STATE_ACTIVE: ConnectionState.ValueType  # 1
 CONNECTION_STATE_NEEDS_REAUTH: ConnectionState.ValueType  # 2
 CONNECTION_STATE_DISCONNECTING: ConnectionState.ValueType  # 3
 CONNECTION_STATE_DISCONNECTED: ConnectionState.ValueType  # 4
+CONNECTION_STATE_CONFIGURATION_ERROR: ConnectionState.ValueType  # 5
+"""Active, and its refreshes fail for a reason that stands in the provider configuration."""
 Global___ConnectionState: _TypeAlias = ConnectionState  # noqa: Y015
 
 class _ConnectionKind:
@@ -186,6 +190,8 @@ class Connection(_message.Message):
     REFRESHABLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
+    STATE_HELP_FIELD_NUMBER: _builtins.int
+    REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: Global___ConnectionState.ValueType
@@ -202,6 +208,8 @@ class Connection(_message.Message):
     """The customer's id of the end user."""
     refreshable: _builtins.bool
     """Whether there is a refresh token."""
+    state_help: _builtins.str
+    """What helps, a sentence; empty: nothing is wrong."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes granted."""
@@ -218,6 +226,10 @@ class Connection(_message.Message):
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it is in this state."""
 
+    @_builtins.property
+    def refresh_failure(self) -> Global___RefreshFailure:
+        """Absent: the last refresh was good, or there was none."""
+
     def __init__(
         self,
         *,
@@ -233,11 +245,55 @@ class Connection(_message.Message):
         refreshable: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
+        state_help: _builtins.str = ...,
+        refresh_failure: Global___RefreshFailure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_reason", b"state_reason", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class RefreshFailure(_message.Message):
+    """RefreshFailure says that the refreshes of a connection fail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    HELP_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    RETRY_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why the last one did, in UPPER_SNAKE."""
+    help: _builtins.str
+    """What helps, a sentence."""
+    attempts: _builtins.int
+    """How many did in a row."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when they do."""
+
+    @_builtins.property
+    def retry_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again by itself; absent: it is not."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        help: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        retry_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_time", b"retry_time", "since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "help", b"help", "reason", b"reason", "retry_time", b"retry_time", "since_time", b"since_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefreshFailure: _TypeAlias = RefreshFailure  # noqa: Y015
