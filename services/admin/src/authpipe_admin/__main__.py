@@ -14,7 +14,7 @@ from rich.console import Console
 from authpipe.keyservice.v1 import administration_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc
 from authpipe_admin.config import Config
-from authpipe_admin import keys
+from authpipe_admin import catalog, keys
 from authpipe_admin.peers import CoordinatorPeer, KeyAdministrationPeer
 
 _DEFAULT = Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "authpipe" / "admin.json"
@@ -83,6 +83,7 @@ def _stop(sentence: str) -> NoReturn:
 
 
 app.add_typer(keys.app, name="keys")
+app.add_typer(catalog.app, name="catalog")
 
 
 def main() -> None:

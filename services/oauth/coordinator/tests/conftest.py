@@ -14,7 +14,6 @@ from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
     Ending,
-    Endpoints,
     Flow,
     Kind,
     Lease,
@@ -23,6 +22,7 @@ from authpipe_oauth_coordinator.domain.words import (
     State,
     TokenOutcome,
 )
+from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
 from authpipe_sensitive import AuditEntry
 from authpipe_testing.database import own_database

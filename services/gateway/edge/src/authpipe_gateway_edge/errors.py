@@ -85,6 +85,23 @@ PROBLEMS: dict[str, Problem] = {
     "PROVIDER_UNKNOWN": Problem(
         400, "Provider unknown", "The catalog has no such Provider. Give `issuer` or explicit endpoints instead."
     ),
+    "PROVIDER_EXISTS": Problem(
+        409, "Provider exists", "There is a Provider of this name, in the catalog or of your own. Take another name."
+    ),
+    "PROVIDER_ENTRY_MALFORMED": Problem(
+        400,
+        "Provider entry malformed",
+        "It does not fit the schema of the catalog, or makes no sense; `field` and `cause` say where.",
+    ),
+    "TOO_MANY_PROVIDERS": Problem(409, "Too many Providers", "A workspace describes at most two hundred of its own."),
+    "CONNECTION_VALUE_NOT_ALLOWED": Problem(
+        400,
+        "Value not allowed",
+        "A value such as the subdomain is missing or of another form; `values` of the provider configuration says which.",
+    ),
+    "CLIENT_KEY_UNUSABLE": Problem(
+        400, "Client key unusable", "With private_key_jwt the client secret is a private key, a PEM or a JWK."
+    ),
     "ENDPOINT_NOT_ALLOWED": Problem(
         400, "Endpoint not allowed", "A Provider's endpoint is an https URL with a host, without user or fragment."
     ),

@@ -30,7 +30,10 @@ from authpipe_gateway_edge.domain.words import (
     Freshness,
     NewConnection,
     NewProviderConfig,
+    Pairs,
+    Provider,
     ProviderConfig,
+    Question,
     Verdict,
 )
 from authpipe_rpc import Coalescer, Peer, PeerRefused
@@ -186,6 +189,7 @@ class CoordinatorPeer:
             redirect_uris=new.redirect_uris,
             display_name=new.display_name,
             request_id=request_id,
+            token_endpoint_auth_method=new.auth_method,
         )
         if new.authorization_endpoint or new.token_endpoint:
             request.endpoints.CopyFrom(
@@ -235,7 +239,7 @@ class CoordinatorPeer:
         await self._peer.call(lambda stub: stub.DeleteProviderConfig, request)
 
     async def create_session(
-        self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], request_id: str
+        self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], values: Pairs, request_id: str
     ) -> tuple[str, dt.datetime]:
         """Makes a connect session."""
         request = pb.CreateConnectSessionRequest(
@@ -243,6 +247,7 @@ class CoordinatorPeer:
             end_user_id=end_user_id,
             provider_config_ids=config_ids,
             request_id=request_id,
+            values=_parameters(values),
         )
         response = await self._peer.call(lambda stub: stub.CreateConnectSession, request)
         return response.session_token, response.expire_time.ToDatetime(dt.UTC)
@@ -252,10 +257,39 @@ class CoordinatorPeer:
         request = pb.GetConnectSessionRequest(session_token=session)
         response = await self._peer.call_idempotent(lambda stub: stub.GetConnectSession, request)
         return [
-            Choice(each.provider_config_id, each.display_name, each.authorization_origin) for each in response.choices
+            Choice(
+                each.provider_config_id,
+                each.display_name,
+                each.authorization_origin,
+                tuple(map(_question, each.questions)),
+            )
+            for each in response.choices
         ]
 
-    async def begin(self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str:
+    async def list_providers(self, verdict: Verdict) -> list[Provider]:
+        """Lists what is known."""
+        request = pb.ListProvidersRequest(grant=verdict.manage_grant)
+        response = await self._peer.call_idempotent(lambda stub: stub.ListProviders, request)
+        return [_provider(each) for each in response.providers]
+
+    async def get_provider(self, verdict: Verdict, name: str) -> str:
+        """Gives the entry of a Provider."""
+        request = pb.GetProviderRequest(grant=verdict.manage_grant, name=name)
+        return (await self._peer.call_idempotent(lambda stub: stub.GetProvider, request)).document
+
+    async def add_provider(self, verdict: Verdict, document: str, request_id: str) -> Provider:
+        """Describes a Provider."""
+        request = pb.AddProviderRequest(grant=verdict.manage_grant, document=document, request_id=request_id)
+        return _provider((await self._peer.call(lambda stub: stub.AddProvider, request)).provider)
+
+    async def delete_provider(self, verdict: Verdict, name: str, request_id: str) -> None:
+        """Deletes such a description."""
+        request = pb.DeleteProviderRequest(grant=verdict.manage_grant, name=name, request_id=request_id)
+        await self._peer.call(lambda stub: stub.DeleteProvider, request)
+
+    async def begin(  # each is needed
+        self, session: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str, values: Pairs
+    ) -> str:
         """Begins a flow; gives the authorization URL."""
         request = pb.BeginFlowRequest(
             session_token=session,
@@ -263,6 +297,7 @@ class CoordinatorPeer:
             browser_binding=binding,
             redirect_uri=redirect_uri,
             request_id=request_id,
+            values=_parameters(values),
         )
         return (await self._peer.call(lambda stub: stub.BeginFlow, request)).authorization_url
 
@@ -288,6 +323,7 @@ class CoordinatorPeer:
             provider_config_id=new.provider_config_id,
             allowed_hosts=new.allowed_hosts,
             request_id=request_id,
+            values=_parameters(new.values),
         )
         response = await self._peer.call(lambda stub: stub.DraftConnection, request)
         return response.connection_id, response.provider, response.hosts_digest
@@ -420,7 +456,21 @@ def _config(wire: types_pb2.ProviderConfig) -> ProviderConfig:
         auth_method=endpoints.token_endpoint_auth_method,
         created_at=wire.create_time.ToDatetime(dt.UTC),
         hosts=wire.hosts_digest,
+        questions=tuple(map(_question, wire.values)),
     )
+
+
+def _parameters(values: Pairs) -> list[types_pb2.Parameter]:
+    return [types_pb2.Parameter(name=name, value=value) for name, value in values]
+
+
+def _question(wire: types_pb2.ValueQuestion) -> Question:
+    return Question(wire.name, wire.title, wire.description, wire.example, tuple(wire.one_of))
+
+
+def _provider(wire: pb.Provider) -> Provider:
+    questions = tuple(map(_question, wire.values))
+    return Provider(wire.name, wire.display_name, tuple(wire.kinds), wire.own, tuple(wire.notes), questions)
 
 
 def _connection(wire: types_pb2.Connection) -> Connection:
@@ -439,6 +489,8 @@ def _connection(wire: types_pb2.Connection) -> Connection:
         state_at=wire.state_time.ToDatetime(dt.UTC),
         state_help=wire.state_help,
         failing=_failing(wire.refresh_failure) if wire.HasField("refresh_failure") else None,
+        values=tuple((each.name, each.value) for each in wire.values),
+        metadata=tuple((each.name, each.value) for each in wire.metadata),
     )
 
 

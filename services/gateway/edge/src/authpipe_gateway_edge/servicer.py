@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -104,14 +104,47 @@ class GatewayServicer:
             ),
         )
 
+    async def ListProviders(self, _: pb.ListProvidersRequest, context: Context) -> pb.ListProvidersResponse:
+        """Lists the Providers that are known."""
+
+        async def work(caller: Caller) -> pb.ListProvidersResponse:
+            return pb.ListProvidersResponse(providers=map(_provider, await self._managing.list_providers(caller)))
+
+        return await self._run(context, work)
+
+    async def GetProvider(self, request: pb.GetProviderRequest, context: Context) -> pb.ProviderEntry:
+        """Gives what is known of a Provider."""
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.get_provider(caller, request.name), lambda text: pb.ProviderEntry(document=text)
+            ),
+        )
+
+    async def AddProvider(self, request: pb.AddProviderRequest, context: Context) -> pb.Provider:
+        """Describes a Provider."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.add_provider(caller, request.document), _provider)
+        )
+
+    async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: Context) -> pb.DeleteProviderResponse:
+        """Deletes such a description."""
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.delete_provider(caller, request.name), lambda _: pb.DeleteProviderResponse()
+            ),
+        )
+
     async def CreateConnectSession(
         self, request: pb.CreateConnectSessionRequest, context: Context
     ) -> pb.ConnectSession:
         """Makes a connect session."""
 
         async def work(caller: Caller) -> pb.ConnectSession:
+            values = _pairs(request.values)
             token, expires = await self._managing.create_session(
-                caller, request.end_user_id, request.provider_config_ids
+                caller, request.end_user_id, request.provider_config_ids, values
             )
             return pb.ConnectSession(url=f"{self._public_url}/connect/{token}", expire_time=_time(expires))
 
@@ -133,6 +166,7 @@ class GatewayServicer:
             refresh_token=Secret(request.refresh_token.encode()),
             scopes=tuple(request.scopes),
             expires_at=request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None,
+            values=_pairs(request.values),
         )
         return await self._run(
             context, lambda caller: _after(self._importing.import_connection(caller, new), _connection)
@@ -298,7 +332,31 @@ def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
         revocation_endpoint=config.revocation_endpoint,
         client_secret_masked=config.masked,
         create_time=_time(config.created_at),
+        values=map(_question, config.questions),
     )
+
+
+def _question(question: words.Question) -> pb.ValueQuestion:
+    return pb.ValueQuestion(**question._asdict())
+
+
+def _provider(provider: words.Provider) -> pb.Provider:
+    return pb.Provider(
+        name=provider.name,
+        display_name=provider.display_name,
+        kinds=provider.kinds,
+        own=provider.own,
+        notes=provider.notes,
+        values=map(_question, provider.questions),
+    )
+
+
+def _pairs(values: Iterable[pb.Value]) -> words.Pairs:
+    return tuple((each.name, each.value) for each in values)
+
+
+def _values(pairs: words.Pairs) -> list[pb.Value]:
+    return [pb.Value(name=name, value=value) for name, value in pairs]
 
 
 def _connection(connection: words.Connection) -> pb.Connection:
@@ -318,6 +376,8 @@ def _connection(connection: words.Connection) -> pb.Connection:
         state_time=_time(connection.state_at),
         state_help=connection.state_help,
         refresh_failure=_failing(connection.failing),
+        values=_values(connection.values),
+        metadata=_values(connection.metadata),
     )
 
 

@@ -20,10 +20,10 @@ from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_database import Database, Outbox, Relay
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
-from authpipe_oauth_coordinator.catalog import load_catalog
 from authpipe_oauth_coordinator.config import Config
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.flows import Flows
 from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.leasing import Leasing
@@ -33,7 +33,8 @@ from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
-from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, FlowTable, LeaseTable
+from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, EntryTable, FlowTable, LeaseTable
+from authpipe_providers import load_catalog
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -96,7 +97,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         lambda: secrets.token_urlsafe(32),
         jitter,
     )
-    configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), load_catalog(), _now, _new_id)
+    entries = Entries(EntryTable(*own), load_catalog())
+    configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), entries, _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
     health = Health()
     server = RpcServer(name, config.server, files, health)
@@ -105,6 +107,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         coordinator_pb2_grpc.add_CoordinatorServicer_to_server,
         CoordinatorServicer(
             configs,
+            entries,
             flows,
             connections,
             answers,

@@ -26,6 +26,19 @@ class UnknownProviderError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class ProviderExistsError(DomainError):
+    """There is a Provider of this name already, in the catalog or of your own. Take another name, or delete yours first."""
+
+    reason = "PROVIDER_EXISTS"
+    status = Status.ALREADY_EXISTS
+
+
+class TooManyProvidersError(DomainError):
+    """A workspace may describe two hundred Providers of its own. Delete those that no provider configuration needs."""
+
+    reason = "TOO_MANY_PROVIDERS"
+
+
 class EndpointError(DomainError):
     """A Provider's endpoint is an https URL with a host, without user, fragment or control characters."""
 

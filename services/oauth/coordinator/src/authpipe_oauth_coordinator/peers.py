@@ -13,8 +13,9 @@ from authpipe_envelope import RecordClass
 from authpipe_grants import thumbprint
 from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.ports import Job
-from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, RevokeOutcome, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Acting, Pairs, RevokeOutcome, TokenOutcome
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
+from authpipe_providers import Api, Endpoints, Entry
 from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
@@ -123,7 +124,8 @@ class WorkerPeer:
             connection_id=job.connection_id,
             provider_config_id=job.config.id,
             provider=job.config.provider,
-            hosts_digest=job.config.hosts,
+            values=to_wire_values(job),
+            dialect=to_wire_dialect(job.config.entry),
             endpoints=to_wire_endpoints(job.endpoints),
             client_id=job.config.client_id,
             client_grant=sign.for_client(job.acting, job.config.id, self._thumbprint) if job.authenticate else "",
@@ -210,7 +212,52 @@ def to_wire_endpoints(endpoints: Endpoints) -> types_pb2.ProviderEndpoints:
         revocation_endpoint=endpoints.revocation_endpoint,
         token_endpoint_auth_method=endpoints.auth_method,
         iss_required=endpoints.iss_required,
+        refresh_endpoint=endpoints.refresh_endpoint,
+        pushed_authorization_request_endpoint=endpoints.pushed_endpoint,
+        device_authorization_endpoint=endpoints.device_endpoint,
+        introspection_endpoint=endpoints.introspection_endpoint,
+        userinfo_endpoint=endpoints.userinfo_endpoint,
     )
+
+
+def to_wire_pairs(pairs: Pairs) -> list[types_pb2.Parameter]:
+    """Gives names with values as they go over the wire."""
+    return [types_pb2.Parameter(name=name, value=value) for name, value in pairs]
+
+
+def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
+    """Gives how a Provider is spoken to as it goes over the wire."""
+    dialect, api, health = entry.dialect, entry.api or Api(), entry.health
+    own = dialect.revocation
+    return types_pb2.Dialect(
+        token_parameters=to_wire_pairs(dialect.token_parameters),
+        refresh_parameters=to_wire_pairs(dialect.refresh_parameters),
+        json_body=dialect.json_body,
+        access_token_pointer=dialect.answer.access_token,
+        refresh_token_pointer=dialect.answer.refresh_token,
+        expires_in_pointer=dialect.answer.expires_in,
+        scope_pointer=dialect.answer.scope,
+        token_type_absent=dialect.answer.token_type_absent,
+        metadata=to_wire_pairs(dialect.metadata),
+        life_seconds=dialect.life_seconds,
+        revocation=types_pb2.RevocationRequest(**own._asdict()) if own is not None else None,
+        api_base_urls=api.base_urls,
+        api_headers=to_wire_pairs(api.headers),
+        access_token_placement=types_pb2.Placement(**api.token._asdict()),
+        api_key_placement=types_pb2.Placement(**entry.api_key._asdict()) if entry.api_key is not None else None,
+        health_check_url=health.url if health is not None else "",
+        health_check_method=health.method if health is not None else "",
+        public_key_pins=entry.pins,
+    )
+
+
+def to_wire_values(job: Job) -> list[types_pb2.ConnectionValue]:
+    """Gives what the placeholders of a job's URLs are filled with as it goes over the wire."""
+    filled = dict(job.values)
+    return [
+        types_pb2.ConnectionValue(name=rule.name, value=filled.get(rule.name, ""), one_of=rule.one_of)
+        for rule in job.config.entry.values
+    ]
 
 
 def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
@@ -222,11 +269,22 @@ def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
         wire.revocation_endpoint,
         wire.token_endpoint_auth_method,
         wire.iss_required,
+        wire.refresh_endpoint,
+        wire.pushed_authorization_request_endpoint,
+        wire.device_authorization_endpoint,
+        wire.introspection_endpoint,
+        wire.userinfo_endpoint,
     )
 
 
 def _outcome(wire: worker_pb2.TokenOutcome) -> TokenOutcome:
     expires = wire.expire_time.ToDatetime(dt.UTC) if wire.HasField("expire_time") else None
     return TokenOutcome(
-        wire.failure, tuple(wire.scopes), expires, wire.refreshable, wire.retry_after_seconds, wire.nothing_sent
+        wire.failure,
+        tuple(wire.scopes),
+        expires,
+        wire.refreshable,
+        wire.retry_after_seconds,
+        wire.nothing_sent,
+        tuple((each.name, each.value) for each in wire.metadata),
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -12,18 +13,21 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
-from authpipe_oauth_coordinator.errors import MalformedError
-from authpipe_oauth_coordinator.peers import from_wire_endpoints, to_wire_endpoints
+from authpipe_oauth_coordinator.errors import MalformedError, NotFoundError
+from authpipe_oauth_coordinator.peers import from_wire_endpoints, to_wire_endpoints, to_wire_pairs
+from authpipe_providers import Document, Entry, EntryError, ValueRule
 from authpipe_rpc import current_actor, current_caller
 from authpipe_sensitive import Label
 
 _USUAL_PAGE, _LONGEST_PAGE = 50, 200
+_LONGEST_DOCUMENT = 32_768
 _STATES = {
     State.ACTIVE: types_pb2.CONNECTION_STATE_ACTIVE,
     State.NEEDS_REAUTH: types_pb2.CONNECTION_STATE_NEEDS_REAUTH,
@@ -44,6 +48,7 @@ class CoordinatorServicer:
 
     Args:
         configs: The rules over provider configurations.
+        entries: What is known of Providers.
         flows: The rules over flows.
         connections: The rules over connections.
         answers: The rules over answers that wait on a worker's disk.
@@ -57,6 +62,7 @@ class CoordinatorServicer:
     def __init__(  # required means argument
         self,
         configs: ProviderConfigs,
+        entries: Entries,
         flows: Flows,
         connections: Connections,
         answers: Answers,
@@ -67,6 +73,7 @@ class CoordinatorServicer:
         audience: str,
     ) -> None:
         self._configs = configs
+        self._entries = entries
         self._flows = flows
         self._connections = connections
         self._answers = answers
@@ -90,6 +97,7 @@ class CoordinatorServicer:
             tuple(request.scopes),
             tuple(request.redirect_uris),
             request.display_name,
+            request.token_endpoint_auth_method,
         )
         return pb.DraftProviderConfigResponse(provider_config=_config(await self._configs.draft(acting, draft)))
 
@@ -135,27 +143,54 @@ class CoordinatorServicer:
         await self._configs.delete(acting, request.id)
         return pb.DeleteProviderConfigResponse()
 
+    async def ListProviders(self, request: pb.ListProvidersRequest, _: object) -> pb.ListProvidersResponse:
+        """Lists the Providers that are known."""
+        acting = self._acting(request.grant, "", "read_provider_configs")
+        known = await self._entries.known(acting.workspace)
+        return pb.ListProvidersResponse(providers=[_provider(entry, own=own) for entry, own in known])
+
+    async def GetProvider(self, request: pb.GetProviderRequest, _: object) -> pb.GetProviderResponse:
+        """Gives what is known of a Provider."""
+        acting = self._acting(request.grant, "", "read_provider_configs")
+        found = await self._entries.find(acting.workspace, request.name)
+        if found is None:
+            raise NotFoundError
+        return pb.GetProviderResponse(document=json.dumps(found.document))
+
+    async def AddProvider(self, request: pb.AddProviderRequest, _: object) -> pb.AddProviderResponse:
+        """Describes a Provider."""
+        acting = self._acting(request.grant, request.request_id, "describe_provider")
+        added = await self._entries.add(acting, _document(request.document))
+        return pb.AddProviderResponse(provider=_provider(added, own=True))
+
+    async def DeleteProvider(self, request: pb.DeleteProviderRequest, _: object) -> pb.DeleteProviderResponse:
+        """Deletes such a description."""
+        acting = self._acting(request.grant, request.request_id, "describe_provider")
+        await self._entries.delete(acting, request.name)
+        return pb.DeleteProviderResponse()
+
     async def CreateConnectSession(
         self, request: pb.CreateConnectSessionRequest, _: object
     ) -> pb.CreateConnectSessionResponse:
         """Makes a connect session."""
         acting = self._acting(request.grant, request.request_id, "create_connect_session")
         token, session = await self._flows.create_session(
-            acting, request.end_user_id, tuple(request.provider_config_ids)
+            acting, request.end_user_id, tuple(request.provider_config_ids), _mapping(request.values)
         )
         return pb.CreateConnectSessionResponse(session_token=token, expire_time=_time(session.expires_at))
 
     async def GetConnectSession(self, request: pb.GetConnectSessionRequest, _: object) -> pb.GetConnectSessionResponse:
         """Gives what the hosted page shows."""
-        configs = await self._flows.choices(request.session_token)
+        choices = await self._flows.choices(request.session_token)
         return pb.GetConnectSessionResponse(
             choices=[
                 pb.ProviderChoice(
                     provider_config_id=config.id,
                     display_name=config.display_name,
                     authorization_origin=authorization_origin(config),
+                    questions=map(_question, questions),
                 )
-                for config in configs
+                for config, questions in choices
             ]
         )
 
@@ -167,6 +202,7 @@ class CoordinatorServicer:
             request.browser_binding,
             request.redirect_uri,
             request.request_id,
+            _mapping(request.values),
         )
         return pb.BeginFlowResponse(authorization_url=url)
 
@@ -196,6 +232,7 @@ class CoordinatorServicer:
             request.provider,
             request.provider_config_id,
             tuple(request.allowed_hosts),
+            _mapping(request.values),
         )
         return pb.DraftConnectionResponse(
             connection_id=connection.id, provider=connection.provider, hosts_digest=connection.hosts
@@ -302,7 +339,42 @@ def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
         endpoints=to_wire_endpoints(config.endpoints),
         create_time=_time(config.created_at),
         hosts_digest=config.hosts,
+        values=map(_question, config.entry.values),
     )
+
+
+def _provider(entry: Entry, *, own: bool) -> pb.Provider:
+    kinds = {"oauth2": entry.endpoints is not None, "api_key": entry.api_key is not None, "basic": entry.basic}
+    return pb.Provider(
+        name=entry.name,
+        display_name=entry.display_name,
+        kinds=[kind for kind, there in kinds.items() if there],
+        own=own,
+        notes=entry.notes,
+        values=map(_question, entry.values),
+    )
+
+
+def _document(text: str) -> Document:
+    if len(text) > _LONGEST_DOCUMENT:
+        raise EntryError(field=Label("document"), cause=Label("TOO_LONG"))
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise EntryError(field=Label("document"), cause=Label("NO_JSON")) from None
+    if not isinstance(found, dict):
+        raise EntryError(field=Label("document"), cause=Label("NO_OBJECT"))
+    return found
+
+
+def _question(rule: ValueRule) -> types_pb2.ValueQuestion:
+    return types_pb2.ValueQuestion(
+        name=rule.name, title=rule.title, description=rule.description, example=rule.example, one_of=rule.one_of
+    )
+
+
+def _mapping(parameters: Iterable[types_pb2.Parameter]) -> dict[str, str]:
+    return {each.name: each.value for each in parameters}
 
 
 def _connection(connection: Connection) -> types_pb2.Connection:
@@ -320,6 +392,8 @@ def _connection(connection: Connection) -> types_pb2.Connection:
         refreshable=connection.refreshable,
         create_time=_time(connection.created_at),
         state_time=_time(connection.state_at),
+        values=to_wire_pairs(connection.values),
+        metadata=to_wire_pairs(connection.metadata),
     )
     if connection.state is State.NEEDS_REAUTH:
         wire.state_help = meaning(connection.state_reason).helps

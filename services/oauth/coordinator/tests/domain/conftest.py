@@ -19,12 +19,12 @@ from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
-    Endpoints,
     ProviderConfig,
     RevokeOutcome,
     State,
     TokenOutcome,
 )
+from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.errors import AuditUnavailableError, NeedsReauthError, RefreshFailedError
 from authpipe_sensitive import DomainError, Status
 

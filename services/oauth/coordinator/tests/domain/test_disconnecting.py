@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
-    Endpoints,
     ProviderConfig,
     RevokeOutcome,
     State,
 )
+from authpipe_providers import Endpoints
 
 ACTING = Acting("ws", "api_key:key_1", "req_1")
 ZERO = dt.timedelta(0)

@@ -10,13 +10,13 @@ import pytest
 from authpipe_oauth_coordinator.domain.ports import Job
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
-    Endpoints,
     Left,
     ProviderConfig,
     State,
     TokenOutcome,
     Unfinished,
 )
+from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.errors import (
     AnswerNotAwaitedError,
     LeaseHeldError,

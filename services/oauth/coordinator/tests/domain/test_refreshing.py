@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
-    Endpoints,
     ProviderConfig,
     State,
     TokenOutcome,
 )
+from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.errors import (
     AuditUnavailableError,
     DisconnectedError,

@@ -10,11 +10,11 @@ import pytest
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
-    Endpoints,
     Kind,
     ProviderConfig,
     State,
 )
+from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.errors import (
     AuditUnavailableError,
     DisconnectedError,

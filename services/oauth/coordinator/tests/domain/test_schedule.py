@@ -11,9 +11,9 @@ from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
-    Endpoints,
     ProviderConfig,
 )
+from authpipe_providers import Endpoints
 
 ACTING = Acting("ws", "api_key:key_1", "req_1")
 ZERO = dt.timedelta(0)

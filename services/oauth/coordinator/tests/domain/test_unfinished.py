@@ -6,7 +6,8 @@ import datetime as dt
 
 import pytest
 from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
-from authpipe_oauth_coordinator.domain.words import Endpoints, Left, ProviderConfig, Rotation, TokenOutcome, Unfinished
+from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, TokenOutcome, Unfinished
+from authpipe_providers import Endpoints, Entry, Rotation
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,8 @@ SPOOLED = SPENT._replace(unfinished=Unfinished.SPOOLED)
 
 
 def config(rotation: Rotation, grace: int = 0) -> ProviderConfig:
-    return ProviderConfig("ws", "pc", "p", "P", "c", (), (), ENDPOINTS, bytes(32), START, rotation, grace)
+    entry = Entry("p", "P", rotation=rotation, grace_seconds=grace)
+    return ProviderConfig("ws", "pc", "p", "P", "c", (), (), ENDPOINTS, bytes(32), START, entry)
 
 
 def after(left: Left, seconds: float, rotation: Rotation = Rotation.STRICT, grace: int = 0) -> Spending:

@@ -14,7 +14,6 @@ import pytest
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
     Ending,
-    Endpoints,
     Failing,
     Flow,
     Lease,
@@ -23,6 +22,7 @@ from authpipe_oauth_coordinator.domain.words import (
     TokenOutcome,
     Unfinished,
 )
+from authpipe_providers import Endpoints
 from authpipe_sensitive import AuditEntry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -23,6 +23,7 @@ from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.domain.resealing import Resealing
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.peers import CoordinatorPeer
+from authpipe_oauth_worker.requests import token_request
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.spool import Spool
 from authpipe_sensitive import DomainError, Label, get_log
@@ -39,7 +40,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     where = (config.deployment, config.region)
-    egress = Egress(config.provider_ca, config.provider_timeout_seconds, allow_loopback=config.unsafe_allow_loopback)
+    egress = Egress(
+        config.provider_ca,
+        config.provider_timeout_seconds,
+        allow_loopback=config.unsafe_allow_loopback,
+        write=token_request,
+    )
     bodies = Bodies()
     consumers = (
         RecordClient(vault, key, anchor, *where, "user-credentials", _now),

@@ -16,21 +16,31 @@ from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
+from typing import Any, Protocol
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore2
-from authlib.oauth2.auth import ClientAuth
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from purgatory.domain.model import Context, OpenedState
 
 from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
 from authpipe_oauth_worker.domain.answers import Answer
+from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.errors import AnswerLostError, EgressError
 from authpipe_sensitive import Label, Secret
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+
+
+class Write(Protocol):
+    """Writes token requests."""
+
+    def __call__(
+        self, url: str, parameters: Mapping[str, Secret | str], client: Client, *, json_body: bool
+    ) -> tuple[dict[str, str], bytes]:
+        """Gives headers and body."""
+
 
 _LONGEST_ANSWER = 1024 * 1024
 _LONGEST_HEAD = 32 * 1024
@@ -64,10 +74,11 @@ class Egress:
         timeout_seconds: How long an answer may take, in all.
         allow_loopback: Whether addresses of this machine may be called.
         resolve: Gives the addresses of a name.
+        write: Writes token requests: headers and body.
     """
 
     def __init__(
-        self, ca: Path | None, timeout_seconds: float, *, allow_loopback: bool, resolve: Resolve = resolve
+        self, ca: Path | None, timeout_seconds: float, *, allow_loopback: bool, write: Write, resolve: Resolve = resolve
     ) -> None:
         self._context = ssl.create_default_context()
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -76,6 +87,7 @@ class Egress:
         self._timeout = timeout_seconds
         self._allow_loopback = allow_loopback
         self._resolve = resolve
+        self._write = write
         self._pools: dict[frozenset[str], httpcore2.AsyncConnectionPool] = {}
         self._breakers: OrderedDict[str, Context] = OrderedDict()
 
@@ -107,23 +119,34 @@ class Egress:
         self,
         url: str,
         form: Mapping[str, Secret | str],
-        client_id: str,
-        client_secret: Secret | None,
-        method: str,
+        client: Client,
+        *,
+        json_body: bool = False,
         pins: Iterable[str] = (),
     ) -> Answer:
-        """Sends a form, authenticated as our OAuth client (RFC 6749, section 2.3.1). A redirect is an answer.
+        """Sends parameters, authenticated as our OAuth client (RFC 6749, section 2.3.1). A redirect is an answer.
+
+        Raises:
+            EgressError: It was not reached: nothing was sent.
+            AnswerLostError: It was sent, and may have been carried out.
+            ClientKeyError: The client's key cannot be used.
+        """
+        headers, body = self._write(url, form, client, json_body=json_body)
+        return await self._send("POST", url, headers, body, pins)
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, Secret | str], body: Secret | None, pins: Iterable[str] = ()
+    ) -> Answer:
+        """Sends a request once. A redirect is an answer.
 
         Raises:
             EgressError: It was not reached: nothing was sent.
             AnswerLostError: It was sent, and may have been carried out.
         """
-        body = _encode_form(form)
-        headers = {"content-type": "application/x-www-form-urlencoded"}
-        secret = client_secret.expose().decode() if client_secret is not None else ""
-        auth = ClientAuth(client_id, secret, method)
-        _, headers, body = auth.prepare("POST", url, headers, body)
-        return await self._send("POST", url, headers, body.encode() if isinstance(body, str) else body, pins)
+        plain = {
+            name: value.expose().decode() if isinstance(value, Secret) else value for name, value in headers.items()
+        }
+        return await self._send(method, url, plain, bytes(body.expose()) if body is not None else None, pins)
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -324,8 +347,3 @@ async def _read(response: httpcore2.Response) -> Answer:
     return Answer(
         response.status, Secret.adopt(body), seconds, location.decode("latin-1") if location is not None else None
     )
-
-
-def _encode_form(form: Mapping[str, Secret | str]) -> str:
-    plain = {name: value.expose().decode() if isinstance(value, Secret) else value for name, value in form.items()}
-    return urlencode(plain)

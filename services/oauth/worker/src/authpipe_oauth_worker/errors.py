@@ -18,6 +18,13 @@ class HostError(DomainError):
     status = Status.PERMISSION_DENIED
 
 
+class ClientKeyError(DomainError):
+    """The client's key is no private key in PEM or JWK that can sign. Give the provider configuration another one."""
+
+    reason = "CLIENT_KEY_UNUSABLE"
+    status = Status.INVALID_ARGUMENT
+
+
 class DiscoveryError(DomainError):
     """The issuer's metadata cannot be used; the metadata of this error says why. Give explicit endpoints instead."""
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Iterable
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
 from authpipe_envelope import RecordClass
 from authpipe_grants import ConsumerKey
-from authpipe_oauth_worker.domain.discovery import Metadata
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
 from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
 from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
+from authpipe_providers import Answer as AnswerPlaces
+from authpipe_providers import Dialect, Revocation, ValueRule, client_hosts, connection_hosts, fill
+from authpipe_providers import Endpoints as Found
 
 
 class WorkerServicer:
@@ -27,7 +28,7 @@ class WorkerServicer:
     """
 
     def __init__(
-        self, jobs: Jobs, resealing: Resealing, discover: Callable[[str], Awaitable[Metadata]], key: ConsumerKey
+        self, jobs: Jobs, resealing: Resealing, discover: Callable[[str], Awaitable[Found]], key: ConsumerKey
     ) -> None:
         self._jobs = jobs
         self._resealing = resealing
@@ -50,6 +51,10 @@ class WorkerServicer:
                 revocation_endpoint=found.revocation_endpoint,
                 token_endpoint_auth_method=found.auth_method,
                 iss_required=found.iss_required,
+                pushed_authorization_request_endpoint=found.pushed_endpoint,
+                device_authorization_endpoint=found.device_endpoint,
+                introspection_endpoint=found.introspection_endpoint,
+                userinfo_endpoint=found.userinfo_endpoint,
             )
         )
 
@@ -99,11 +104,7 @@ class WorkerServicer:
 
     def _job(self, job: pb.Job) -> Job:
         self._require_key(job.consumer_thumbprint)
-        wire = job.endpoints
-        hosts = {urlsplit(url).hostname or "" for url in (wire.token_endpoint, wire.revocation_endpoint) if url}
-        endpoints = Endpoints(
-            wire.token_endpoint, wire.revocation_endpoint, wire.token_endpoint_auth_method, frozenset(hosts)
-        )
+        endpoints = _endpoints(job)
         return Job(
             job.workspace_id,
             job.connection_id,
@@ -121,6 +122,59 @@ class WorkerServicer:
         )
 
 
+def _endpoints(job: pb.Job) -> Endpoints:
+    """Fills the templates of a job. No value leads elsewhere than its template shows: the hosts follow from both."""
+    wire, dialect = job.endpoints, job.dialect
+    rules = tuple(ValueRule(each.name, one_of=tuple(each.one_of)) for each in job.values)
+    values = {each.name: each.value for each in job.values} | {"client_id": job.client_id}
+
+    def filled(url: str) -> str:
+        return fill(url, values, rules) if url else ""
+
+    own = dialect.revocation
+    known = Dialect(
+        token_parameters=_pairs(dialect.token_parameters),
+        refresh_parameters=_pairs(dialect.refresh_parameters),
+        json_body=dialect.json_body,
+        answer=AnswerPlaces(
+            dialect.access_token_pointer,
+            dialect.refresh_token_pointer,
+            dialect.expires_in_pointer,
+            dialect.scope_pointer,
+            dialect.token_type_absent,
+        ),
+        metadata=_pairs(dialect.metadata),
+        life_seconds=dialect.life_seconds,
+        revocation=Revocation(own.method, filled(own.url), own.token_in, own.name, own.client) if own.url else None,
+    )
+    urls = (
+        wire.token_endpoint,
+        wire.refresh_endpoint,
+        wire.revocation_endpoint,
+        wire.pushed_authorization_request_endpoint,
+        wire.device_authorization_endpoint,
+        wire.introspection_endpoint,
+        wire.userinfo_endpoint,
+        own.url,
+        *dialect.api_base_urls,
+        dialect.health_check_url,
+    )
+    return Endpoints(
+        filled(wire.token_endpoint),
+        filled(wire.revocation_endpoint),
+        wire.token_endpoint_auth_method,
+        frozenset(connection_hosts(urls, values, rules)),
+        filled(wire.refresh_endpoint),
+        frozenset(client_hosts(urls, rules)),
+        known,
+        tuple(dialect.public_key_pins),
+    )
+
+
+def _pairs(parameters: Iterable[types_pb2.Parameter]) -> tuple[tuple[str, str], ...]:
+    return tuple((each.name, each.value) for each in parameters)
+
+
 def _outcome(outcome: Outcome) -> pb.TokenOutcome:
     wire = pb.TokenOutcome(
         failure=outcome.failure,
@@ -128,6 +182,7 @@ def _outcome(outcome: Outcome) -> pb.TokenOutcome:
         refreshable=outcome.refreshable,
         retry_after_seconds=outcome.retry_after_seconds,
         nothing_sent=outcome.nothing_sent,
+        metadata=[types_pb2.Parameter(name=name, value=value) for name, value in outcome.metadata],
     )
     if outcome.expires_at is not None:
         wire.expire_time.FromDatetime(outcome.expires_at)

@@ -110,7 +110,7 @@ class Provider:
         self.story, self.answer, self.forms = story, answer, list[dict[str, Any]]()
         self.folder = Path(tempfile.mkdtemp()) / "spool"
 
-    async def post_form(self, _: str, form: dict[str, Any], *__: Any) -> Answer:
+    async def post_form(self, _: str, form: dict[str, Any], *__: Any, **___: Any) -> Answer:
         self.story.append("PROVIDER")
         self.forms.append({key: bytes(v.expose()).decode() if isinstance(v, Secret) else v for key, v in form.items()})
         if isinstance(self.answer, DomainError):
@@ -316,9 +316,9 @@ async def test_invalid_grant_is_not_believed_where_somebody_else_has_rotated_the
     jobs, vault, provider, _ = stage({"error": "invalid_grant"}, 400)
     answer = provider.post_form
 
-    async def rotated(*arguments: Any) -> Answer:
+    async def rotated(*arguments: Any, **more: Any) -> Answer:
         vault.versions[RecordClass.REFRESH] = 2
-        return await answer(*arguments)
+        return await answer(*arguments, **more)
 
     provider.post_form = rotated  # type: ignore[method-assign]
     assert (await jobs.refresh(JOB)).failure == "REFRESH_TOKEN_REPLACED"
@@ -345,9 +345,9 @@ async def test_a_refresh_outlives_whoever_asked_for_it() -> None:
     jobs, vault, provider, _ = stage()
     answering, answered = asyncio.Event(), provider.post_form
 
-    async def slow(*arguments: Any) -> Answer:
+    async def slow(*arguments: Any, **more: Any) -> Answer:
         await answering.wait()
-        return await answered(*arguments)
+        return await answered(*arguments, **more)
 
     provider.post_form = slow  # type: ignore[method-assign]
     key = ConsumerKey()

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.egress import Egress, public_key_pin
 from authpipe_oauth_worker.errors import AnswerLostError, EgressError
+from authpipe_oauth_worker.requests import token_request
 from authpipe_sensitive import Secret
 from authpipe_testing.ca import CertificateAuthority
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+PUBLIC = Client("c", None, "none")
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -52,7 +55,7 @@ class Stage:
             yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
 
     def egress(self, *, allow_loopback: bool = True, timeout: float = 1.0, **more: Any) -> Egress:
-        return Egress(self.ca.certificate_file, timeout, allow_loopback=allow_loopback, **more)
+        return Egress(self.ca.certificate_file, timeout, allow_loopback=allow_loopback, write=token_request, **more)
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ async def test_the_client_is_authenticated_by_header_or_body_and_the_secret_is_i
     async with stage.provider(answering("200 OK", b"{}")) as url:
         egress = stage.egress()
         for method in ("client_secret_basic", "client_secret_post"):
-            await egress.post_form(url, {"a": "b"}, "client", Secret(b"the-secret"), method)
+            await egress.post_form(url, {"a": "b"}, Client("client", Secret(b"the-secret"), method))
         await egress.close()
     assert b"authorization: basic" in stage.requests[0].lower()
     assert all(b"the-secret" not in request.split(b"\r\n")[0] for request in stage.requests)
@@ -104,7 +107,7 @@ async def test_the_client_is_authenticated_by_header_or_body_and_the_secret_is_i
 async def test_a_redirect_of_a_form_is_an_answer_and_is_not_followed(stage: Stage) -> None:
     async with stage.provider(answering("307 Temporary\r\nlocation: /elsewhere")) as url:
         egress = stage.egress()
-        assert (await egress.post_form(url, {"refresh_token": "r"}, "c", None, "none")).status == 307
+        assert (await egress.post_form(url, {"refresh_token": "r"}, PUBLIC)).status == 307
         await egress.close()
     assert len(stage.requests) == 1
 
@@ -217,7 +220,10 @@ async def test_a_provider_that_speaks_tls_1_2_alone_is_not_called(stage: Stage) 
 async def test_a_provider_whose_certificate_is_not_believed_is_not_called(stage: Stage, tmp_path: Path) -> None:
     other = CertificateAuthority(tmp_path / "other", "other-ca")
     async with stage.provider(answering("200 OK", b"{}")) as url:
-        assert await cause(Egress(other.certificate_file, 1.0, allow_loopback=True), url) == "CONNECTION_FAILED"
+        assert (
+            await cause(Egress(other.certificate_file, 1.0, allow_loopback=True, write=token_request), url)
+            == "CONNECTION_FAILED"
+        )
 
 
 @pytest.mark.case(21)
@@ -343,18 +349,18 @@ async def test_a_host_that_is_away_five_times_in_a_row_is_left_alone_and_then_tr
     egress = stage.egress()
     async with stage.provider(answering(away)) as url, stage.provider(answering("200 OK", b"{}")) as other:
         for _ in range(5):
-            assert (await egress.post_form(url, {}, "c", None, "none")).status == int(away[:3])
+            assert (await egress.post_form(url, {}, PUBLIC)).status == int(away[:3])
         for _ in range(3):
             with pytest.raises(EgressError) as refused:
-                await egress.post_form(url, {}, "c", None, "none")
+                await egress.post_form(url, {}, PUBLIC)
             assert refused.value.metadata["cause"] == "PROVIDER_CIRCUIT_OPEN", "and that is an error of nothing sent"
         assert len(stage.requests) == 5
         assert (await egress.get(other)).status == 200, "another host goes on"
         now = time.time()
         monkeypatch.setattr(time, "time", lambda: now + 11)
-        assert (await egress.post_form(url, {}, "c", None, "none")).status == int(away[:3]), "one is tried"
+        assert (await egress.post_form(url, {}, PUBLIC)).status == int(away[:3]), "one is tried"
         with pytest.raises(EgressError):
-            await egress.post_form(url, {}, "c", None, "none")
+            await egress.post_form(url, {}, PUBLIC)
     await egress.close()
 
 
@@ -363,7 +369,7 @@ async def test_a_host_is_not_shut_for_others_by_what_one_client_can_provoke(stag
     for status in ("500 Oops", "400 Bad", "401 No", "429 Slow"):
         async with stage.provider(answering(status)) as url:
             for _ in range(8):
-                assert (await egress.post_form(url, {}, "c", None, "none")).status == int(status[:3])
+                assert (await egress.post_form(url, {}, PUBLIC)).status == int(status[:3])
     await egress.close()
     for _ in range(8):
         assert await cause(stage.egress(), "https://user@127.0.0.1/") == "URL_NOT_ALLOWED"
@@ -377,7 +383,7 @@ async def test_answers_that_were_lost_open_the_circuit_too(stage: Stage) -> None
     async with stage.provider(hang_up) as url:
         for _ in range(5):
             with pytest.raises(AnswerLostError):
-                await egress.post_form(url, {}, "c", None, "none")
+                await egress.post_form(url, {}, PUBLIC)
         with pytest.raises(EgressError):
-            await egress.post_form(url, {}, "c", None, "none")
+            await egress.post_form(url, {}, PUBLIC)
     await egress.close()

@@ -45,4 +45,5 @@ ACTS: dict[int, ActRule] = {
     # Reserving an id comes before the grant that names it.
     10: ActRule("draft_connection", "connections:write"),
     11: ActRule("draft_provider_config", "provider_configs:write"),
+    12: ActRule("describe_provider", "provider_configs:write"),
 }

@@ -12,6 +12,8 @@ from authpipe_gateway_edge.domain.words import (
     Connection,
     Event,
     EventFilter,
+    Pairs,
+    Provider,
     ProviderConfig,
     require_id,
     require_plain,
@@ -64,11 +66,33 @@ class Managing:
         verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, require_id(config_id))
         await self._coordinator.delete_config(verdict, config_id, caller.request_id)
 
-    async def create_session(self, caller: Caller, end_user_id: str, config_ids: Sequence[str]) -> tuple[str, datetime]:
+    async def list_providers(self, caller: Caller) -> list[Provider]:
+        """Lists the Providers that are known."""
+        verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
+        return await self._coordinator.list_providers(verdict)
+
+    async def get_provider(self, caller: Caller, name: str) -> str:
+        """Gives the entry of a Provider, a JSON document."""
+        verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
+        return await self._coordinator.get_provider(verdict, require_plain(name, "name"))
+
+    async def add_provider(self, caller: Caller, document: str) -> Provider:
+        """Describes a Provider of the workspace's own."""
+        verdict = await self._authority.authorize(caller, Act.DESCRIBE_PROVIDER, "")
+        return await self._coordinator.add_provider(verdict, document, caller.request_id)
+
+    async def delete_provider(self, caller: Caller, name: str) -> None:
+        """Deletes such a description."""
+        verdict = await self._authority.authorize(caller, Act.DESCRIBE_PROVIDER, "")
+        await self._coordinator.delete_provider(verdict, require_plain(name, "name"), caller.request_id)
+
+    async def create_session(
+        self, caller: Caller, end_user_id: str, config_ids: Sequence[str], values: Pairs
+    ) -> tuple[str, datetime]:
         """Makes a connect session."""
         verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
         return await self._coordinator.create_session(
-            verdict, end_user_id, [require_id(each) for each in config_ids], caller.request_id
+            verdict, end_user_id, [require_id(each) for each in config_ids], values, caller.request_id
         )
 
     async def get_connection(self, caller: Caller, connection_id: str) -> Connection:

@@ -35,6 +35,47 @@ def require_plain(text: str, name: str) -> str:
     return text
 
 
+Pairs = tuple[tuple[str, str], ...]
+
+
+class Question(NamedTuple):
+    """What each connection of a Provider is asked for, such as a subdomain.
+
+    Args:
+        name: Its name.
+        title: What a person is asked for.
+        description: What helps them.
+        example: A value that fits.
+        one_of: The values that there are; empty: see the example.
+    """
+
+    name: str
+    title: str
+    description: str
+    example: str
+    one_of: tuple[str, ...]
+
+
+class Provider(NamedTuple):
+    """A line of the catalog.
+
+    Args:
+        name: Its name.
+        display_name: For people.
+        kinds: What kinds of credential it takes.
+        own: Whether the workspace described it.
+        notes: What a person should know.
+        questions: What each connection is asked for.
+    """
+
+    name: str
+    display_name: str
+    kinds: tuple[str, ...]
+    own: bool
+    notes: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+
 class Caller(NamedTuple):
     """Who asks.
 
@@ -80,6 +121,7 @@ class ProviderConfig:
     created_at: datetime
     hosts: bytes
     masked: str = ""
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +178,8 @@ class Connection:
     state_help: str = ""
     failing: Failing | None = None
     masked: str = ""
+    values: Pairs = ()
+    metadata: Pairs = ()
 
 
 class Freshness(NamedTuple):
@@ -167,6 +211,7 @@ class NewConnection:
     refresh_token: Secret
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
+    values: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +221,7 @@ class Choice:
     provider_config_id: str
     display_name: str
     origin: str
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import html
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from authpipe_gateway_edge.domain.browser import COOKIE, binding_of, csrf_token, is_own_form, new_binding
 from authpipe_gateway_edge.domain.ports import Coordinator
+from authpipe_gateway_edge.domain.words import Question
 from authpipe_gateway_edge.errors import PROBLEMS, CrossOriginError, MalformedRequestError, problem_of
 from authpipe_sensitive import DomainError, Label
 
+_VALUE = "value_"
+_MOST_VALUES = 20
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;color:#1b1f24;background:#f6f7f9;margin:0}
 main{max-width:26rem;margin:12vh auto;background:#fff;border:1px solid #dde1e6;border-radius:12px;padding:2rem}
@@ -26,7 +29,9 @@ h1{font-size:1.25rem;margin:0 0 .5rem}p{margin:.25rem 0 1.25rem;color:#4b5563}
 button{display:block;width:100%;padding:.75rem 1rem;margin:.5rem 0;font:inherit;text-align:left;cursor:pointer;
 border:1px solid #c8ced6;border-radius:8px;background:#fff}button:hover{border-color:#1f5eff}
 button:focus-visible{outline:3px solid #1f5eff;outline-offset:2px}
-small{color:#6b7280}
+small{color:#6b7280}label{display:block;margin:.75rem 0}label small{display:block}
+input,select{display:block;width:100%;box-sizing:border-box;padding:.5rem .6rem;margin:.25rem 0;font:inherit;
+border:1px solid #c8ced6;border-radius:8px;background:transparent;color:inherit}
 @media(prefers-color-scheme:dark){body{background:#111418;color:#e6e9ee}main{background:#1a1e24;border-color:#2c323b}
 p,small{color:#a3abb8}button{background:#1a1e24;color:inherit;border-color:#3a424e}}
 """
@@ -57,6 +62,7 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
         forms = "".join(
             f'<form method="post" action="/connect/{html.escape(session)}">'
             f'<input type="hidden" name="csrf" value="{token}">'
+            f"{''.join(map(_field, each.questions))}"
             f'<button name="provider_config_id" value="{html.escape(each.provider_config_id)}">'
             f"{html.escape(each.display_name)}<br><small>{html.escape(each.origin)}</small></button></form>"
             for each in choices
@@ -64,7 +70,7 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
         text = "Choose what to connect. You will be asked there to agree."
         if not choices:
             text = "Nothing is configured to connect to. Make a provider configuration first."
-        origins = " ".join(sorted({each.origin for each in choices}))
+        origins = " ".join(sorted({_source(each.origin) for each in choices}))
         response = page("Connect an account", text, forms, form_action=f"'self' {origins}")
         response.set_cookie(COOKIE, cookie, max_age=600, path="/", secure=True, httponly=True, samesite="lax")
         return response
@@ -73,10 +79,13 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
     async def begin(
         request: Request, session: str, provider_config_id: str = Form(""), csrf: str = Form("")
     ) -> Response:
+        answered = _answers((await request.form()).multi_items())
         binding = binding_of(request.cookies.get(COOKIE, ""))
         if not is_own_form(binding, session, csrf, request.headers.get("origin", ""), public_url):
             raise CrossOriginError
-        url = await coordinator.begin(session, provider_config_id, binding, callback, request.state.request_id)
+        url = await coordinator.begin(
+            session, provider_config_id, binding, callback, request.state.request_id, answered
+        )
         return RedirectResponse(url, status_code=303)
 
     @routes.get("/oauth/callback")
@@ -101,6 +110,32 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
         return response
 
     return routes
+
+
+def _source(origin: str) -> str:
+    """Gives where a form may lead, for the policy: a placeholder, which is one label or more, is a wildcard there."""
+    scheme, _, host = origin.partition("://")
+    if "{" not in host:
+        return origin
+    return f"{scheme}://*.{host.rpartition('}')[2].lstrip('.')}" if host.rpartition("}")[2] else f"{scheme}:"
+
+
+def _field(question: Question) -> str:
+    """Gives the field of a question; the browser asks for an answer, coordinator checks it."""
+    name, label = html.escape(f"{_VALUE}{question.name}"), html.escape(question.title)
+    hint = f"<small>{html.escape(question.description)}</small>" if question.description else ""
+    if question.one_of:
+        options = "".join(f"<option>{html.escape(each)}</option>" for each in question.one_of)
+        return f'<label>{label}<select name="{name}" required>{options}</select>{hint}</label>'
+    example = html.escape(question.example)
+    return f'<label>{label}<input name="{name}" placeholder="{example}" maxlength="100" required>{hint}</label>'
+
+
+def _answers(items: Sequence[tuple[str, object]]) -> tuple[tuple[str, str], ...]:
+    found = [(name.removeprefix(_VALUE), str(value).strip()) for name, value in items if name.startswith(_VALUE)]
+    if len(dict(found)) != len(found) or len(found) > _MOST_VALUES:
+        raise MalformedRequestError(field=Label("values"))
+    return tuple(found)
 
 
 def _single(items: list[tuple[str, str]]) -> Mapping[str, str]:

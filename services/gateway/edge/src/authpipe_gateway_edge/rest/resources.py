@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -92,10 +93,34 @@ def router(api: Api) -> APIRouter:  # a list of routes
         await api.managing.delete_config(caller, config_id)
         return Response(status_code=204)
 
+    @routes.get("/providers", tags=["Providers"])
+    async def list_providers(caller: CallerDep) -> schemas.ProviderList:
+        """Lists the Providers that are known: the catalog's and your own."""
+        found = await api.managing.list_providers(caller)
+        return schemas.ProviderList(providers=[schemas.ProviderOut.of(each) for each in found])
+
+    @routes.get("/providers/{name}", tags=["Providers"], response_model=dict[str, Any])
+    async def get_provider(caller: CallerDep, name: str) -> Response:
+        """Gives what is known of a Provider, by the schema of the catalog."""
+        return Response(await api.managing.get_provider(caller, name), media_type="application/json")
+
+    @routes.post("/providers", status_code=201, tags=["Providers"])
+    async def add_provider(caller: CallerDep, body: dict[str, Any]) -> schemas.ProviderOut:
+        """Describes a Provider of your own, by the schema of the catalog."""
+        return schemas.ProviderOut.of(await api.managing.add_provider(caller, json.dumps(body)))
+
+    @routes.delete("/providers/{name}", status_code=204, tags=["Providers"])
+    async def delete_provider(caller: CallerDep, name: str) -> Response:
+        """Deletes your description of a Provider. Provider configurations keep what they pinned."""
+        await api.managing.delete_provider(caller, name)
+        return Response(status_code=204)
+
     @routes.post("/connect-sessions", status_code=201, tags=["Connections"])
     async def create_connect_session(caller: CallerDep, body: schemas.ConnectSessionIn) -> schemas.ConnectSessionOut:
         """Makes a short-lived URL for an end user's browser."""
-        token, expires = await api.managing.create_session(caller, body.end_user_id, body.provider_config_ids)
+        token, expires = await api.managing.create_session(
+            caller, body.end_user_id, body.provider_config_ids, tuple(sorted(body.values.items()))
+        )
         return schemas.ConnectSessionOut(url=f"{api.public_url}/connect/{token}", expire_time=expires)
 
     @routes.post("/connections", status_code=201, tags=["Connections"])

@@ -15,6 +15,56 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+class QuestionOut(BaseModel):
+    """What each connection of a Provider is asked for, such as a subdomain."""
+
+    name: str
+    title: str
+    description: str
+    example: str
+    one_of: list[str]
+
+    @classmethod
+    def of(cls, question: words.Question) -> QuestionOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            name=question.name,
+            title=question.title,
+            description=question.description,
+            example=question.example,
+            one_of=list(question.one_of),
+        )
+
+
+class ProviderOut(BaseModel):
+    """A Provider that is known: of the catalog, or your own."""
+
+    name: str
+    display_name: str
+    kinds: list[str]
+    own: bool
+    notes: list[str]
+    values: list[QuestionOut]
+
+    @classmethod
+    def of(cls, provider: words.Provider) -> ProviderOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            name=provider.name,
+            display_name=provider.display_name,
+            kinds=list(provider.kinds),
+            own=provider.own,
+            notes=list(provider.notes),
+            values=[QuestionOut.of(each) for each in provider.questions],
+        )
+
+
+class ProviderList(BaseModel):
+    """All Providers that are known, by name."""
+
+    providers: list[ProviderOut]
+
+
 class ProviderConfigIn(_Strict):
     """An OAuth client at a Provider: by catalog name, by issuer, or by endpoints."""
 
@@ -23,9 +73,13 @@ class ProviderConfigIn(_Strict):
     authorization_endpoint: str = Field("", max_length=2000, description="explicit endpoints: this one,")
     token_endpoint: str = Field("", max_length=2000, description="this one,")
     revocation_endpoint: str = Field("", max_length=2000, description="and, where there is one, this one.")
-    token_endpoint_auth_method: Literal["", "client_secret_basic", "client_secret_post", "none"] = ""
+    token_endpoint_auth_method: Literal[
+        "", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"
+    ] = Field("", description="Of what the Provider takes; empty: what it prefers.")
     client_id: str = Field(max_length=500)
-    client_secret: SecretStr = Field(SecretStr(""), max_length=16384, description="Write only.")
+    client_secret: SecretStr = Field(
+        SecretStr(""), max_length=16384, description="Write only. With private_key_jwt the key, a PEM or a JWK."
+    )
     scopes: list[str] = Field(default=[], max_length=200)
     redirect_uris: list[str] = Field(
         default=[], max_length=20, description="The allowlist, compared exactly. Empty: our own callback."
@@ -73,6 +127,7 @@ class ProviderConfigOut(BaseModel):
     revocation_endpoint: str
     token_endpoint_auth_method: str
     create_time: datetime
+    values: list[QuestionOut]
 
     @classmethod
     def of(cls, config: words.ProviderConfig) -> ProviderConfigOut:
@@ -91,6 +146,7 @@ class ProviderConfigOut(BaseModel):
             revocation_endpoint=config.revocation_endpoint,
             token_endpoint_auth_method=config.auth_method,
             create_time=config.created_at,
+            values=[QuestionOut.of(each) for each in config.questions],
         )
 
 
@@ -106,6 +162,9 @@ class ConnectSessionIn(_Strict):
 
     end_user_id: str = Field(min_length=1, max_length=200, description="Your id of the end user.")
     provider_config_ids: list[str] = Field(default=[], max_length=100, description="Empty: everything configured.")
+    values: dict[str, str] = Field(
+        default={}, max_length=20, description="What a Provider asks each connection for, and you know already."
+    )
 
 
 class ConnectSessionOut(BaseModel):
@@ -133,6 +192,9 @@ class ConnectionIn(_Strict):
     refresh_token: SecretStr = Field(SecretStr(""), max_length=16384)
     scopes: list[str] = Field(default=[], max_length=200)
     expire_time: datetime | None = None
+    values: dict[str, str] = Field(
+        default={}, max_length=20, description="For oauth2: what the Provider asks each connection for."
+    )
 
     def to_words(self) -> words.NewConnection:
         """Gives it in the domain's words."""
@@ -150,6 +212,7 @@ class ConnectionIn(_Strict):
             refresh_token=_shut(self.refresh_token),
             scopes=tuple(self.scopes),
             expires_at=self.expire_time,
+            values=tuple(sorted(self.values.items())),
         )
 
 
@@ -192,6 +255,8 @@ class ConnectionOut(BaseModel):
     state_time: datetime
     state_help: str
     refresh_failure: RefreshFailureOut | None
+    values: dict[str, str]
+    metadata: dict[str, str]
 
     @classmethod
     def of(cls, connection: words.Connection) -> ConnectionOut:
@@ -212,6 +277,8 @@ class ConnectionOut(BaseModel):
             state_time=connection.state_at,
             state_help=connection.state_help,
             refresh_failure=RefreshFailureOut.of(connection.failing) if connection.failing else None,
+            values=dict(connection.values),
+            metadata=dict(connection.metadata),
         )
 
 

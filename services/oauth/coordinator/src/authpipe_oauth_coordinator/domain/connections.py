@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from authpipe_oauth_coordinator.domain.ports import (
     Worker,
 )
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
-from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, State, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, Pairs, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import (
     DisconnectedError,
     MalformedError,
@@ -29,6 +29,7 @@ from authpipe_oauth_coordinator.errors import (
     RefreshFailedError,
     RefreshTooSoonError,
 )
+from authpipe_providers import connection_hosts, require_values, urls
 from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 
 _FORCED_INTERVAL = timedelta(seconds=10)
@@ -100,20 +101,25 @@ class Connections:
         provider: str,
         config_id: str,
         allowed_hosts: tuple[str, ...],
+        values: Mapping[str, str],
     ) -> Connection:
         """Reserves an id for a credential about to be imported.
 
         Raises:
             MalformedError: A field is missing or of another form.
             NotFoundError: The provider configuration does not exist.
+            ValueNotAllowedError: What the Provider asks each connection for is missing, or of another form.
         """
+        kept: Pairs = ()
         if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
             raise MalformedError(field=Label("end_user_id"))
         if kind is Kind.OAUTH2:
             config = await self._configs.get_config(acting.workspace, config_id)
             if config is None:
                 raise NotFoundError
-            provider, hosts = config.provider, config.hosts
+            rules = config.entry.values
+            kept = tuple(sorted(require_values(rules, values).items()))
+            provider, hosts = config.provider, hosts_digest(connection_hosts(urls(config.entry), dict(kept), rules))
         else:
             if _PROVIDER.fullmatch(provider) is None:
                 raise MalformedError(field=Label("provider"))
@@ -137,6 +143,7 @@ class Connections:
             hosts=hosts,
             refreshed_at=now,
             created_at=now,
+            values=kept,
         )
         await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         return connection
@@ -273,6 +280,7 @@ class Connections:
             config.endpoints,
             purpose="revoke",
             authenticate=config.endpoints.auth_method != "none",
+            values=connection.values,
         )
         outcome = await self._worker.revoke(job)
         if outcome.revoked:

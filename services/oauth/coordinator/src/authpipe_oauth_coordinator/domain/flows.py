@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from authpipe_envelope import hosts_digest
 from authpipe_oauth_coordinator.domain.due import due_at
 from authpipe_oauth_coordinator.domain.ports import (
     AuditLog,
@@ -38,6 +39,7 @@ from authpipe_oauth_coordinator.errors import (
     ProviderDeniedError,
     SessionError,
 )
+from authpipe_providers import ValueRule, connection_hosts, fill, require_values, urls
 from authpipe_sensitive import AuditEntry, DomainError, Label
 
 _LIFE = timedelta(minutes=10)
@@ -106,7 +108,7 @@ class Flows:
         self._jitter = jitter
 
     async def create_session(
-        self, acting: Acting, end_user_id: str, config_ids: tuple[str, ...]
+        self, acting: Acting, end_user_id: str, config_ids: tuple[str, ...], values: Mapping[str, str]
     ) -> tuple[str, Session]:
         """Makes a connect session.
 
@@ -120,12 +122,18 @@ class Flows:
             if await self._configs.get_config(acting.workspace, config_id) is None:
                 raise NotFoundError
         token = self._new_token()
-        session = Session(acting.workspace, end_user_id, config_ids, self._clock() + _LIFE)
+        if any(
+            len(name) > 31 or not 1 <= len(value) <= 100 or not value.isprintable() for name, value in values.items()
+        ):
+            raise MalformedError(field=Label("values"))
+        session = Session(
+            acting.workspace, end_user_id, config_ids, self._clock() + _LIFE, tuple(sorted(values.items()))
+        )
         await self._flows.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
         return token, session
 
-    async def choices(self, token: str) -> list[ProviderConfig]:
-        """Gives what a session may connect.
+    async def choices(self, token: str) -> list[tuple[ProviderConfig, list[ValueRule]]]:
+        """Gives what a session may connect, and for each what the end user is asked for.
 
         Raises:
             SessionError: It is unknown or over.
@@ -133,15 +141,29 @@ class Flows:
         session = await self._session(token)
         configs = await self._configs.list_configs(session.workspace, 200, "")
         wanted = session.provider_config_ids
-        return [config for config in configs if not wanted or config.id in wanted]
+        known = dict(session.values)
+        return [
+            (config, [rule for rule in config.entry.values if rule.name not in known])
+            for config in configs
+            if not wanted or config.id in wanted
+        ]
 
-    async def begin(self, token: str, config_id: str, binding: bytes, redirect_uri: str, request_id: str) -> str:
+    async def begin(  # each is needed
+        self,
+        token: str,
+        config_id: str,
+        binding: bytes,
+        redirect_uri: str,
+        request_id: str,
+        answered: Mapping[str, str] | None = None,
+    ) -> str:
         """Begins a flow and gives the authorization URL. PKCE always, state always: there is no switch.
 
         Raises:
             SessionError: The session is unknown, over, or not for this provider configuration.
             RedirectUriError: The redirect URI is not in the allowlist.
             MalformedError: The browser has no binding.
+            ValueNotAllowedError: What the Provider asks each connection for is missing, or of another form.
         """
         session = await self._session(token)
         if len(binding) != _BINDING_SIZE:
@@ -151,6 +173,10 @@ class Flows:
             raise SessionError
         require_listed(redirect_uri, config.redirect_uris)
         acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
+        # What the customer said counts more than what the end user did.
+        said = (dict(answered) if answered else {}) | dict(session.values)
+        rules = config.entry.values
+        values = require_values(rules, {rule.name: said[rule.name] for rule in rules if rule.name in said})
         # Step 1: the flow, with the endpoints it began with. It is there before what it will need: should we die, the
         # sweep finds it.
         connection_id = self._new_id("con")
@@ -164,12 +190,16 @@ class Flows:
             redirect_uri,
             config.endpoints,
             self._clock() + _LIFE,
+            tuple(sorted(values.items())),
         )
         await self._flows.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
         # Step 2: the worker makes the code verifier and stores it sealed; only the challenge comes back.
-        job = Job(acting, connection_id, config, config.endpoints, purpose="store", authenticate=False)
+        job = Job(
+            acting, connection_id, config, config.endpoints, purpose="store", authenticate=False, values=flow.values
+        )
         challenge = await self._worker.prepare_flow(job)
-        parameters = {
+        dialect = config.entry.dialect
+        parameters = dict(dialect.authorization_parameters) | {
             "response_type": "code",
             "client_id": config.client_id,
             "redirect_uri": redirect_uri,
@@ -178,11 +208,11 @@ class Flows:
             "code_challenge_method": "S256",
         }
         if config.scopes:
-            parameters["scope"] = " ".join(config.scopes)
-            if "offline_access" in config.scopes:
+            parameters[dialect.scope_parameter] = dialect.scope_separator.join(config.scopes)
+            if "offline_access" in config.scopes and "prompt" not in parameters:
                 # OpenID Connect Core, section 11: a refresh token needs consent.
                 parameters["prompt"] = "consent"
-        return authorization_url(config.endpoints.authorization_endpoint, parameters)
+        return authorization_url(fill(config.endpoints.authorization_endpoint, values, rules), parameters)
 
     async def complete(self, callback: Callback) -> Connection:
         """Ends a flow.
@@ -223,6 +253,7 @@ class Flows:
             purpose="exchange",
             authenticate=flow.endpoints.auth_method != "none",
             scopes=config.scopes,
+            values=flow.values,
         )
         outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri)
         if outcome.failure:
@@ -252,7 +283,10 @@ class Flows:
         if not hmac.compare_digest(_hash_bytes(callback.binding), flow.binding_hash):
             raise FlowError
         # RFC 9207, section 2.4: compared to the letter; missing where it was promised is as bad as wrong.
-        differs = bool(flow.endpoints.issuer) and callback.iss != flow.endpoints.issuer
+        issuer = flow.endpoints.issuer
+        for name, value in flow.values:
+            issuer = issuer.replace(f"{{{name}}}", value)
+        differs = bool(issuer) and callback.iss != issuer
         if differs and (callback.iss or flow.endpoints.iss_required):
             raise IssuerMismatchError
         if callback.denied:
@@ -275,9 +309,10 @@ class Flows:
             scopes=(),
             expires_at=None,
             refreshable=False,
-            hosts=config.hosts,
+            hosts=hosts_digest(connection_hosts(urls(config.entry), dict(flow.values), config.entry.values)),
             refreshed_at=now,
             created_at=now,
+            values=flow.values,
         )
 
     async def _session(self, token: str) -> Session:
@@ -288,7 +323,7 @@ class Flows:
 
 
 def authorization_origin(config: ProviderConfig) -> str:
-    """Gives the origin that a browser will be sent to, to be shown."""
+    """Gives the origin that a browser will be sent to, to be shown; it may have placeholders."""
     return origin(config.endpoints.authorization_endpoint)
 
 

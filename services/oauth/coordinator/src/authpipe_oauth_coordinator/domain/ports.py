@@ -12,16 +12,17 @@ from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
     Ending,
-    Endpoints,
     Flow,
     Lease,
     Left,
+    Pairs,
     ProviderConfig,
     RevokeOutcome,
     Session,
     State,
     TokenOutcome,
 )
+from authpipe_providers import Endpoints
 from authpipe_sensitive import AuditEntry
 
 Clock = Callable[[], datetime]
@@ -43,6 +44,7 @@ class Job:
         scopes: The scopes asked for or granted before.
         spend: Whether a refresh token may be sent; else an answer that waits is judged, and that is all.
         spent_fence: The fence under which one was sent of which nobody knows what came; 0: there is none.
+        values: What the placeholders of the URLs are filled with.
     """
 
     acting: Acting
@@ -56,6 +58,7 @@ class Job:
     scopes: tuple[str, ...] = ()
     spend: bool = True
     spent_fence: int = 0
+    values: Pairs = ()
 
 
 class Worker(Protocol):
@@ -69,7 +72,7 @@ class Worker(Protocol):
         """
 
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
-        """Fetches a Provider's metadata."""
+        """Gives a Provider's metadata."""
 
     async def prepare_flow(self, job: Job) -> str:
         """Has a code verifier made and stored sealed; gives the challenge."""

@@ -7,13 +7,14 @@ endpoint makes another provider configuration (case 22).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from authpipe_envelope import hosts_digest
+from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Records, Worker
 from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
-from authpipe_oauth_coordinator.domain.words import Acting, Endpoints, ProviderConfig, Rotation
+from authpipe_oauth_coordinator.domain.words import Acting, ProviderConfig
 from authpipe_oauth_coordinator.errors import (
     EndpointError,
     InUseError,
@@ -21,21 +22,10 @@ from authpipe_oauth_coordinator.errors import (
     NotFoundError,
     UnknownProviderError,
 )
+from authpipe_providers import Endpoints, Entry, client_hosts, read, urls
 from authpipe_sensitive import AuditEntry, Label
 
-_METHODS = {"client_secret_basic", "client_secret_post", "none"}
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
-    """What the catalog knows of a Provider."""
-
-    name: str
-    display_name: str
-    endpoints: Endpoints
-    default_scopes: tuple[str, ...] = ()
-    rotation: Rotation = Rotation.STRICT
-    grace_seconds: int = 0
+_METHODS = {"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +39,7 @@ class Draft:
     scopes: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     display_name: str
+    auth_method: str = ""
 
 
 class ProviderConfigs:
@@ -59,14 +50,14 @@ class ProviderConfigs:
         store: ConfigStore,
         worker: Worker,
         secrets: Records,
-        catalog: Mapping[str, CatalogEntry],
+        entries: Entries,
         clock: Clock,
         new_id: Callable[[str], str],
     ) -> None:
         self._store = store
         self._worker = worker
         self._secrets = secrets
-        self._catalog = catalog
+        self._entries = entries
         self._clock = clock
         self._new_id = new_id
 
@@ -85,48 +76,47 @@ class ProviderConfigs:
         redirect_uris = require_redirect_uris(draft.redirect_uris)
         known = await self._resolve(acting, draft)
         endpoints = known.endpoints
-        require_endpoint(endpoints.authorization_endpoint)
-        hosts = {require_endpoint(endpoints.token_endpoint)}
-        if endpoints.revocation_endpoint:
-            hosts.add(require_endpoint(endpoints.revocation_endpoint))
-        if endpoints.auth_method not in _METHODS:
-            raise MalformedError(field=Label("token_endpoint_auth_method"))
+        if endpoints is None:
+            raise MalformedError(field=Label("provider"))
         config = ProviderConfig(
             workspace=acting.workspace,
             id=self._new_id("pc"),
-            provider=known.name or require_endpoint(endpoints.token_endpoint),
-            display_name=_name(draft.display_name or known.display_name or require_endpoint(endpoints.token_endpoint)),
+            provider=known.name,
+            display_name=_name(draft.display_name or known.display_name),
             client_id=draft.client_id,
             scopes=_scopes(draft.scopes or known.default_scopes),
             redirect_uris=redirect_uris,
             endpoints=endpoints,
-            hosts=hosts_digest(hosts),
+            hosts=hosts_digest(client_hosts(urls(known), known.values)),
             created_at=self._clock(),
-            rotation=known.rotation,
-            grace_seconds=known.grace_seconds,
+            entry=known,
         )
         await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
         return config
 
-    async def _resolve(self, acting: Acting, draft: Draft) -> CatalogEntry:
+    async def _resolve(self, acting: Acting, draft: Draft) -> Entry:
         if draft.provider:
-            known = self._catalog.get(draft.provider)
-            if known is None:
+            known = await self._entries.find(acting.workspace, draft.provider)
+            if known is None or known.endpoints is None:
                 raise UnknownProviderError
-            return known
+            if not draft.auth_method:
+                return known
+            if draft.auth_method not in known.client_authentication:
+                raise MalformedError(field=Label("token_endpoint_auth_method"))
+            return dataclasses.replace(
+                known, endpoints=dataclasses.replace(known.endpoints, auth_method=draft.auth_method)
+            )
         if draft.issuer:
             require_endpoint(draft.issuer)
             endpoints = await self._worker.discover(draft.issuer, acting.request_id)
             # RFC 8414, section 3.3: the metadata's issuer is the one it was asked for, to the letter.
             if endpoints.issuer != draft.issuer:
                 raise EndpointError
-            return CatalogEntry("", "", endpoints)
+            return _described(dataclasses.replace(endpoints, auth_method=draft.auth_method or endpoints.auth_method))
         if draft.endpoints is None:
             raise MalformedError(field=Label("endpoints"))
         method = draft.endpoints.auth_method or "client_secret_basic"
-        return CatalogEntry(
-            "", "", dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method)
-        )
+        return _described(dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method))
 
     async def activate(self, acting: Acting, config_id: str) -> ProviderConfig:
         """Makes a draft usable."""
@@ -177,6 +167,43 @@ class ProviderConfigs:
         await self._store.note_secret_erased(
             acting.workspace, config_id, _entry("CLIENT_SECRET_ERASED", acting, config_id)
         )
+
+
+def _described(endpoints: Endpoints) -> Entry:
+    """Describes a Provider that is in no catalog."""
+    if endpoints.auth_method not in _METHODS:
+        raise MalformedError(field=Label("token_endpoint_auth_method"))
+    require_endpoint(endpoints.authorization_endpoint)
+    host = require_endpoint(endpoints.token_endpoint)
+    further = (
+        endpoints.refresh_endpoint,
+        endpoints.revocation_endpoint,
+        endpoints.pushed_endpoint,
+        endpoints.device_endpoint,
+        endpoints.introspection_endpoint,
+        endpoints.userinfo_endpoint,
+    )
+    for url in further:
+        if url:
+            require_endpoint(url)
+    document = {
+        "name": host,
+        "display_name": host,
+        "oauth2": {
+            "issuer": endpoints.issuer,
+            "authorization_endpoint": endpoints.authorization_endpoint,
+            "token_endpoint": endpoints.token_endpoint,
+            "refresh_endpoint": endpoints.refresh_endpoint,
+            "revocation_endpoint": endpoints.revocation_endpoint,
+            "pushed_authorization_request_endpoint": endpoints.pushed_endpoint,
+            "device_authorization_endpoint": endpoints.device_endpoint,
+            "introspection_endpoint": endpoints.introspection_endpoint,
+            "userinfo_endpoint": endpoints.userinfo_endpoint,
+            "client_authentication": [endpoints.auth_method],
+            "iss_required": endpoints.iss_required,
+        },
+    }
+    return read(document)
 
 
 def _found(config: ProviderConfig | None) -> ProviderConfig:

@@ -109,6 +109,7 @@ class Refreshing:
             forced=forced,
             scopes=connection.scopes,
             spent_fence=lease.left.fence,
+            values=connection.values,
         )
         async with self._leasing.kept(workspace, connection_id, lease.fence):
             outcome, left = await self._carry_out(job, lease, spending)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import enum
 from datetime import datetime, timedelta
 
-from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, Rotation, TokenOutcome, Unfinished
+from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, TokenOutcome, Unfinished
+from authpipe_providers import Rotation
 
 # For how long an answer is waited for of which nobody knows whether there is one.
 _UNKNOWN = timedelta(seconds=30)
@@ -47,10 +48,10 @@ def decide(left: Left, config: ProviderConfig, now: datetime, spool_patience: ti
     """
     if left.unfinished is Unfinished.NOTHING or left.since is None:
         return Spending.SEND
-    if config.rotation is Rotation.NONE:
+    if config.entry.rotation is Rotation.NONE:
         return Spending.SEND
     waited = now - left.since
-    if config.rotation is Rotation.GRACE and waited < timedelta(seconds=config.grace_seconds):
+    if config.entry.rotation is Rotation.GRACE and waited < timedelta(seconds=config.entry.grace_seconds):
         return Spending.SEND
     if waited < (spool_patience if left.unfinished is Unfinished.SPOOLED else _UNKNOWN):
         return Spending.LOOK

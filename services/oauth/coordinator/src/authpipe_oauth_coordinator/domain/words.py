@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from authpipe_providers import Endpoints, Entry
+
+Pairs = tuple[tuple[str, str], ...]
+
 
 class State(enum.Enum):
     """States of a connection.
@@ -29,30 +33,6 @@ class Kind(enum.Enum):
     API_KEY = "api_key"
     BASIC = "basic"
     WEBHOOK_SECRET = "webhook_secret"  # the name of a kind  # noqa: S105  # the name of a kind
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """The tuple that a flow begins with and ends with."""
-
-    issuer: str
-    authorization_endpoint: str
-    token_endpoint: str
-    revocation_endpoint: str
-    auth_method: str
-    iss_required: bool
-
-
-class Rotation(enum.Enum):
-    """What a Provider does with a refresh token that is used twice (RFC 9700, section 4.14.2).
-
-    NONE: it is good for as often as one likes. GRACE: for some seconds the answer is given again. STRICT: the second
-    use is refused, and may end every token of the family. Where nothing is known it is STRICT.
-    """
-
-    NONE = "none"
-    GRACE = "grace"
-    STRICT = "strict"
 
 
 class Unfinished(enum.Enum):
@@ -97,7 +77,10 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """Our OAuth client at a Provider; its secret is in clientsecrets."""
+    """Our OAuth client at a Provider; its secret is in clientsecrets.
+
+    `endpoints` and `entry` are pinned when it is made. Their URLs may be templates, filled by each connection's values.
+    """
 
     workspace: str
     id: str
@@ -109,8 +92,7 @@ class ProviderConfig:
     endpoints: Endpoints
     hosts: bytes
     created_at: datetime
-    rotation: Rotation = Rotation.STRICT
-    grace_seconds: int = 0
+    entry: Entry = Entry("", "")
 
 
 class Failing(NamedTuple):
@@ -150,6 +132,8 @@ class Connection:
     created_at: datetime
     refresh_due_at: datetime | None = None
     failing: Failing | None = None
+    values: Pairs = ()
+    metadata: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +144,7 @@ class Session:
     end_user_id: str
     provider_config_ids: tuple[str, ...]
     expires_at: datetime
+    values: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +159,7 @@ class Flow:
     redirect_uri: str
     endpoints: Endpoints
     expires_at: datetime
+    values: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +173,7 @@ class TokenOutcome:
         refreshable: Whether a refresh token is stored.
         retry_after_seconds: What the Provider asked for; 0: nothing.
         nothing_sent: Whether it is sure that the Provider saw no request.
+        metadata: What of the answer is worth keeping.
     """
 
     failure: str
@@ -195,6 +182,7 @@ class TokenOutcome:
     refreshable: bool = False
     retry_after_seconds: int = 0
     nothing_sent: bool = False
+    metadata: Pairs = ()
 
 
 class Ending(NamedTuple):

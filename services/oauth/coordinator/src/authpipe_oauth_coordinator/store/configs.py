@@ -28,7 +28,7 @@ class ConfigTable:
             await connection.execute(
                 sa.text(
                     f"insert into provider_configs ({CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
-                    " :client_id, :scopes, :redirect_uris, :hosts, :created_at, :rotation, :grace, :issuer, :authorization, :token,"
+                    " :client_id, :scopes, :redirect_uris, :hosts, :created_at, cast(:entry as jsonb), :issuer, :authorization, :token,"
                     " :revocation, :method, :iss_required, 'draft')"
                 ),
                 {**config_values(config), **endpoint_values(config.endpoints)},

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Connection, State, TokenOutcome
-from authpipe_oauth_coordinator.store.rows import CONNECTION, read_connection
+from authpipe_oauth_coordinator.store.rows import CONNECTION, read_connection, write_pairs
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
 
@@ -51,7 +51,8 @@ class ConnectionTable:
             await connection.execute(
                 sa.text(
                     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
-                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due, '', null, 0, null)"
+                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
+                    " '', null, 0, null, cast(:values as jsonb), '{}')"
                 ),
                 {
                     "workspace": new.workspace,
@@ -70,6 +71,7 @@ class ConnectionTable:
                     "refreshed": new.refreshed_at,
                     "created": new.created_at,
                     "due": new.refresh_due_at,
+                    "values": write_pairs(new.values),
                 },
             )
             await self._outbox.append(connection, entry)
@@ -110,7 +112,8 @@ class ConnectionTable:
                 await connection.execute(
                     sa.text(
                         "update connections set state = 'active', state_at = now(), scopes = :scopes,"
-                        " expires_at = :expires, refreshable = :refreshable, refreshed_at = now(), refresh_due_at = :due"
+                        " expires_at = :expires, refreshable = :refreshable, refreshed_at = now(), refresh_due_at = :due,"
+                        " metadata = cast(:metadata as jsonb)"
                         f" where workspace_id = :workspace and id = :id and state = 'draft' returning {CONNECTION}"
                     ),
                     {
@@ -118,6 +121,7 @@ class ConnectionTable:
                         "expires": outcome.expires_at,
                         "refreshable": outcome.refreshable,
                         "due": due,
+                        "metadata": write_pairs(outcome.metadata),
                         "workspace": workspace,
                         "id": connection_id,
                     },

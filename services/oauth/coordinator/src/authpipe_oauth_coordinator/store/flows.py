@@ -9,11 +9,12 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Flow, Session
-from authpipe_oauth_coordinator.store.rows import ENDPOINTS, endpoint_values, read_endpoints
+from authpipe_oauth_coordinator.store.rows import ENDPOINTS, endpoint_values, read_endpoints, read_pairs, write_pairs
 from authpipe_sensitive import AuditEntry
 
 _FLOW = (
-    "workspace_id, connection_id, provider_config_id, end_user_id, binding_hash, redirect_uri, expires_at, " + ENDPOINTS
+    "workspace_id, connection_id, provider_config_id, end_user_id, binding_hash, redirect_uri, expires_at, values, "
+    + ENDPOINTS
 )
 
 _OVER = "not swept and expires_at < now() - interval '15 minutes'"
@@ -40,7 +41,8 @@ class FlowTable:
             await connection.execute(
                 sa.text(
                     "insert into connect_sessions (workspace_id, session_hash, end_user_id, provider_config_ids,"
-                    " expires_at) values (:workspace, :hash, :end_user, :configs, :expires)"
+                    " expires_at, values) values (:workspace, :hash, :end_user, :configs, :expires,"
+                    " cast(:values as jsonb))"
                 ),
                 {
                     "workspace": session.workspace,
@@ -48,6 +50,7 @@ class FlowTable:
                     "end_user": session.end_user_id,
                     "configs": list(session.provider_config_ids),
                     "expires": session.expires_at,
+                    "values": write_pairs(session.values),
                 },
             )
             await self._outbox.append(connection, entry)
@@ -58,15 +61,16 @@ class FlowTable:
             row = (
                 await connection.execute(
                     sa.text(
-                        "select workspace_id, end_user_id, provider_config_ids, expires_at from connect_sessions"
+                        "select workspace_id, end_user_id, provider_config_ids, expires_at, values from connect_sessions"
                         " where session_hash = :hash"
                     ),
                     {"hash": session_hash},
                 )
             ).one_or_none()
-        return (
-            Session(row.workspace_id, row.end_user_id, tuple(row.provider_config_ids), row.expires_at) if row else None
-        )
+        if row is None:
+            return None
+        configs, values = tuple(row.provider_config_ids), read_pairs(row.values)
+        return Session(row.workspace_id, row.end_user_id, configs, row.expires_at, values)
 
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         """Stores a flow."""
@@ -74,8 +78,8 @@ class FlowTable:
             await connection.execute(
                 sa.text(
                     "insert into flows (workspace_id, state_hash, connection_id, provider_config_id, end_user_id,"  # fixed columns
-                    f" binding_hash, redirect_uri, expires_at, {ENDPOINTS}) values (:workspace, :hash, :connection,"
-                    " :config, :end_user, :binding, :redirect_uri, :expires, :issuer, :authorization, :token,"
+                    f" binding_hash, redirect_uri, expires_at, values, {ENDPOINTS}) values (:workspace, :hash, :connection,"
+                    " :config, :end_user, :binding, :redirect_uri, :expires, cast(:values as jsonb), :issuer, :authorization, :token,"
                     " :revocation, :method, :iss_required)"
                 ),
                 {
@@ -87,6 +91,7 @@ class FlowTable:
                     "binding": flow.binding_hash,
                     "redirect_uri": flow.redirect_uri,
                     "expires": flow.expires_at,
+                    "values": write_pairs(flow.values),
                     **endpoint_values(flow.endpoints),
                 },
             )
@@ -144,4 +149,5 @@ def _read_flow(row: Any) -> Flow:
         row.redirect_uri,
         read_endpoints(row),
         row.expires_at,
+        read_pairs(row.values),
     )

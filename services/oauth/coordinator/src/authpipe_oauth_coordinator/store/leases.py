@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, Unfinished
+from authpipe_oauth_coordinator.store.rows import write_pairs
 from authpipe_sensitive import AuditEntry
 
 _LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retried"
@@ -114,7 +115,7 @@ class LeaseTable:
                         "update connections set expires_at = :expires, refreshable = :refreshable, scopes ="
                         " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now(),"
                         " refresh_due_at = :due, refresh_failure = '', refresh_failing_since = null,"
-                        " refresh_attempts = 0, refresh_not_before = null"
+                        " refresh_attempts = 0, refresh_not_before = null, metadata = metadata || cast(:metadata as jsonb)"
                         " where workspace_id = :workspace and id = :connection and state in ('active', 'needs_reauth')"
                     ).bindparams(sa.bindparam("scopes", type_=sa.ARRAY(sa.Text))),
                     {
@@ -123,6 +124,7 @@ class LeaseTable:
                         "expires": tokens.expires_at,
                         "refreshable": tokens.refreshable,
                         "scopes": list(tokens.scopes),
+                        "metadata": write_pairs(tokens.metadata),
                     },
                 )
             if result.rowcount == 1 and failing is not None:

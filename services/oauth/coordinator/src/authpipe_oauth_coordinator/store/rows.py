@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
-from authpipe_oauth_coordinator.domain.words import (
-    Connection,
-    Endpoints,
-    Failing,
-    Kind,
-    ProviderConfig,
-    Rotation,
-    State,
-)
+from authpipe_oauth_coordinator.domain.words import Connection, Failing, Kind, Pairs, ProviderConfig, State
+from authpipe_providers import Endpoints, read
 
 ENDPOINTS = (
     "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
 )
 CONFIG = (
-    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, rotation,"
-    " grace_seconds, " + ENDPOINTS
+    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry, "
+    + ENDPOINTS
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
     " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_failure,"
-    " refresh_failing_since, refresh_attempts, refresh_not_before"
+    " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata"
 )
 
 
@@ -40,8 +35,7 @@ def config_values(config: ProviderConfig) -> dict[str, Any]:
         "redirect_uris": list(config.redirect_uris),
         "hosts": config.hosts,
         "created_at": config.created_at,
-        "rotation": config.rotation.value,
-        "grace": config.grace_seconds,
+        "entry": json.dumps(config.entry.document),
     }
 
 
@@ -82,9 +76,18 @@ def read_config(row: Any) -> ProviderConfig:
         read_endpoints(row),
         bytes(row.hosts_digest),
         row.created_at,
-        Rotation(row.rotation),
-        row.grace_seconds,
+        read(row.entry),
     )
+
+
+def read_pairs(data: Mapping[str, str]) -> Pairs:
+    """Reads names with values from a JSON object."""
+    return tuple(sorted(data.items()))
+
+
+def write_pairs(pairs: Pairs) -> str:
+    """Gives names with values as a JSON object."""
+    return json.dumps(dict(pairs))
 
 
 def _read_failing(row: Any) -> Failing | None:
@@ -113,4 +116,6 @@ def read_connection(row: Any) -> Connection:
         row.created_at,
         row.refresh_due_at,
         _read_failing(row),
+        read_pairs(row.values),
+        read_pairs(row.metadata),
     )

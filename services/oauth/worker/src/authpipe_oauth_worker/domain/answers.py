@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from authpipe_providers import Dialect
 from authpipe_sensitive import Secret
 
 # RFC 6749, section 5.2, and what Providers send in its place.
@@ -24,6 +26,13 @@ _ERRORS = {
     "bad_verification_code": "INVALID_GRANT",
     "bad_refresh_token": "INVALID_GRANT",
     "incorrect_client_credentials": "INVALID_CLIENT",
+    "invalid_refresh_token": "INVALID_GRANT",
+    "invalid_code": "INVALID_GRANT",
+    "code_already_used": "INVALID_GRANT",
+    "token_revoked": "INVALID_GRANT",
+    "token_expired": "INVALID_GRANT",
+    "invalid_client_id": "INVALID_CLIENT",
+    "bad_client_secret": "INVALID_CLIENT",
     "unsupported_token_type": "UNSUPPORTED_TOKEN_TYPE",
     "temporarily_unavailable": "PROVIDER_UNAVAILABLE",
     "server_error": "PROVIDER_UNAVAILABLE",
@@ -32,6 +41,10 @@ _ERRORS = {
 _TOKEN = re.compile(rb"[\x20-\x7e]{1,16384}")
 _LONGEST_LIFE = 10 * 365 * 86_400
 _OK = 200
+# RFC 6749 says 200; some answer 201.
+_GOOD = {200, 201}
+_LONGEST_METADATA = 200
+_USUAL = Dialect()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +77,14 @@ class Tokens:
         refresh_token: The refresh token; None: the Provider sent none, the old one stays.
         life_seconds: How long the access token lives; None: it does not say.
         scopes: The scopes granted; empty: as asked for.
+        metadata: What of the answer is worth keeping; never a secret.
     """
 
     access_token: Secret
     refresh_token: Secret | None
     life_seconds: int | None
     scopes: tuple[str, ...]
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +111,19 @@ def words() -> frozenset[str]:
     }
 
 
-def judge_tokens(answer: Answer, said: Said) -> Tokens | Failure:
-    """Judges a token answer."""
+def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Tokens | Failure:
+    """Judges a token answer, found where its Provider puts things."""
     data = _object(answer, said)
     if isinstance(data, Failure):
         return data
-    if answer.status != _OK or "error" in data:
+    at = dialect.answer
+    access_token = _find(data, at.access_token or "/access_token")
+    # Some Providers answer 200 with an error in it; what has a token is no error.
+    if answer.status not in _GOOD or (access_token is None and ("error" in data or data.get("ok") is False)):
         return _failure(answer, data)
-    access_token, refresh_token = data.get("access_token"), data.get("refresh_token")
+    if "error" in data and answer.status in _GOOD and not at.access_token:
+        return _failure(answer, data)
+    refresh_token = _find(data, at.refresh_token or "/refresh_token")
     if not isinstance(access_token, Secret) or not access_token.matches(_TOKEN):
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
     kept = refresh_token if isinstance(refresh_token, Secret) and refresh_token else None
@@ -113,19 +133,49 @@ def judge_tokens(answer: Answer, said: Said) -> Tokens | Failure:
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
     # RFC 6749, section 7.1: a token of a type that we do not understand must not be used.
     token_type = data.get("token_type")
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+    if not at.token_type_absent and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
         return Failure("TOKEN_TYPE_UNKNOWN", retryable=False)
-    life = _life(data.get("expires_in"))
+    life = _life(_find(data, at.expires_in or "/expires_in"))
     if isinstance(life, Failure):
         return life
-    scope = data.get("scope", "")
-    scopes = tuple(re.split(r"[ ,]+", scope.strip())) if isinstance(scope, str) and scope.strip() else ()
-    return Tokens(access_token, kept, life, scopes[:100])
+    if life is None and dialect.life_seconds:
+        life = dialect.life_seconds
+    metadata = tuple((name, text) for name, at in dialect.metadata if (text := _worth_keeping(_find(data, at))))
+    return Tokens(access_token, kept, life, _scopes(_find(data, at.scope or "/scope"), dialect), metadata)
+
+
+def _find(data: Mapping[str, object], pointer: str) -> object:
+    """Gives what stands at a JSON pointer (RFC 6901) of plain names; None: nothing."""
+    found: object = data
+    for name in pointer.split("/")[1:]:
+        if isinstance(found, Mapping):
+            found = found.get(name)
+        elif isinstance(found, list) and name.isdecimal() and int(name) < len(found):
+            found = found[int(name)]
+        else:
+            return None
+    return found
+
+
+def _scopes(scope: object, dialect: Dialect) -> tuple[str, ...]:
+    if isinstance(scope, str):
+        found = [each for each in re.split(f"[ ,{re.escape(dialect.scope_separator)}]+", scope.strip()) if each]
+    else:
+        found = [each for each in scope if isinstance(each, str)] if isinstance(scope, list) else []
+    return tuple(found[:100])
+
+
+def _worth_keeping(value: object) -> str:
+    """Gives what is kept beside a connection: a short text or number, never what is shut."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    text = str(value)
+    return text if len(text) <= _LONGEST_METADATA and text.isprintable() else ""
 
 
 def judge_revocation(answer: Answer, said: Said) -> Failure | None:
     """Judges the answer to a revocation (RFC 7009, section 2.2); None: revoked, or there was nothing to revoke."""
-    if answer.status in {200, 204}:
+    if answer.status in {200, 202, 204} and (said is None or said.get("ok") is not False):
         return None
     data = _object(answer, said)
     failure = data if isinstance(data, Failure) else _failure(answer, data)

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from authpipe_oauth_worker.domain.answers import Answer, Failure, Said, judge_metadata
 from authpipe_oauth_worker.errors import DiscoveryError
+from authpipe_providers import Endpoints
 from authpipe_sensitive import Label
 
-_METHODS = ("client_secret_basic", "client_secret_post", "none")
+_METHODS = ("client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none")
+_FURTHER = (
+    "revocation_endpoint",
+    "pushed_authorization_request_endpoint",
+    "device_authorization_endpoint",
+    "introspection_endpoint",
+    "userinfo_endpoint",
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """What we use of an issuer's metadata."""
-
-    issuer: str
-    authorization_endpoint: str
-    token_endpoint: str
-    revocation_endpoint: str
-    auth_method: str
-    iss_required: bool
-
-
-async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]], read: Callable[[Answer], Said]) -> Metadata:
+async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]], read: Callable[[Answer], Said]) -> Endpoints:
     """Fetches metadata, at OpenID Connect's address first, which most Providers have.
 
     Args:
@@ -53,12 +48,12 @@ async def discover(issuer: str, get: Callable[[str], Awaitable[Answer]], read: C
     raise DiscoveryError(cause=Label(reason))
 
 
-def _use(issuer: str, data: Mapping[str, object]) -> Metadata:
+def _use(issuer: str, data: Mapping[str, object]) -> Endpoints:
     # RFC 8414, section 3.3: another issuer in the document is an attack or a mistake.
     if data.get("issuer") != issuer:
         raise DiscoveryError(cause=Label("ISSUER_DIFFERS"))
     authorization, token = _text(data, "authorization_endpoint"), _text(data, "token_endpoint")
-    revocation = _text(data, "revocation_endpoint") if data.get("revocation_endpoint") else ""
+    further = {name: _text(data, name) if data.get(name) else "" for name in _FURTHER}
     iss_required = data.get("authorization_response_iss_parameter_supported") is True
     # Mix-up (RFC 9700, section 4.4): without `iss` in its answers, an issuer may not send browsers to another's host,
     # whose codes would then come to its own token endpoint.
@@ -68,7 +63,18 @@ def _use(issuer: str, data: Mapping[str, object]) -> Metadata:
     method = next((each for each in _METHODS if isinstance(offered, list) and each in offered), None)
     if method is None:
         raise DiscoveryError(cause=Label("NO_KNOWN_CLIENT_AUTHENTICATION"))
-    return Metadata(issuer, authorization, token, revocation, method, iss_required)
+    return Endpoints(
+        issuer,
+        authorization,
+        token,
+        further["revocation_endpoint"],
+        method,
+        iss_required,
+        pushed_endpoint=further["pushed_authorization_request_endpoint"],
+        device_endpoint=further["device_authorization_endpoint"],
+        introspection_endpoint=further["introspection_endpoint"],
+        userinfo_endpoint=further["userinfo_endpoint"],
+    )
 
 
 def _text(data: Mapping[str, object], name: str) -> str:

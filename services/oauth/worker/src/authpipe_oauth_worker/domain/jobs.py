@@ -12,8 +12,9 @@ from authpipe_consumer.payloads import access_payload, access_token_of
 from authpipe_consumer.words import Consumer, Opened, SealedWrite, Sealing, Want, WriteKey
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_revocation, judge_tokens
-from authpipe_oauth_worker.domain.ports import Bodies, Sender, Slot, Spool
+from authpipe_oauth_worker.domain.ports import Bodies, Client, Sender, Slot, Spool
 from authpipe_oauth_worker.errors import AnswerLostError, HostError
+from authpipe_providers import Dialect
 from authpipe_sensitive import DomainError, Secret, Status, get_log, mask
 
 _WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
@@ -21,12 +22,27 @@ _WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a job may go."""
+    """Where a job may go, and how the Provider is spoken to.
+
+    Args:
+        token: Where codes are exchanged.
+        revocation: RFC 7009; empty: nowhere.
+        auth_method: How our client shows who it is.
+        hosts: The hosts to which the connection's credentials are bound.
+        refresh: Where tokens are refreshed; empty: at the token endpoint.
+        client_hosts: The hosts to which our client secret is bound; None: the same.
+        dialect: How the Provider is spoken to; its URLs are filled.
+        pins: Public keys of which each host shows one.
+    """
 
     token: str
     revocation: str
     auth_method: str
     hosts: frozenset[str]
+    refresh: str = ""
+    client_hosts: frozenset[str] | None = None
+    dialect: Dialect = Dialect()
+    pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,7 @@ class Outcome:
         refreshable: Whether a refresh token is stored.
         retry_after_seconds: What the Provider asked for; 0: nothing.
         nothing_sent: Whether it is sure that the Provider saw no request.
+        metadata: What of the answer is worth keeping.
     """
 
     failure: str
@@ -83,6 +100,7 @@ class Outcome:
     refreshable: bool = False
     retry_after_seconds: int = 0
     nothing_sent: bool = False
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 class Jobs:
@@ -134,13 +152,14 @@ class Jobs:
         keys = await self._prepare(job)
         # Step 2: one request; nothing repeats it.
         form: dict[str, Secret | str] = {
+            **dict(job.endpoints.dialect.token_parameters),
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": redirect_uri,
             "code_verifier": verifier.plaintext,
         }
         with verifier.plaintext:
-            answer = await self._send(job, form, secret)
+            answer = await self._send(job, job.endpoints.token, form, secret)
         # Step 3: seal, commit, then judge. The verifier is used up.
         consumed = [RecordClass.CODE_VERIFIER]
         return await self._keep(job, answer, keys, consumed)
@@ -178,8 +197,12 @@ class Jobs:
             except DomainError as error:
                 return Outcome(error.reason, nothing_sent=True)
             # Step 3: one request; nothing repeats it.
-            form: dict[str, Secret | str] = {"grant_type": "refresh_token", "refresh_token": old.plaintext}
-            sent = await self._send(job, form, secret)
+            form: dict[str, Secret | str] = {
+                **dict(job.endpoints.dialect.refresh_parameters),
+                "grant_type": "refresh_token",
+                "refresh_token": old.plaintext,
+            }
+            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)
         if isinstance(sent, Failure):
             slot.release()
             return Outcome(sent.reason, nothing_sent=sent.reason != AnswerLostError.reason)
@@ -227,9 +250,10 @@ class Jobs:
 
         The refresh token first: at most Providers its access tokens end with it.
         """
-        if not job.endpoints.revocation:
+        own = job.endpoints.dialect.revocation
+        if not job.endpoints.revocation and own is None:
             return None
-        secret = await self._client_secret(job)
+        secret = await self._client_secret(job) if own is None or own.client else None
         worst: Failure | None = None
         wanted = [(RecordClass.REFRESH, "refresh_token"), (RecordClass.ACCESS, "access_token")]
         opened = await self._vault.open([self._want(job, each) for each, _ in wanted])
@@ -241,17 +265,35 @@ class Jobs:
             self._require_hosts(job, found)
             with found.plaintext:
                 token = _token_of(record_class, found.plaintext)
-                form: dict[str, Secret | str] = {"token": token, "token_type_hint": hint}
                 try:
-                    answer = await self._egress.post_form(
-                        job.endpoints.revocation, form, job.client_id, secret, job.endpoints.auth_method
-                    )
+                    answer = await self._send_revocation(job, token, hint, secret)
                 except DomainError as error:
                     return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
             failure = judge_revocation(answer, self._bodies.read(answer))
             if failure is not None and not (failure.reason == "UNSUPPORTED_TOKEN_TYPE" and hint == "access_token"):
                 worst = failure
         return worst
+
+    async def _send_revocation(self, job: Job, token: Secret, hint: str, secret: Secret | None) -> Answer:
+        """Revokes one token as in RFC 7009, section 2.1, or in the Provider's own way."""
+        own, pins = job.endpoints.dialect.revocation, job.endpoints.pins
+        if own is None:
+            form: dict[str, Secret | str] = {"token": token, "token_type_hint": hint}
+            client = Client(job.client_id, secret, job.endpoints.auth_method)
+            return await self._egress.post_form(job.endpoints.revocation, form, client, pins=pins)
+        named: dict[str, Secret | str] = {own.name or "token": token} if own.token_in != "bearer" else {}  # noqa: S105  # a place
+        if own.client and own.method == "POST":
+            client = Client(job.client_id, secret, f"client_secret_{own.client}")
+            return await self._egress.post_form(own.url, named, client, json_body=own.token_in == "json", pins=pins)  # noqa: S105  # a place
+        headers: dict[str, Secret | str] = {}
+        if own.token_in == "bearer":  # noqa: S105  # a place
+            headers["authorization"] = self._bodies.bearer(token)
+        if own.client:
+            headers["authorization"] = self._bodies.basic(job.client_id, secret)
+        as_json = own.token_in == "json"  # noqa: S105  # a place
+        headers["content-type"] = "application/json" if as_json else "application/x-www-form-urlencoded"
+        body = self._bodies.form(named, as_json=as_json) if named else None
+        return await self._egress.send(own.method, own.url, headers, body, pins)
 
     async def _keep(
         self,
@@ -270,7 +312,9 @@ class Jobs:
         self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], consumed: list[RecordClass]
     ) -> Outcome:
         ended = [(job.workspace, job.connection, each) for each in consumed]
-        judged = judge_tokens(answer, self._bodies.read(answer))
+        dialect = job.endpoints.dialect
+        said = self._bodies.read(answer, (dialect.answer.access_token, dialect.answer.refresh_token))
+        judged = judge_tokens(answer, said, dialect)
         if isinstance(judged, Failure):
             await self._vault.put([], ended, job.credential_grant, job.request_id)
             return Outcome(judged.reason, retry_after_seconds=answer.retry_after_seconds)
@@ -296,13 +340,15 @@ class Jobs:
                 records.append(self._vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token))
         tokens.access_token.destroy()
         refreshable = tokens.refresh_token is not None or job.fence > 0
-        return records, Outcome("", scopes, expires_at, refreshable)
+        return records, Outcome("", scopes, expires_at, refreshable, metadata=tokens.metadata)
 
-    async def _send(self, job: Job, form: Mapping[str, Secret | str], secret: Secret | None) -> Answer | Failure:
+    async def _send(
+        self, job: Job, url: str, form: Mapping[str, Secret | str], secret: Secret | None
+    ) -> Answer | Failure:
+        known = job.endpoints
+        client = Client(job.client_id, secret, known.auth_method)
         try:
-            return await self._egress.post_form(
-                job.endpoints.token, form, job.client_id, secret, job.endpoints.auth_method
-            )
+            return await self._egress.post_form(url, form, client, json_body=known.dialect.json_body, pins=known.pins)
         except AnswerLostError as error:
             get_log().warning("a Provider's answer was lost", error=error)
             return Failure(error.reason, retryable=True)
@@ -319,7 +365,8 @@ class Jobs:
         found = (await self._secrets.open([want]))[0]
         if isinstance(found, DomainError):
             raise found
-        self._require_hosts(job, found)
+        hosts = job.endpoints.client_hosts
+        self._require_hosts(job, found, job.endpoints.hosts if hosts is None else hosts)
         return found.plaintext
 
     async def _open(self, job: Job, record_class: RecordClass) -> Opened:
@@ -335,9 +382,12 @@ class Jobs:
     def _want(self, job: Job, record_class: RecordClass) -> Want:
         return Want(job.workspace, job.connection, record_class, job.credential_grant, job.request_id)
 
-    def _require_hosts(self, job: Job, opened: Opened) -> None:
+    def _require_hosts(self, job: Job, opened: Opened, hosts: frozenset[str] | None = None) -> None:
         # What is sealed says where it may go; the job, which came from a database, does not.
-        if opened.hosts != hosts_digest(job.endpoints.hosts) or opened.provider != job.provider:
+        if (
+            opened.hosts != hosts_digest(job.endpoints.hosts if hosts is None else hosts)
+            or opened.provider != job.provider
+        ):
             opened.plaintext.destroy()
             raise HostError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from authpipe_oauth_worker.domain.answers import Answer, Said
@@ -21,20 +21,54 @@ class Kept(NamedTuple):
     packed: bytes
 
 
+class Client(NamedTuple):
+    """Our OAuth client.
+
+    Args:
+        id: The client id.
+        secret: Its secret, or private key; None: a public client.
+        method: How it shows who it is (OpenID Connect Core 1.0, section 9).
+    """
+
+    id: str
+    secret: Secret | None
+    method: str
+
+
 class Sender(Protocol):
     """The way out."""
 
     async def post_form(
-        self, url: str, form: Mapping[str, Secret | str], client_id: str, client_secret: Secret | None, method: str
+        self,
+        url: str,
+        form: Mapping[str, Secret | str],
+        client: Client,
+        *,
+        json_body: bool = False,
+        pins: Iterable[str] = (),
     ) -> Answer:
-        """Sends a form once."""
+        """Sends parameters once, as our OAuth client."""
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, Secret | str], body: Secret | None, pins: Iterable[str] = ()
+    ) -> Answer:
+        """Sends a request once."""
 
 
 class Bodies(Protocol):
     """Looks inside answers."""
 
-    def read(self, answer: Answer) -> Said:
-        """Reads what an answer says; None: nothing that can be read."""
+    def read(self, answer: Answer, secret_pointers: Iterable[str] = ()) -> Said:
+        """Reads what an answer says, with its secrets shut; None: nothing that can be read."""
+
+    def form(self, parameters: Mapping[str, Secret | str], *, as_json: bool) -> Secret:
+        """Writes parameters as a body."""
+
+    def bearer(self, token: Secret) -> Secret:
+        """Gives the value of a Bearer header."""
+
+    def basic(self, name: str, secret: Secret | None) -> Secret:
+        """Gives the value of an HTTP Basic header."""
 
     def pack(self, answer: Answer) -> Secret:
         """Packs an answer, to be sealed before anybody judges it."""

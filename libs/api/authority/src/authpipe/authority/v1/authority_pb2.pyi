@@ -38,6 +38,7 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     ACT_READ_AUDIT: _Act.ValueType  # 9
     ACT_DRAFT_CONNECTION: _Act.ValueType  # 10
     ACT_DRAFT_PROVIDER_CONFIG: _Act.ValueType  # 11
+    ACT_DESCRIBE_PROVIDER: _Act.ValueType  # 12
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -54,6 +55,7 @@ ACT_CONFIGURE_PROVIDER: Act.ValueType  # 8
 ACT_READ_AUDIT: Act.ValueType  # 9
 ACT_DRAFT_CONNECTION: Act.ValueType  # 10
 ACT_DRAFT_PROVIDER_CONFIG: Act.ValueType  # 11
+ACT_DESCRIBE_PROVIDER: Act.ValueType  # 12
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final

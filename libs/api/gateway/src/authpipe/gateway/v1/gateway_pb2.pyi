@@ -38,6 +38,7 @@ class ProviderConfig(_message.Message):
     REVOCATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_MASKED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -68,6 +69,10 @@ class ProviderConfig(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueQuestion]:
+        """What each of its connections is asked for."""
+
     def __init__(
         self,
         *,
@@ -83,10 +88,11 @@ class ProviderConfig(_message.Message):
         revocation_endpoint: _builtins.str = ...,
         client_secret_masked: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Iterable[Global___ValueQuestion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,7 +126,7 @@ class CreateProviderConfigRequest(_message.Message):
     revocation_endpoint: _builtins.str
     """and this one."""
     token_endpoint_auth_method: _builtins.str
-    """client_secret_basic, client_secret_post or none; empty: what the Provider says."""
+    """client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt or none; empty: what the Provider prefers."""
     client_id: _builtins.str
     """The OAuth client id."""
     client_secret: _builtins.str
@@ -157,6 +163,266 @@ class CreateProviderConfigRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateProviderConfigRequest: _TypeAlias = CreateProviderConfigRequest  # noqa: Y015
+
+@_typing.final
+class Value(_message.Message):
+    """Value is a name with a value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    value: _builtins.str
+    """The value."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Value: _TypeAlias = Value  # noqa: Y015
+
+@_typing.final
+class ValueQuestion(_message.Message):
+    """ValueQuestion is what each connection of a Provider is asked for, such as a subdomain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    title: _builtins.str
+    """What a person is asked for."""
+    description: _builtins.str
+    """What helps them; may be empty."""
+    example: _builtins.str
+    """A value that fits."""
+    @_builtins.property
+    def one_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values that there are; empty: see the example."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        example: _builtins.str = ...,
+        one_of: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "example", b"example", "name", b"name", "one_of", b"one_of", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueQuestion: _TypeAlias = ValueQuestion  # noqa: Y015
+
+@_typing.final
+class Provider(_message.Message):
+    """Provider is a line of the catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    display_name: _builtins.str
+    """For people."""
+    own: _builtins.bool
+    """Whether you described it."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What kinds of credential it takes: oauth2, api_key, basic."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueQuestion]:
+        """What each connection is asked for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        own: _builtins.bool = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        values: _abc.Iterable[Global___ValueQuestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "kinds", b"kinds", "name", b"name", "notes", b"notes", "own", b"own", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provider: _TypeAlias = Provider  # noqa: Y015
+
+@_typing.final
+class ListProvidersRequest(_message.Message):
+    """ListProvidersRequest asks for all of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersRequest: _TypeAlias = ListProvidersRequest  # noqa: Y015
+
+@_typing.final
+class ListProvidersResponse(_message.Message):
+    """ListProvidersResponse is all of them, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provider]:
+        """The Providers."""
+
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[Global___Provider] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class GetProviderRequest(_message.Message):
+    """GetProviderRequest names a Provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderRequest: _TypeAlias = GetProviderRequest  # noqa: Y015
+
+@_typing.final
+class ProviderEntry(_message.Message):
+    """ProviderEntry is what is known of a Provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """A JSON document by the schema of the catalog."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProviderEntry: _TypeAlias = ProviderEntry  # noqa: Y015
+
+@_typing.final
+class AddProviderRequest(_message.Message):
+    """AddProviderRequest describes a Provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """A JSON document by the schema of the catalog."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddProviderRequest: _TypeAlias = AddProviderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteProviderRequest(_message.Message):
+    """DeleteProviderRequest names a Provider that you described."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderRequest: _TypeAlias = DeleteProviderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteProviderResponse(_message.Message):
+    """DeleteProviderResponse says that it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderResponse: _TypeAlias = DeleteProviderResponse  # noqa: Y015
 
 @_typing.final
 class GetProviderConfigRequest(_message.Message):
@@ -319,21 +585,27 @@ class CreateConnectSessionRequest(_message.Message):
 
     END_USER_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_CONFIG_IDS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     end_user_id: _builtins.str
     """Your id of the end user."""
     @_builtins.property
     def provider_config_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What may be connected; empty: everything configured."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """What you know already of what a Provider asks each connection for; the end user is not asked for it."""
+
     def __init__(
         self,
         *,
         end_user_id: _builtins.str = ...,
         provider_config_ids: _abc.Iterable[_builtins.str] | None = ...,
+        values: _abc.Iterable[Global___Value] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "provider_config_ids", b"provider_config_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "provider_config_ids", b"provider_config_ids", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,6 +658,7 @@ class ImportConnectionRequest(_message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """oauth2, api_key, basic or webhook_secret."""
     end_user_id: _builtins.str
@@ -418,6 +691,10 @@ class ImportConnectionRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """For oauth2: when the access token ends."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """For oauth2: what the Provider asks each connection for."""
+
     def __init__(
         self,
         *,
@@ -434,10 +711,11 @@ class ImportConnectionRequest(_message.Message):
         refresh_token: _builtins.str = ...,
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        values: _abc.Iterable[Global___Value] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "scopes", b"scopes", "username", b"username", "webhook_secret", b"webhook_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "scopes", b"scopes", "username", b"username", "values", b"values", "webhook_secret", b"webhook_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,6 +742,8 @@ class Connection(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     STATE_HELP_FIELD_NUMBER: _builtins.int
     REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: _builtins.str
@@ -504,6 +784,14 @@ class Connection(_message.Message):
     def refresh_failure(self) -> Global___RefreshFailure:
         """Absent: the last refresh was good, or there was none."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """What the Provider's URLs were filled with, such as a subdomain."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """What of the Provider's answer is worth keeping, such as the id of its account."""
+
     def __init__(
         self,
         *,
@@ -522,10 +810,12 @@ class Connection(_message.Message):
         state_time: _timestamp_pb2.Timestamp | None = ...,
         state_help: _builtins.str = ...,
         refresh_failure: Global___RefreshFailure | None = ...,
+        values: _abc.Iterable[Global___Value] | None = ...,
+        metadata: _abc.Iterable[Global___Value] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "masked", b"masked", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "masked", b"masked", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,26 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigResponse.FromString,
                 _registered_method=True)
+        self.ListProviders = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/ListProviders',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
+        self.GetProvider = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/GetProvider',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderEntry.FromString,
+                _registered_method=True)
+        self.AddProvider = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/AddProvider',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Provider.FromString,
+                _registered_method=True)
+        self.DeleteProvider = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/DeleteProvider',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderResponse.FromString,
+                _registered_method=True)
         self.CreateConnectSession = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/CreateConnectSession',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CreateConnectSessionRequest.SerializeToString,
@@ -136,6 +156,34 @@ class GatewayServicer:
 
     def DeleteProviderConfig(self, request, context):
         """Deletes a provider configuration.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviders(self, request, context):
+        """Lists the Providers that are known: the catalog's and your own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProvider(self, request, context):
+        """Gives what is known of a Provider.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddProvider(self, request, context):
+        """Describes a Provider of your own, by the schema of the catalog.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProvider(self, request, context):
+        """Deletes your description of a Provider. Provider configurations keep what they pinned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -224,6 +272,26 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.DeleteProviderConfig,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigResponse.SerializeToString,
+            ),
+            'ListProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviders,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersResponse.SerializeToString,
+            ),
+            'GetProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvider,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetProviderRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderEntry.SerializeToString,
+            ),
+            'AddProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddProvider,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddProviderRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Provider.SerializeToString,
+            ),
+            'DeleteProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProvider,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderResponse.SerializeToString,
             ),
             'CreateConnectSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateConnectSession,
@@ -402,6 +470,114 @@ class Gateway:
             '/authpipe.gateway.v1.Gateway/DeleteProviderConfig',
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigRequest.SerializeToString,
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/ListProviders',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/GetProvider',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetProviderRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderEntry.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/AddProvider',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddProviderRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Provider.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/DeleteProvider',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,14 @@ class GatewayStub:
     """Changes a provider configuration."""
     DeleteProviderConfig: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderConfigRequest, _gateway_pb2.DeleteProviderConfigResponse]
     """Deletes a provider configuration."""
+    ListProviders: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListProvidersRequest, _gateway_pb2.ListProvidersResponse]
+    """Lists the Providers that are known: the catalog's and your own."""
+    GetProvider: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetProviderRequest, _gateway_pb2.ProviderEntry]
+    """Gives what is known of a Provider."""
+    AddProvider: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.AddProviderRequest, _gateway_pb2.Provider]
+    """Describes a Provider of your own, by the schema of the catalog."""
+    DeleteProvider: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderRequest, _gateway_pb2.DeleteProviderResponse]
+    """Deletes your description of a Provider. Provider configurations keep what they pinned."""
     CreateConnectSession: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.CreateConnectSessionRequest, _gateway_pb2.ConnectSession]
     """Makes a short-lived URL for an end user's browser."""
     ImportConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ImportConnectionRequest, _gateway_pb2.Connection]
@@ -75,6 +83,14 @@ class GatewayAsyncStub(GatewayStub):
     """Changes a provider configuration."""
     DeleteProviderConfig: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderConfigRequest, _gateway_pb2.DeleteProviderConfigResponse]  # type: ignore[assignment]
     """Deletes a provider configuration."""
+    ListProviders: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListProvidersRequest, _gateway_pb2.ListProvidersResponse]  # type: ignore[assignment]
+    """Lists the Providers that are known: the catalog's and your own."""
+    GetProvider: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetProviderRequest, _gateway_pb2.ProviderEntry]  # type: ignore[assignment]
+    """Gives what is known of a Provider."""
+    AddProvider: _aio.UnaryUnaryMultiCallable[_gateway_pb2.AddProviderRequest, _gateway_pb2.Provider]  # type: ignore[assignment]
+    """Describes a Provider of your own, by the schema of the catalog."""
+    DeleteProvider: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderRequest, _gateway_pb2.DeleteProviderResponse]  # type: ignore[assignment]
+    """Deletes your description of a Provider. Provider configurations keep what they pinned."""
     CreateConnectSession: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CreateConnectSessionRequest, _gateway_pb2.ConnectSession]  # type: ignore[assignment]
     """Makes a short-lived URL for an end user's browser."""
     ImportConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ImportConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
@@ -134,6 +150,38 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.DeleteProviderConfigResponse, _abc.Awaitable[_gateway_pb2.DeleteProviderConfigResponse]]:
         """Deletes a provider configuration."""
+
+    @_abc_1.abstractmethod
+    def ListProviders(
+        self,
+        request: _gateway_pb2.ListProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ListProvidersResponse, _abc.Awaitable[_gateway_pb2.ListProvidersResponse]]:
+        """Lists the Providers that are known: the catalog's and your own."""
+
+    @_abc_1.abstractmethod
+    def GetProvider(
+        self,
+        request: _gateway_pb2.GetProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ProviderEntry, _abc.Awaitable[_gateway_pb2.ProviderEntry]]:
+        """Gives what is known of a Provider."""
+
+    @_abc_1.abstractmethod
+    def AddProvider(
+        self,
+        request: _gateway_pb2.AddProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Provider, _abc.Awaitable[_gateway_pb2.Provider]]:
+        """Describes a Provider of your own, by the schema of the catalog."""
+
+    @_abc_1.abstractmethod
+    def DeleteProvider(
+        self,
+        request: _gateway_pb2.DeleteProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.DeleteProviderResponse, _abc.Awaitable[_gateway_pb2.DeleteProviderResponse]]:
+        """Deletes your description of a Provider. Provider configurations keep what they pinned."""
 
     @_abc_1.abstractmethod
     def CreateConnectSession(

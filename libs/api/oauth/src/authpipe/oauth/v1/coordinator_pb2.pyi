@@ -35,6 +35,7 @@ class DraftProviderConfigRequest(_message.Message):
     REDIRECT_URIS_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_ENDPOINT_AUTH_METHOD_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     provider: _builtins.str
@@ -47,6 +48,8 @@ class DraftProviderConfigRequest(_message.Message):
     """A name to show; empty: the Provider's."""
     request_id: _builtins.str
     """The request this belongs to."""
+    token_endpoint_auth_method: _builtins.str
+    """How the client shows who it is, of what the Provider takes; empty: what it prefers."""
     @_builtins.property
     def endpoints(self) -> _types_pb2.ProviderEndpoints:
         """explicit endpoints."""
@@ -71,14 +74,258 @@ class DraftProviderConfigRequest(_message.Message):
         redirect_uris: _abc.Iterable[_builtins.str] | None = ...,
         display_name: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        token_endpoint_auth_method: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "display_name", b"display_name", "endpoints", b"endpoints", "grant", b"grant", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "request_id", b"request_id", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "display_name", b"display_name", "endpoints", b"endpoints", "grant", b"grant", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "request_id", b"request_id", "scopes", b"scopes", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DraftProviderConfigRequest: _TypeAlias = DraftProviderConfigRequest  # noqa: Y015
+
+@_typing.final
+class ListProvidersRequest(_message.Message):
+    """ListProvidersRequest asks for what is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersRequest: _TypeAlias = ListProvidersRequest  # noqa: Y015
+
+@_typing.final
+class ListProvidersResponse(_message.Message):
+    """ListProvidersResponse is all of it, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Provider]:
+        """The Providers."""
+
+    def __init__(
+        self,
+        *,
+        providers: _abc.Iterable[Global___Provider] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProvidersResponse: _TypeAlias = ListProvidersResponse  # noqa: Y015
+
+@_typing.final
+class GetProviderRequest(_message.Message):
+    """GetProviderRequest names a Provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    name: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderRequest: _TypeAlias = GetProviderRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderResponse(_message.Message):
+    """GetProviderResponse is its entry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The entry: a JSON document by the schema of the catalog."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderResponse: _TypeAlias = GetProviderResponse  # noqa: Y015
+
+@_typing.final
+class AddProviderRequest(_message.Message):
+    """AddProviderRequest describes a Provider."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    document: _builtins.str
+    """The entry: a JSON document by the schema of the catalog."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        document: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddProviderRequest: _TypeAlias = AddProviderRequest  # noqa: Y015
+
+@_typing.final
+class AddProviderResponse(_message.Message):
+    """AddProviderResponse says what was added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider(self) -> Global___Provider:
+        """The Provider."""
+
+    def __init__(
+        self,
+        *,
+        provider: Global___Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddProviderResponse: _TypeAlias = AddProviderResponse  # noqa: Y015
+
+@_typing.final
+class DeleteProviderRequest(_message.Message):
+    """DeleteProviderRequest names a Provider of the workspace's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    name: _builtins.str
+    """Its name."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderRequest: _TypeAlias = DeleteProviderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteProviderResponse(_message.Message):
+    """DeleteProviderResponse says that it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteProviderResponse: _TypeAlias = DeleteProviderResponse  # noqa: Y015
+
+@_typing.final
+class Provider(_message.Message):
+    """Provider is a line of the catalog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    OWN_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    display_name: _builtins.str
+    """For people."""
+    own: _builtins.bool
+    """Whether the workspace described it."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What kinds of credential it takes: oauth2, api_key, basic."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person should know."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ValueQuestion]:
+        """What each connection is asked for."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        kinds: _abc.Iterable[_builtins.str] | None = ...,
+        own: _builtins.bool = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        values: _abc.Iterable[_types_pb2.ValueQuestion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["display_name", b"display_name", "kinds", b"kinds", "name", b"name", "notes", b"notes", "own", b"own", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provider: _TypeAlias = Provider  # noqa: Y015
 
 @_typing.final
 class DraftProviderConfigResponse(_message.Message):
@@ -393,6 +640,7 @@ class CreateConnectSessionRequest(_message.Message):
     END_USER_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_CONFIG_IDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     end_user_id: _builtins.str
@@ -403,6 +651,10 @@ class CreateConnectSessionRequest(_message.Message):
     def provider_config_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What may be connected; empty: every provider configuration of the workspace."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
+        """What is known already of what a Provider asks each connection for; the end user is not asked for it."""
+
     def __init__(
         self,
         *,
@@ -410,10 +662,11 @@ class CreateConnectSessionRequest(_message.Message):
         end_user_id: _builtins.str = ...,
         provider_config_ids: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "grant", b"grant", "provider_config_ids", b"provider_config_ids", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "grant", b"grant", "provider_config_ids", b"provider_config_ids", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -502,22 +755,28 @@ class ProviderChoice(_message.Message):
     PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     AUTHORIZATION_ORIGIN_FIELD_NUMBER: _builtins.int
+    QUESTIONS_FIELD_NUMBER: _builtins.int
     provider_config_id: _builtins.str
     """Its id."""
     display_name: _builtins.str
     """Its name."""
     authorization_origin: _builtins.str
     """The origin that the browser will be sent to."""
+    @_builtins.property
+    def questions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ValueQuestion]:
+        """What the end user is asked for before."""
+
     def __init__(
         self,
         *,
         provider_config_id: _builtins.str = ...,
         display_name: _builtins.str = ...,
         authorization_origin: _builtins.str = ...,
+        questions: _abc.Iterable[_types_pb2.ValueQuestion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_origin", b"authorization_origin", "display_name", b"display_name", "provider_config_id", b"provider_config_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_origin", b"authorization_origin", "display_name", b"display_name", "provider_config_id", b"provider_config_id", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,6 +793,7 @@ class BeginFlowRequest(_message.Message):
     BROWSER_BINDING_FIELD_NUMBER: _builtins.int
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
     """The session."""
     provider_config_id: _builtins.str
@@ -544,6 +804,10 @@ class BeginFlowRequest(_message.Message):
     """Where the answer goes; must be in the allowlist, to the letter."""
     request_id: _builtins.str
     """The request this belongs to."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
+        """What the end user answered."""
+
     def __init__(
         self,
         *,
@@ -552,10 +816,11 @@ class BeginFlowRequest(_message.Message):
         browser_binding: _builtins.bytes = ...,
         redirect_uri: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_binding", b"browser_binding", "provider_config_id", b"provider_config_id", "redirect_uri", b"redirect_uri", "request_id", b"request_id", "session_token", b"session_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_binding", b"browser_binding", "provider_config_id", b"provider_config_id", "redirect_uri", b"redirect_uri", "request_id", b"request_id", "session_token", b"session_token", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -664,6 +929,7 @@ class DraftConnectionRequest(_message.Message):
     PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     kind: _types_pb2.ConnectionKind.ValueType
@@ -680,6 +946,10 @@ class DraftConnectionRequest(_message.Message):
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For keys: the hosts that they may be sent to."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
+        """For tokens: what the Provider asks each connection for."""
+
     def __init__(
         self,
         *,
@@ -690,10 +960,11 @@ class DraftConnectionRequest(_message.Message):
         provider_config_id: _builtins.str = ...,
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "end_user_id", b"end_user_id", "grant", b"grant", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "end_user_id", b"end_user_id", "grant", b"grant", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,26 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigResponse.FromString,
                 _registered_method=True)
+        self.ListProviders = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/ListProviders',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
+        self.GetProvider = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/GetProvider',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderResponse.FromString,
+                _registered_method=True)
+        self.AddProvider = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/AddProvider',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderResponse.FromString,
+                _registered_method=True)
+        self.DeleteProvider = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/DeleteProvider',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderResponse.FromString,
+                _registered_method=True)
         self.CreateConnectSession = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/CreateConnectSession',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CreateConnectSessionRequest.SerializeToString,
@@ -173,6 +193,34 @@ class CoordinatorServicer:
 
     def DeleteProviderConfig(self, request, context):
         """Deletes a provider configuration without connections, and its secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviders(self, request, context):
+        """Lists the Providers that are known: the catalog's and the workspace's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProvider(self, request, context):
+        """Gives what is known of a Provider.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddProvider(self, request, context):
+        """Describes a Provider of the workspace's own, by the schema of the catalog.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProvider(self, request, context):
+        """Deletes such a description. Provider configurations keep what they pinned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -301,6 +349,26 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.DeleteProviderConfig,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigResponse.SerializeToString,
+            ),
+            'ListProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviders,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersResponse.SerializeToString,
+            ),
+            'GetProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvider,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderResponse.SerializeToString,
+            ),
+            'AddProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddProvider,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderResponse.SerializeToString,
+            ),
+            'DeleteProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProvider,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderResponse.SerializeToString,
             ),
             'CreateConnectSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateConnectSession,
@@ -531,6 +599,114 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/DeleteProviderConfig',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/ListProviders',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/GetProvider',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/AddProvider',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.AddProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/DeleteProvider',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

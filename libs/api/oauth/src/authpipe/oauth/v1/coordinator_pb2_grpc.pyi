@@ -45,6 +45,14 @@ class CoordinatorStub:
     """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them."""
     DeleteProviderConfig: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderConfigRequest, _coordinator_pb2.DeleteProviderConfigResponse]
     """Deletes a provider configuration without connections, and its secret."""
+    ListProviders: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListProvidersRequest, _coordinator_pb2.ListProvidersResponse]
+    """Lists the Providers that are known: the catalog's and the workspace's own."""
+    GetProvider: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetProviderRequest, _coordinator_pb2.GetProviderResponse]
+    """Gives what is known of a Provider."""
+    AddProvider: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.AddProviderRequest, _coordinator_pb2.AddProviderResponse]
+    """Describes a Provider of the workspace's own, by the schema of the catalog."""
+    DeleteProvider: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderRequest, _coordinator_pb2.DeleteProviderResponse]
+    """Deletes such a description. Provider configurations keep what they pinned."""
     CreateConnectSession: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CreateConnectSessionRequest, _coordinator_pb2.CreateConnectSessionResponse]
     """Makes a short-lived session by which an end user's browser may connect."""
     GetConnectSession: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetConnectSessionRequest, _coordinator_pb2.GetConnectSessionResponse]
@@ -89,6 +97,14 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them."""
     DeleteProviderConfig: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderConfigRequest, _coordinator_pb2.DeleteProviderConfigResponse]  # type: ignore[assignment]
     """Deletes a provider configuration without connections, and its secret."""
+    ListProviders: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListProvidersRequest, _coordinator_pb2.ListProvidersResponse]  # type: ignore[assignment]
+    """Lists the Providers that are known: the catalog's and the workspace's own."""
+    GetProvider: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetProviderRequest, _coordinator_pb2.GetProviderResponse]  # type: ignore[assignment]
+    """Gives what is known of a Provider."""
+    AddProvider: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.AddProviderRequest, _coordinator_pb2.AddProviderResponse]  # type: ignore[assignment]
+    """Describes a Provider of the workspace's own, by the schema of the catalog."""
+    DeleteProvider: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderRequest, _coordinator_pb2.DeleteProviderResponse]  # type: ignore[assignment]
+    """Deletes such a description. Provider configurations keep what they pinned."""
     CreateConnectSession: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CreateConnectSessionRequest, _coordinator_pb2.CreateConnectSessionResponse]  # type: ignore[assignment]
     """Makes a short-lived session by which an end user's browser may connect."""
     GetConnectSession: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetConnectSessionRequest, _coordinator_pb2.GetConnectSessionResponse]  # type: ignore[assignment]
@@ -166,6 +182,38 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DeleteProviderConfigResponse, _abc.Awaitable[_coordinator_pb2.DeleteProviderConfigResponse]]:
         """Deletes a provider configuration without connections, and its secret."""
+
+    @_abc_1.abstractmethod
+    def ListProviders(
+        self,
+        request: _coordinator_pb2.ListProvidersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ListProvidersResponse, _abc.Awaitable[_coordinator_pb2.ListProvidersResponse]]:
+        """Lists the Providers that are known: the catalog's and the workspace's own."""
+
+    @_abc_1.abstractmethod
+    def GetProvider(
+        self,
+        request: _coordinator_pb2.GetProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetProviderResponse, _abc.Awaitable[_coordinator_pb2.GetProviderResponse]]:
+        """Gives what is known of a Provider."""
+
+    @_abc_1.abstractmethod
+    def AddProvider(
+        self,
+        request: _coordinator_pb2.AddProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.AddProviderResponse, _abc.Awaitable[_coordinator_pb2.AddProviderResponse]]:
+        """Describes a Provider of the workspace's own, by the schema of the catalog."""
+
+    @_abc_1.abstractmethod
+    def DeleteProvider(
+        self,
+        request: _coordinator_pb2.DeleteProviderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.DeleteProviderResponse, _abc.Awaitable[_coordinator_pb2.DeleteProviderResponse]]:
+        """Deletes such a description. Provider configurations keep what they pinned."""
 
     @_abc_1.abstractmethod
     def CreateConnectSession(

@@ -80,6 +80,11 @@ class ProviderEndpoints(_message.Message):
     REVOCATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     TOKEN_ENDPOINT_AUTH_METHOD_FIELD_NUMBER: _builtins.int
     ISS_REQUIRED_FIELD_NUMBER: _builtins.int
+    REFRESH_ENDPOINT_FIELD_NUMBER: _builtins.int
+    PUSHED_AUTHORIZATION_REQUEST_ENDPOINT_FIELD_NUMBER: _builtins.int
+    DEVICE_AUTHORIZATION_ENDPOINT_FIELD_NUMBER: _builtins.int
+    INTROSPECTION_ENDPOINT_FIELD_NUMBER: _builtins.int
+    USERINFO_ENDPOINT_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer (RFC 8414); empty for a Provider given by explicit endpoints."""
     authorization_endpoint: _builtins.str
@@ -89,9 +94,19 @@ class ProviderEndpoints(_message.Message):
     revocation_endpoint: _builtins.str
     """Where tokens are revoked (RFC 7009); empty: this Provider cannot."""
     token_endpoint_auth_method: _builtins.str
-    """client_secret_basic, client_secret_post or none."""
+    """client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt or none."""
     iss_required: _builtins.bool
     """Whether answers must carry `iss` (RFC 9207, section 2.4)."""
+    refresh_endpoint: _builtins.str
+    """Where tokens are refreshed; empty: at the token endpoint."""
+    pushed_authorization_request_endpoint: _builtins.str
+    """Where authorization requests are pushed (RFC 9126); empty: nowhere."""
+    device_authorization_endpoint: _builtins.str
+    """RFC 8628; empty: none."""
+    introspection_endpoint: _builtins.str
+    """RFC 7662; empty: none."""
+    userinfo_endpoint: _builtins.str
+    """OpenID Connect Core 1.0, section 5.3; empty: none."""
     def __init__(
         self,
         *,
@@ -101,14 +116,253 @@ class ProviderEndpoints(_message.Message):
         revocation_endpoint: _builtins.str = ...,
         token_endpoint_auth_method: _builtins.str = ...,
         iss_required: _builtins.bool = ...,
+        refresh_endpoint: _builtins.str = ...,
+        pushed_authorization_request_endpoint: _builtins.str = ...,
+        device_authorization_endpoint: _builtins.str = ...,
+        introspection_endpoint: _builtins.str = ...,
+        userinfo_endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "revocation_endpoint", b"revocation_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "device_authorization_endpoint", b"device_authorization_endpoint", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "revocation_endpoint", b"revocation_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method", "userinfo_endpoint", b"userinfo_endpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderEndpoints: _TypeAlias = ProviderEndpoints  # noqa: Y015
+
+@_typing.final
+class Parameter(_message.Message):
+    """Parameter is a name with a value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    value: _builtins.str
+    """The value; never a secret."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Parameter: _TypeAlias = Parameter  # noqa: Y015
+
+@_typing.final
+class ConnectionValue(_message.Message):
+    """ConnectionValue is what differs from connection to connection in the URLs of a Provider, such as a subdomain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name of its placeholder."""
+    value: _builtins.str
+    """The value of this connection."""
+    @_builtins.property
+    def one_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values that there are; empty: one label of a host, or one segment of a path."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+        one_of: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "one_of", b"one_of", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionValue: _TypeAlias = ConnectionValue  # noqa: Y015
+
+@_typing.final
+class Placement(_message.Message):
+    """Placement is where an API wants a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHERE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    where: _builtins.str
+    """header, query or basic."""
+    name: _builtins.str
+    """The name of the header or parameter."""
+    prefix: _builtins.str
+    """What stands before it in a header."""
+    def __init__(
+        self,
+        *,
+        where: _builtins.str = ...,
+        name: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "prefix", b"prefix", "where", b"where"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Placement: _TypeAlias = Placement  # noqa: Y015
+
+@_typing.final
+class Dialect(_message.Message):
+    """Dialect is how a Provider is spoken to, as pinned in the provider configuration. URLs may have placeholders."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_PARAMETERS_FIELD_NUMBER: _builtins.int
+    REFRESH_PARAMETERS_FIELD_NUMBER: _builtins.int
+    JSON_BODY_FIELD_NUMBER: _builtins.int
+    ACCESS_TOKEN_POINTER_FIELD_NUMBER: _builtins.int
+    REFRESH_TOKEN_POINTER_FIELD_NUMBER: _builtins.int
+    EXPIRES_IN_POINTER_FIELD_NUMBER: _builtins.int
+    SCOPE_POINTER_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_ABSENT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    LIFE_SECONDS_FIELD_NUMBER: _builtins.int
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    API_BASE_URLS_FIELD_NUMBER: _builtins.int
+    API_HEADERS_FIELD_NUMBER: _builtins.int
+    ACCESS_TOKEN_PLACEMENT_FIELD_NUMBER: _builtins.int
+    API_KEY_PLACEMENT_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECK_URL_FIELD_NUMBER: _builtins.int
+    HEALTH_CHECK_METHOD_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_PINS_FIELD_NUMBER: _builtins.int
+    json_body: _builtins.bool
+    """Whether token requests are JSON."""
+    access_token_pointer: _builtins.str
+    """Where things stand in a token answer: JSON pointers (RFC 6901); empty: where RFC 6749, section 5.1, says."""
+    refresh_token_pointer: _builtins.str
+    """As above."""
+    expires_in_pointer: _builtins.str
+    """As above."""
+    scope_pointer: _builtins.str
+    """As above."""
+    token_type_absent: _builtins.bool
+    """Whether an answer may lack `token_type: Bearer`."""
+    life_seconds: _builtins.int
+    """How long an access token lives where the answer does not say; 0: unknown."""
+    health_check_url: _builtins.str
+    """A harmless request that says whether a credential is good; empty: none."""
+    health_check_method: _builtins.str
+    """Its method."""
+    @_builtins.property
+    def token_parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """Further parameters with a code."""
+
+    @_builtins.property
+    def refresh_parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """Further parameters with a refresh token."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What of an answer is worth keeping: names and JSON pointers."""
+
+    @_builtins.property
+    def revocation(self) -> Global___RevocationRequest:
+        """The Provider's own way to revoke; absent: RFC 7009."""
+
+    @_builtins.property
+    def api_base_urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where its API is, for the proxy."""
+
+    @_builtins.property
+    def api_headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What every request to its API carries."""
+
+    @_builtins.property
+    def access_token_placement(self) -> Global___Placement:
+        """Where its API wants an access token."""
+
+    @_builtins.property
+    def api_key_placement(self) -> Global___Placement:
+        """Where its API wants an API key."""
+
+    @_builtins.property
+    def public_key_pins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of which public keys each host shows one (RFC 7469, section 2.4); none: any that is valid."""
+
+    def __init__(
+        self,
+        *,
+        token_parameters: _abc.Iterable[Global___Parameter] | None = ...,
+        refresh_parameters: _abc.Iterable[Global___Parameter] | None = ...,
+        json_body: _builtins.bool = ...,
+        access_token_pointer: _builtins.str = ...,
+        refresh_token_pointer: _builtins.str = ...,
+        expires_in_pointer: _builtins.str = ...,
+        scope_pointer: _builtins.str = ...,
+        token_type_absent: _builtins.bool = ...,
+        metadata: _abc.Iterable[Global___Parameter] | None = ...,
+        life_seconds: _builtins.int = ...,
+        revocation: Global___RevocationRequest | None = ...,
+        api_base_urls: _abc.Iterable[_builtins.str] | None = ...,
+        api_headers: _abc.Iterable[Global___Parameter] | None = ...,
+        access_token_placement: Global___Placement | None = ...,
+        api_key_placement: Global___Placement | None = ...,
+        health_check_url: _builtins.str = ...,
+        health_check_method: _builtins.str = ...,
+        public_key_pins: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "revocation", b"revocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "revocation", b"revocation", "scope_pointer", b"scope_pointer", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Dialect: _TypeAlias = Dialect  # noqa: Y015
+
+@_typing.final
+class RevocationRequest(_message.Message):
+    """RevocationRequest is a Provider's own way to revoke."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    TOKEN_IN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The HTTP method."""
+    url: _builtins.str
+    """Where."""
+    token_in: _builtins.str
+    """How it learns which token: bearer, form or json."""
+    name: _builtins.str
+    """With form or json: the name of the token there."""
+    client: _builtins.str
+    """How the client shows who it is: basic, post, or empty."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        url: _builtins.str = ...,
+        token_in: _builtins.str = ...,
+        name: _builtins.str = ...,
+        client: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "method", b"method", "name", b"name", "token_in", b"token_in", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevocationRequest: _TypeAlias = RevocationRequest  # noqa: Y015
 
 @_typing.final
 class ProviderConfig(_message.Message):
@@ -125,6 +379,7 @@ class ProviderConfig(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     HOSTS_DIGEST_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -134,7 +389,7 @@ class ProviderConfig(_message.Message):
     client_id: _builtins.str
     """The OAuth client id at the Provider."""
     hosts_digest: _builtins.bytes
-    """SHA-256 over the set of hosts that its secret and its tokens may be sent to."""
+    """SHA-256 over the set of hosts that its secret may be sent to."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for."""
@@ -151,6 +406,10 @@ class ProviderConfig(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueQuestion]:
+        """What each connection is asked for, such as a subdomain."""
+
     def __init__(
         self,
         *,
@@ -163,14 +422,55 @@ class ProviderConfig(_message.Message):
         endpoints: Global___ProviderEndpoints | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         hosts_digest: _builtins.bytes = ...,
+        values: _abc.Iterable[Global___ValueQuestion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "hosts_digest", b"hosts_digest", "id", b"id", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "hosts_digest", b"hosts_digest", "id", b"id", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderConfig: _TypeAlias = ProviderConfig  # noqa: Y015
+
+@_typing.final
+class ValueQuestion(_message.Message):
+    """ValueQuestion is a value that differs from connection to connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EXAMPLE_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    title: _builtins.str
+    """What a person is asked for."""
+    description: _builtins.str
+    """What helps them; may be empty."""
+    example: _builtins.str
+    """A value that fits."""
+    @_builtins.property
+    def one_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The values that there are; empty: see the example."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        title: _builtins.str = ...,
+        description: _builtins.str = ...,
+        example: _builtins.str = ...,
+        one_of: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "example", b"example", "name", b"name", "one_of", b"one_of", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ValueQuestion: _TypeAlias = ValueQuestion  # noqa: Y015
 
 @_typing.final
 class Connection(_message.Message):
@@ -192,6 +492,8 @@ class Connection(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     STATE_HELP_FIELD_NUMBER: _builtins.int
     REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: Global___ConnectionState.ValueType
@@ -230,6 +532,14 @@ class Connection(_message.Message):
     def refresh_failure(self) -> Global___RefreshFailure:
         """Absent: the last refresh was good, or there was none."""
 
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What the Provider's URLs were filled with, such as a subdomain."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What of the Provider's answer is worth keeping, such as the id of its account."""
+
     def __init__(
         self,
         *,
@@ -247,10 +557,12 @@ class Connection(_message.Message):
         state_time: _timestamp_pb2.Timestamp | None = ...,
         state_help: _builtins.str = ...,
         refresh_failure: Global___RefreshFailure | None = ...,
+        values: _abc.Iterable[Global___Parameter] | None = ...,
+        metadata: _abc.Iterable[Global___Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

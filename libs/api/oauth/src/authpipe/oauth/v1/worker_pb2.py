@@ -28,7 +28,7 @@ from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_recor
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthpipe/oauth/v1/worker.proto\x12\x11\x61uthpipe.oauth.v1\x1a\x1d\x61uthpipe/oauth/v1/types.proto\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n\x03Job\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x1a\n\x12provider_config_id\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x14\n\x0chosts_digest\x18\x05 \x01(\x0c\x12\x37\n\tendpoints\x18\x06 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x19\n\x0c\x63lient_grant\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x1d\n\x10\x63redential_grant\x18\t \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\n \x01(\x04\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x0c \x01(\t\x12\x0e\n\x06scopes\x18\r \x03(\t\x12\r\n\x05spend\x18\x0e \x01(\x08\x12\x13\n\x0bspent_fence\x18\x0f \x01(\x04\"\x17\n\x15GetConsumerKeyRequest\",\n\x16GetConsumerKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\x0f\x44iscoverRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"K\n\x10\x44iscoverResponse\x12\x37\n\tendpoints\x18\x01 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\"9\n\x12PrepareFlowRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"-\n\x13PrepareFlowResponse\x12\x16\n\x0e\x63ode_challenge\x18\x01 \x01(\t\"c\n\x13\x45xchangeCodeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\x12\x11\n\x04\x63ode\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0credirect_uri\x18\x03 \x01(\t\"H\n\x14\x45xchangeCodeResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"5\n\x0eRefreshRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"C\n\x0fRefreshResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"\xa8\x01\n\x0cTokenOutcome\x12\x0f\n\x07\x66\x61ilure\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x04 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\r\x12\x14\n\x0cnothing_sent\x18\x06 \x01(\x08\"4\n\rRevokeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"b\n\x0eRevokeResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x04 \x01(\r\"\xc8\x01\n\rResealRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x36\n\x0erecord_classes\x18\x03 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\x05grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x07 \x01(\t\"(\n\x0eResealResponse\x12\x16\n\x0eresealed_count\x18\x01 \x01(\r2\xbf\x06\n\x06Worker\x12\x82\x01\n\x0eGetConsumerKey\x12(.authpipe.oauth.v1.GetConsumerKeyRequest\x1a).authpipe.oauth.v1.GetConsumerKeyResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12p\n\x08\x44iscover\x12\".authpipe.oauth.v1.DiscoverRequest\x1a#.authpipe.oauth.v1.DiscoverResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12y\n\x0bPrepareFlow\x12%.authpipe.oauth.v1.PrepareFlowRequest\x1a&.authpipe.oauth.v1.PrepareFlowResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12|\n\x0c\x45xchangeCode\x12&.authpipe.oauth.v1.ExchangeCodeRequest\x1a\'.authpipe.oauth.v1.ExchangeCodeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12m\n\x07Refresh\x12!.authpipe.oauth.v1.RefreshRequest\x1a\".authpipe.oauth.v1.RefreshResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Revoke\x12 .authpipe.oauth.v1.RevokeRequest\x1a!.authpipe.oauth.v1.RevokeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Reseal\x12 .authpipe.oauth.v1.ResealRequest\x1a!.authpipe.oauth.v1.ResealResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthpipe/oauth/v1/worker.proto\x12\x11\x61uthpipe.oauth.v1\x1a\x1d\x61uthpipe/oauth/v1/types.proto\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x03Job\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x1a\n\x12provider_config_id\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x32\n\x06values\x18\x05 \x03(\x0b\x32\".authpipe.oauth.v1.ConnectionValue\x12\x37\n\tendpoints\x18\x06 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x19\n\x0c\x63lient_grant\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x1d\n\x10\x63redential_grant\x18\t \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\n \x01(\x04\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x0c \x01(\t\x12\x0e\n\x06scopes\x18\r \x03(\t\x12\r\n\x05spend\x18\x0e \x01(\x08\x12\x13\n\x0bspent_fence\x18\x0f \x01(\x04\x12+\n\x07\x64ialect\x18\x10 \x01(\x0b\x32\x1a.authpipe.oauth.v1.Dialect\"\x17\n\x15GetConsumerKeyRequest\",\n\x16GetConsumerKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\x0f\x44iscoverRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"K\n\x10\x44iscoverResponse\x12\x37\n\tendpoints\x18\x01 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\"9\n\x12PrepareFlowRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"-\n\x13PrepareFlowResponse\x12\x16\n\x0e\x63ode_challenge\x18\x01 \x01(\t\"c\n\x13\x45xchangeCodeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\x12\x11\n\x04\x63ode\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0credirect_uri\x18\x03 \x01(\t\"H\n\x14\x45xchangeCodeResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"5\n\x0eRefreshRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"C\n\x0fRefreshResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"\xd8\x01\n\x0cTokenOutcome\x12\x0f\n\x07\x66\x61ilure\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x04 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\r\x12\x14\n\x0cnothing_sent\x18\x06 \x01(\x08\x12.\n\x08metadata\x18\x07 \x03(\x0b\x32\x1c.authpipe.oauth.v1.Parameter\"4\n\rRevokeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"b\n\x0eRevokeResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x04 \x01(\r\"\xc8\x01\n\rResealRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x36\n\x0erecord_classes\x18\x03 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\x05grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x07 \x01(\t\"(\n\x0eResealResponse\x12\x16\n\x0eresealed_count\x18\x01 \x01(\r2\xbf\x06\n\x06Worker\x12\x82\x01\n\x0eGetConsumerKey\x12(.authpipe.oauth.v1.GetConsumerKeyRequest\x1a).authpipe.oauth.v1.GetConsumerKeyResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12p\n\x08\x44iscover\x12\".authpipe.oauth.v1.DiscoverRequest\x1a#.authpipe.oauth.v1.DiscoverResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12y\n\x0bPrepareFlow\x12%.authpipe.oauth.v1.PrepareFlowRequest\x1a&.authpipe.oauth.v1.PrepareFlowResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12|\n\x0c\x45xchangeCode\x12&.authpipe.oauth.v1.ExchangeCodeRequest\x1a\'.authpipe.oauth.v1.ExchangeCodeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12m\n\x07Refresh\x12!.authpipe.oauth.v1.RefreshRequest\x1a\".authpipe.oauth.v1.RefreshResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Revoke\x12 .authpipe.oauth.v1.RevokeRequest\x1a!.authpipe.oauth.v1.RevokeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Reseal\x12 .authpipe.oauth.v1.ResealRequest\x1a!.authpipe.oauth.v1.ResealResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -58,37 +58,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKER'].methods_by_name['Reseal']._loaded_options = None
   _globals['_WORKER'].methods_by_name['Reseal']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
   _globals['_JOB']._serialized_start=185
-  _globals['_JOB']._serialized_end=553
-  _globals['_GETCONSUMERKEYREQUEST']._serialized_start=555
-  _globals['_GETCONSUMERKEYREQUEST']._serialized_end=578
-  _globals['_GETCONSUMERKEYRESPONSE']._serialized_start=580
-  _globals['_GETCONSUMERKEYRESPONSE']._serialized_end=624
-  _globals['_DISCOVERREQUEST']._serialized_start=626
-  _globals['_DISCOVERREQUEST']._serialized_end=679
-  _globals['_DISCOVERRESPONSE']._serialized_start=681
-  _globals['_DISCOVERRESPONSE']._serialized_end=756
-  _globals['_PREPAREFLOWREQUEST']._serialized_start=758
-  _globals['_PREPAREFLOWREQUEST']._serialized_end=815
-  _globals['_PREPAREFLOWRESPONSE']._serialized_start=817
-  _globals['_PREPAREFLOWRESPONSE']._serialized_end=862
-  _globals['_EXCHANGECODEREQUEST']._serialized_start=864
-  _globals['_EXCHANGECODEREQUEST']._serialized_end=963
-  _globals['_EXCHANGECODERESPONSE']._serialized_start=965
-  _globals['_EXCHANGECODERESPONSE']._serialized_end=1037
-  _globals['_REFRESHREQUEST']._serialized_start=1039
-  _globals['_REFRESHREQUEST']._serialized_end=1092
-  _globals['_REFRESHRESPONSE']._serialized_start=1094
-  _globals['_REFRESHRESPONSE']._serialized_end=1161
-  _globals['_TOKENOUTCOME']._serialized_start=1164
-  _globals['_TOKENOUTCOME']._serialized_end=1332
-  _globals['_REVOKEREQUEST']._serialized_start=1334
-  _globals['_REVOKEREQUEST']._serialized_end=1386
-  _globals['_REVOKERESPONSE']._serialized_start=1388
-  _globals['_REVOKERESPONSE']._serialized_end=1486
-  _globals['_RESEALREQUEST']._serialized_start=1489
-  _globals['_RESEALREQUEST']._serialized_end=1689
-  _globals['_RESEALRESPONSE']._serialized_start=1691
-  _globals['_RESEALRESPONSE']._serialized_end=1731
-  _globals['_WORKER']._serialized_start=1734
-  _globals['_WORKER']._serialized_end=2565
+  _globals['_JOB']._serialized_end=628
+  _globals['_GETCONSUMERKEYREQUEST']._serialized_start=630
+  _globals['_GETCONSUMERKEYREQUEST']._serialized_end=653
+  _globals['_GETCONSUMERKEYRESPONSE']._serialized_start=655
+  _globals['_GETCONSUMERKEYRESPONSE']._serialized_end=699
+  _globals['_DISCOVERREQUEST']._serialized_start=701
+  _globals['_DISCOVERREQUEST']._serialized_end=754
+  _globals['_DISCOVERRESPONSE']._serialized_start=756
+  _globals['_DISCOVERRESPONSE']._serialized_end=831
+  _globals['_PREPAREFLOWREQUEST']._serialized_start=833
+  _globals['_PREPAREFLOWREQUEST']._serialized_end=890
+  _globals['_PREPAREFLOWRESPONSE']._serialized_start=892
+  _globals['_PREPAREFLOWRESPONSE']._serialized_end=937
+  _globals['_EXCHANGECODEREQUEST']._serialized_start=939
+  _globals['_EXCHANGECODEREQUEST']._serialized_end=1038
+  _globals['_EXCHANGECODERESPONSE']._serialized_start=1040
+  _globals['_EXCHANGECODERESPONSE']._serialized_end=1112
+  _globals['_REFRESHREQUEST']._serialized_start=1114
+  _globals['_REFRESHREQUEST']._serialized_end=1167
+  _globals['_REFRESHRESPONSE']._serialized_start=1169
+  _globals['_REFRESHRESPONSE']._serialized_end=1236
+  _globals['_TOKENOUTCOME']._serialized_start=1239
+  _globals['_TOKENOUTCOME']._serialized_end=1455
+  _globals['_REVOKEREQUEST']._serialized_start=1457
+  _globals['_REVOKEREQUEST']._serialized_end=1509
+  _globals['_REVOKERESPONSE']._serialized_start=1511
+  _globals['_REVOKERESPONSE']._serialized_end=1609
+  _globals['_RESEALREQUEST']._serialized_start=1612
+  _globals['_RESEALREQUEST']._serialized_end=1812
+  _globals['_RESEALRESPONSE']._serialized_start=1814
+  _globals['_RESEALRESPONSE']._serialized_end=1854
+  _globals['_WORKER']._serialized_start=1857
+  _globals['_WORKER']._serialized_end=2688
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,7 @@ class Job(_message.Message):
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
-    HOSTS_DIGEST_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     CLIENT_GRANT_FIELD_NUMBER: _builtins.int
@@ -42,6 +42,7 @@ class Job(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     SPEND_FIELD_NUMBER: _builtins.int
     SPENT_FENCE_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The tenant."""
     connection_id: _builtins.str
@@ -50,8 +51,6 @@ class Job(_message.Message):
     """The OAuth client."""
     provider: _builtins.str
     """The Provider, for the context."""
-    hosts_digest: _builtins.bytes
-    """The digest of the hosts, for the context."""
     client_id: _builtins.str
     """The OAuth client id."""
     client_grant: _builtins.str
@@ -71,12 +70,20 @@ class Job(_message.Message):
     stored under this fence or a later one is another one.
     """
     @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ConnectionValue]:
+        """What the placeholders of its URLs are filled with."""
+
+    @_builtins.property
     def endpoints(self) -> _types_pb2.ProviderEndpoints:
         """The endpoints, as pinned."""
 
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for or granted before: what an answer without `scope` means (RFC 6749, section 5.1)."""
+
+    @_builtins.property
+    def dialect(self) -> _types_pb2.Dialect:
+        """How the Provider is spoken to, as pinned."""
 
     def __init__(
         self,
@@ -85,7 +92,7 @@ class Job(_message.Message):
         connection_id: _builtins.str = ...,
         provider_config_id: _builtins.str = ...,
         provider: _builtins.str = ...,
-        hosts_digest: _builtins.bytes = ...,
+        values: _abc.Iterable[_types_pb2.ConnectionValue] | None = ...,
         endpoints: _types_pb2.ProviderEndpoints | None = ...,
         client_id: _builtins.str = ...,
         client_grant: _builtins.str = ...,
@@ -96,10 +103,11 @@ class Job(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         spend: _builtins.bool = ...,
         spent_fence: _builtins.int = ...,
+        dialect: _types_pb2.Dialect | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "endpoints", b"endpoints", "fence", b"fence", "hosts_digest", b"hosts_digest", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "scopes", b"scopes", "spend", b"spend", "spent_fence", b"spent_fence", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "dialect", b"dialect", "endpoints", b"endpoints", "fence", b"fence", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "scopes", b"scopes", "spend", b"spend", "spent_fence", b"spent_fence", "values", b"values", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,6 +364,7 @@ class TokenOutcome(_message.Message):
     REFRESHABLE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
     NOTHING_SENT_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
     failure: _builtins.str
     """Empty: stored. Otherwise a stable reason in UPPER_SNAKE."""
     refreshable: _builtins.bool
@@ -372,6 +381,10 @@ class TokenOutcome(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the access token ends; absent: it does not say."""
 
+    @_builtins.property
+    def metadata(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
+        """What of the answer is worth keeping; never a secret."""
+
     def __init__(
         self,
         *,
@@ -381,10 +394,11 @@ class TokenOutcome(_message.Message):
         refreshable: _builtins.bool = ...,
         retry_after_seconds: _builtins.int = ...,
         nothing_sent: _builtins.bool = ...,
+        metadata: _abc.Iterable[_types_pb2.Parameter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "nothing_sent", b"nothing_sent", "refreshable", b"refreshable", "retry_after_seconds", b"retry_after_seconds", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "failure", b"failure", "metadata", b"metadata", "nothing_sent", b"nothing_sent", "refreshable", b"refreshable", "retry_after_seconds", b"retry_after_seconds", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

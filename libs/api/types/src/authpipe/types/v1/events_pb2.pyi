@@ -155,6 +155,10 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A worker that has a sealed answer on its disk was allowed to store it."""
     EVENT_NAME_ANSWER_DELIVERED: _EventName.ValueType  # 64
     """It has stored it; the answer is judged now."""
+    EVENT_NAME_PROVIDER_ADDED: _EventName.ValueType  # 65
+    """A workspace described a Provider of its own."""
+    EVENT_NAME_PROVIDER_DELETED: _EventName.ValueType  # 66
+    """A workspace's own description of a Provider was deleted; what was pinned from it stays."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -289,6 +293,10 @@ EVENT_NAME_ANSWER_CLAIMED: EventName.ValueType  # 63
 """A worker that has a sealed answer on its disk was allowed to store it."""
 EVENT_NAME_ANSWER_DELIVERED: EventName.ValueType  # 64
 """It has stored it; the answer is judged now."""
+EVENT_NAME_PROVIDER_ADDED: EventName.ValueType  # 65
+"""A workspace described a Provider of its own."""
+EVENT_NAME_PROVIDER_DELETED: EventName.ValueType  # 66
+"""A workspace's own description of a Provider was deleted; what was pinned from it stays."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

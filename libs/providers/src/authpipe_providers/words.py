@@ -1,0 +1,214 @@
+"""The words in which a Provider is described: parsed once, frozen. Every URL may be a template."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+class Rotation(enum.Enum):
+    """What a Provider does with a refresh token that is used twice (RFC 9700, section 4.14.2).
+
+    NONE: it is good for as often as one likes. GRACE: for some seconds the answer is given again. STRICT: the second
+    use is refused, and may end every token of the family. Where nothing is known it is STRICT.
+    """
+
+    NONE = "none"
+    GRACE = "grace"
+    STRICT = "strict"
+
+
+class ValueRule(NamedTuple):
+    """What differs from connection to connection, such as a subdomain.
+
+    Args:
+        name: Its placeholder.
+        title: What a person is asked for.
+        description: What helps them.
+        example: A value that fits.
+        pattern: A regular expression for the whole value; empty: see `one_of`.
+        one_of: The values that there are; empty: see `pattern`.
+    """
+
+    name: str
+    title: str = ""
+    description: str = ""
+    example: str = ""
+    pattern: str = ""
+    one_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where an authorization server is found. Empty: it has none of that kind.
+
+    Args:
+        issuer: The issuer (RFC 8414, section 2).
+        authorization_endpoint: Where browsers are sent (RFC 6749, section 3.1).
+        token_endpoint: Where codes are exchanged (RFC 6749, section 3.2).
+        revocation_endpoint: RFC 7009.
+        auth_method: How our client shows who it is (OpenID Connect Core 1.0, section 9).
+        iss_required: Whether answers must carry `iss` (RFC 9207, section 2.4).
+        refresh_endpoint: Where tokens are refreshed; empty: at the token endpoint.
+        pushed_endpoint: Where authorization requests are pushed (RFC 9126).
+        device_endpoint: RFC 8628.
+        introspection_endpoint: RFC 7662.
+        userinfo_endpoint: OpenID Connect Core 1.0, section 5.3.
+    """
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    revocation_endpoint: str
+    auth_method: str
+    iss_required: bool
+    refresh_endpoint: str = ""
+    pushed_endpoint: str = ""
+    device_endpoint: str = ""
+    introspection_endpoint: str = ""
+    userinfo_endpoint: str = ""
+
+
+class Answer(NamedTuple):
+    """Where things stand in a token answer, as JSON pointers (RFC 6901); empty: where RFC 6749, section 5.1, says."""
+
+    access_token: str = ""
+    refresh_token: str = ""
+    expires_in: str = ""
+    scope: str = ""
+    token_type_absent: bool = False
+
+
+class Revocation(NamedTuple):
+    """A Provider's own way to revoke.
+
+    Args:
+        method: The HTTP method.
+        url: Where.
+        token_in: How it learns which token: bearer, form or json.
+        name: With form or json: the name of the token there.
+        client: How our client shows who it is: basic, post, or empty.
+    """
+
+    method: str
+    url: str
+    token_in: str
+    name: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a token endpoint is spoken to where it is not as RFC 6749 says.
+
+    Args:
+        scope_separator: Between scopes.
+        scope_parameter: The name of the scopes in an authorization request.
+        authorization_parameters: Further ones.
+        token_parameters: Further ones, with a code.
+        refresh_parameters: Further ones, with a refresh token.
+        json_body: Whether token requests are JSON.
+        answer: Where things stand in an answer.
+        metadata: What of an answer is worth keeping: names and JSON pointers.
+        life_seconds: How long an access token lives where the answer does not say; 0: unknown.
+        revocation: The Provider's own way to revoke; None: RFC 7009.
+    """
+
+    scope_separator: str = " "
+    scope_parameter: str = "scope"
+    authorization_parameters: Pairs = ()
+    token_parameters: Pairs = ()
+    refresh_parameters: Pairs = ()
+    json_body: bool = False
+    answer: Answer = Answer()
+    metadata: Pairs = ()
+    life_seconds: int = 0
+    revocation: Revocation | None = None
+
+
+class Placement(NamedTuple):
+    """Where an API wants a credential.
+
+    Args:
+        where: header, query or basic.
+        name: Of the header or parameter.
+        prefix: What stands before it in a header.
+    """
+
+    where: str = "header"
+    name: str = "Authorization"
+    prefix: str = "Bearer "
+
+
+class Api(NamedTuple):
+    """A Provider's API, for the proxy.
+
+    Args:
+        base_urls: Where it is; the first is meant where none is named.
+        headers: What every request carries.
+        token: Where it wants an access token.
+    """
+
+    base_urls: tuple[str, ...] = ()
+    headers: Pairs = ()
+    token: Placement = Placement()
+
+
+class HealthCheck(NamedTuple):
+    """A harmless request that says whether a credential is good."""
+
+    method: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a Provider.
+
+    Args:
+        name: Its name in the catalog; of one that is not in it, the host of its token endpoint.
+        display_name: For people.
+        endpoints: Of its authorization server; None: it has none.
+        dialect: How that is spoken to.
+        values: What differs from connection to connection.
+        grants: How a connection comes to be.
+        client_authentication: What its token endpoint takes, the best first.
+        default_scopes: What is asked for where nothing else is said.
+        rotation: What happens to a refresh token that is used twice.
+        grace_seconds: With GRACE: for how long the answer is given again.
+        api: Its API; None: nothing is known of one.
+        api_key: Where its API wants an API key; None: it takes none.
+        key_life_days: After how many days its API keys end; 0: they do not.
+        basic: Whether its API takes HTTP Basic.
+        health: A harmless request; None: none is known.
+        pins: Public keys of which each of its hosts shows one.
+        notes: What a person should know.
+        documentation: The pages that this was made from.
+        read_on: When those were read.
+        document: The file itself, as it is kept.
+    """
+
+    name: str
+    display_name: str
+    endpoints: Endpoints | None = None
+    dialect: Dialect = Dialect()
+    values: tuple[ValueRule, ...] = ()
+    grants: tuple[str, ...] = ("authorization_code",)
+    client_authentication: tuple[str, ...] = ()
+    default_scopes: tuple[str, ...] = ()
+    rotation: Rotation = Rotation.STRICT
+    grace_seconds: int = 0
+    api: Api | None = None
+    api_key: Placement | None = None
+    key_life_days: int = 0
+    basic: bool = False
+    health: HealthCheck | None = None
+    pins: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    documentation: tuple[str, ...] = ()
+    read_on: str = ""
+    document: Mapping[str, object] = field(default_factory=dict, compare=False, hash=False)
