@@ -24,8 +24,6 @@ from authpipe.oauth.v1 import worker_pb2
 from authpipe_consumer.words import Opened, SealedWrite, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_grants import ConsumerKey
-from authpipe_oauth_coordinator.domain.ports import Job as Wanted
-from authpipe_oauth_coordinator.domain.words import Acting, ProviderConfig
 from authpipe_oauth_coordinator.peers import to_wire_dialect, to_wire_endpoints, to_wire_values
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.jobs import Jobs
@@ -186,11 +184,7 @@ class Scene:
         spool.open()
         self.jobs = Jobs(self.vault, self.secrets, egress, Bodies(), spool, lambda: NOW, bytes)  # type: ignore[arg-type]
         key = ConsumerKey()
-        servicer = WorkerServicer(self.jobs, None, None, key)  # type: ignore[arg-type]
-        config = ProviderConfig("ws", "pc", entry.name, "N", CLIENT, (), (), entry.endpoints, their_hosts, NOW, entry)
-        wanted = Wanted(
-            Acting("ws", "a", "r"), "con", config, entry.endpoints, "refresh", True, values=tuple(values.items())
-        )
+        servicer = WorkerServicer(self.jobs, None, None, None, key)  # type: ignore[arg-type]
         wire = worker_pb2.Job(
             workspace_id="ws",
             connection_id="con",
@@ -202,7 +196,7 @@ class Scene:
             consumer_thumbprint=key.thumbprint,
             spend=True,
             fence=1,
-            values=to_wire_values(wanted),
+            values=to_wire_values(entry, tuple(values.items())),
             endpoints=to_wire_endpoints(entry.endpoints),
             dialect=to_wire_dialect(entry),
         )

@@ -36,12 +36,12 @@ def described(issuer: str, name: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def own(customer: Customer, playground: Any) -> Iterator[Callable[..., str]]:
+def own(customer: Customer, stack: Stack) -> Iterator[Callable[..., str]]:
     """Adds an entry, and deletes it afterwards; gives its name."""
     added: list[str] = []
 
     def add(name: str, **more: Any) -> str:
-        answer = customer.post("/providers", described(playground.issuer, name, **more))
+        answer = customer.post("/providers", described(stack.layout.playground_issuer, name, **more))
         assert answer.status_code == 201, answer.text
         added.append(name)
         return name
@@ -79,7 +79,7 @@ def test_a_workspaces_own_entry_is_spoken_to_as_it_says(customer: Customer, own:
 @pytest.mark.promise("P37")
 @pytest.mark.case(22)
 def test_a_credential_is_bound_to_the_hosts_that_the_entry_named_when_it_was_pinned(
-    customer: Customer, own: Callable[..., str], playground: Any
+    customer: Customer, own: Callable[..., str], stack: Stack
 ) -> None:
     name = own("ours-narrow")
     body = {"provider": name, "client_id": "c", "client_secret": "a-client-secret-of-the-test-0123456789"}
@@ -87,7 +87,7 @@ def test_a_credential_is_bound_to_the_hosts_that_the_entry_named_when_it_was_pin
     connection = customer.connect(config["id"], "narrow")
     assert customer.delete(f"/providers/{name}").status_code == 204
     api = {"base_urls": ["https://api.elsewhere.example"]}
-    assert customer.post("/providers", described(playground.issuer, name, api=api)).status_code == 201
+    assert customer.post("/providers", described(stack.layout.playground_issuer, name, api=api)).status_code == 201
     assert customer.post(f"/connections/{connection}/refresh").status_code == 200, "as it was pinned"
     wider = customer.post("/provider-configs", body).raise_for_status().json()
     assert wider["id"] != config["id"], "the wider set of hosts is another configuration, which needs new consent"
@@ -145,9 +145,9 @@ def test_the_hosted_page_asks_for_what_a_provider_wants_to_know_and_refuses_what
     ],
 )
 def test_what_is_no_entry_is_refused_and_says_where(
-    change: dict[str, Any], field: str | None, cause: str | None, customer: Customer, playground: Any
+    change: dict[str, Any], field: str | None, cause: str | None, customer: Customer, stack: Stack
 ) -> None:
-    answer = customer.post("/providers", described(playground.issuer, "refused") | change)
+    answer = customer.post("/providers", described(stack.layout.playground_issuer, "refused") | change)
     if cause is None:
         assert (answer.status_code, answer.json()["reason"]) == (409, "PROVIDER_EXISTS")
         return

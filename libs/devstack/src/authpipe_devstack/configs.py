@@ -31,6 +31,7 @@ _PEERS = {
         "vault": "vault",
         "clientsecrets": "clientsecrets",
         "coordinator": "oauth/coordinator",
+        "worker": "oauth/worker",
         "audit": "audit",
     },
 }

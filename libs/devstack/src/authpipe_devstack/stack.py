@@ -38,6 +38,7 @@ _SCOPES = (
     "connections:write",
     "provider_configs:read",
     "provider_configs:write",
+    "proxy:use",
     "connect_sessions:write",
     "audit:read",
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 import stamina
@@ -33,6 +33,13 @@ class Method(Protocol[RequestT_contra, ResponseT_co]):
     def __call__(
         self, request: RequestT_contra, /, *, timeout: float, metadata: Sequence[tuple[str, str]] = ...
     ) -> Awaitable[ResponseT_co]:
+        """Calls it."""
+
+
+class StreamMethod(Protocol):
+    """An rpc of streams on a stub."""
+
+    def __call__(self, requests: AsyncIterator[Any], /, *, timeout: float) -> Any:
         """Calls it."""
 
 
@@ -99,6 +106,24 @@ class Peer(Generic[StubT_co]):
             with attempt:
                 return await self.call(choose, request)
         raise PeerUnavailable  # pragma: no cover  # stamina raises the last error itself
+
+    async def stream(
+        self, choose: Callable[[StubT_co], StreamMethod], requests: AsyncIterator[Any], timeout_seconds: float
+    ) -> AsyncIterator[Any]:
+        """Calls an rpc of streams once, and gives its answers as they come. Whoever stops reading ends the call.
+
+        Raises:
+            PeerUnavailable: It cannot be reached, or did not end in time.
+            PeerRefused: It refused, with its reason.
+        """
+        call = choose(self._current())(requests, timeout=timeout_seconds)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            call.cancel()
 
     def _current(self) -> StubT_co:
         now = time.monotonic()

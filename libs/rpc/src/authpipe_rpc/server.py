@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import grpc
@@ -23,10 +23,13 @@ from authpipe_telemetry import histogram, span
 
 _HEALTH = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
 _LONGEST_CALL_SECONDS = 60.0
+# A stream carries a body of any size; it ends after a quarter of an hour, and so does the connection that it holds.
+LONGEST_STREAM_SECONDS = 900.0
 _LONGEST_MESSAGE = 16 * 1024 * 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
+StreamHandler = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
 
 
 class DeadlineRequiredError(DomainError):
@@ -51,9 +54,13 @@ class RpcServer:
         config: Where to listen.
         files: Certificate, key and CA; re-read on every handshake.
         health: What this process says of itself.
+        streams: Whether it serves streams, which outlive the age of their connection.
     """
 
-    def __init__(self, name: Label, config: ServerConfig, files: Files, health: Health) -> None:
+    def __init__(
+        self, name: Label, config: ServerConfig, files: Files, health: Health, *, streams: bool = False
+    ) -> None:
+        grace_seconds = LONGEST_STREAM_SECONDS if streams else config.grace_seconds
         self._name = name
         self._config = config
         self._files = files
@@ -65,7 +72,7 @@ class RpcServer:
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
-                ("grpc.max_connection_age_grace_ms", int(config.grace_seconds * 1000)),
+                ("grpc.max_connection_age_grace_ms", int(grace_seconds * 1000)),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
@@ -129,7 +136,17 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
         if wrapped is None:
             policy = self._policies.get(method)
             handler = await continuation(handler_call_details)
-            if policy is None or handler is None or handler.unary_unary is None:  # type: ignore[redundant-expr]
+            if policy is None or handler is None:
+                return grpc.unary_unary_rpc_method_handler(_refuse)
+            if handler.stream_stream is not None and policy.emits == events_pb2.EVENT_NAME_NOTHING:
+                wrapped = grpc.stream_stream_rpc_method_handler(
+                    self._wrap_stream(Label(method), policy, cast("StreamHandler", handler.stream_stream)),
+                    request_deserializer=handler.request_deserializer,
+                    response_serializer=handler.response_serializer,
+                )
+                self._wrapped[method] = wrapped
+                return wrapped
+            if handler.unary_unary is None:
                 return grpc.unary_unary_rpc_method_handler(_refuse)
             wrapped = grpc.unary_unary_rpc_method_handler(
                 self._wrap(Label(method), policy, cast("Handler", handler.unary_unary)),
@@ -164,17 +181,45 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
 
         return serve
 
-    async def _checked(self, policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
+    def _wrap_stream(self, method: Label, policy: MethodPolicy, handler: StreamHandler) -> Any:
+        """Wraps a handler of streams. It has no duty of its own: what it opens has left its event before it answers."""
+
+        async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            started = time.perf_counter()
+            outcome = "OK"
+            try:
+                self._admit(policy, context, LONGEST_STREAM_SECONDS)
+                async for response in handler(requests, context):
+                    yield response
+            except DomainError as error:
+                outcome = error.reason
+                await abort(context, error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # becomes INTERNAL with an incident id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
+                incident = IncidentError()
+                outcome = incident.reason
+                get_log().error("incident", method=method, error=error, **incident.metadata)
+                await abort(context, incident)
+            finally:
+                self._duration.record(time.perf_counter() - started, method=method, outcome=Label(outcome))
+
+        return serve
+
+    def _admit(self, policy: MethodPolicy, context: Context, longest_seconds: float) -> None:
         # identity, access
         caller = identify(context, self._trust_domain)
         if not policy.allows(caller):
             raise AccessError(caller=caller)
         # deadline
         left = context.time_remaining()
-        if left is None or left > _LONGEST_CALL_SECONDS:  # type: ignore[redundant-expr]  # None: no deadline
+        if left is None or left > longest_seconds:  # type: ignore[redundant-expr]  # None: no deadline
             raise DeadlineRequiredError
         CALLER.set(caller)
         DEADLINE.set(time.monotonic() + left)
+
+    async def _checked(self, policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
+        self._admit(policy, context, _LONGEST_CALL_SECONDS)
         # duty
         if policy.emits == events_pb2.EVENT_NAME_NOTHING:
             return await handler(request, context)

@@ -64,6 +64,7 @@ class AuthorityServicer:
                 item.target,
                 tuple(int(each) for each in item.record_classes),
                 item.request_id,
+                item.worker_thumbprint,
             )
             for item in request.items
         ]

@@ -13,14 +13,22 @@ from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.gateway.v1 import gateway_pb2_grpc
-from authpipe.oauth.v1 import coordinator_pb2_grpc
+from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
 from authpipe_gateway_edge.config import Config
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
-from authpipe_gateway_edge.peers import AuditPeer, AuthorityPeer, CoordinatorPeer, MaskedPeer, ServedRecordsPeer
+from authpipe_gateway_edge.peers import (
+    AuditPeer,
+    AuthorityPeer,
+    CoordinatorPeer,
+    MaskedPeer,
+    ServedRecordsPeer,
+    WorkerPeer,
+)
 from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
 from authpipe_gateway_edge.rest.resources import Api
@@ -46,6 +54,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     coordinator_peer: Peer[Any] = Peer(
         config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub, timeout_seconds=55
     )
+    worker: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub)
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub)
     where = (config.deployment, config.region)
     vault_client = RecordClient(vault, key, anchor, *where, "user-credentials", _now)
@@ -56,13 +65,16 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
     managing = Managing(authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
-    behind = (config.authority, config.vault, config.clientsecrets, config.coordinator, config.audit)
+    behind = (config.authority, config.vault, config.clientsecrets, config.coordinator, config.worker, config.audit)
     probes = [Probe(peer, files) for peer in behind]
 
     async def is_ready() -> bool:
         return all(await asyncio.gather(*(probe.is_serving() for probe in probes)))
 
-    app = EdgeApp(Api(managing, importing, config.public_url), serving, coordinator, is_ready, config.security_contact)
+    proxying = Proxying(authority, coordinator, WorkerPeer(worker))
+    app = EdgeApp(
+        Api(managing, importing, config.public_url), serving, proxying, coordinator, is_ready, config.security_contact
+    )
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()

@@ -39,6 +39,7 @@ class Config(BaseModel):
     vault: PeerConfig
     clientsecrets: PeerConfig
     coordinator: PeerConfig
+    worker: PeerConfig
     audit: PeerConfig
     security_contact: str = "mailto:security@authpipe.invalid"
     log_level: str = "info"

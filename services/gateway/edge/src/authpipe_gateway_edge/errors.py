@@ -93,6 +93,29 @@ PROBLEMS: dict[str, Problem] = {
         "Provider entry malformed",
         "It does not fit the schema of the catalog, or makes no sense; `field` and `cause` say where.",
     ),
+    "PROVIDER_API_UNKNOWN": Problem(
+        409,
+        "Provider API unknown",
+        "Nothing is known of an API that this credential may be sent to. Describe the Provider with `api`, and connect anew.",
+    ),
+    "CREDENTIAL_NOT_PROXIABLE": Problem(
+        409,
+        "Credential not proxiable",
+        "Its Provider's entry does not say where the API wants a credential of this kind.",
+    ),
+    "CREDENTIAL_NOT_FOR_THESE_HOSTS": Problem(
+        403,
+        "Credential not for these hosts",
+        "It is bound to other hosts than its Provider's entry names. Connect anew.",
+    ),
+    "PROXY_REQUEST_NOT_ALLOWED": Problem(
+        400, "Request not carried", "A method, base URL, path, query or header is not one that is carried; see `field`."
+    ),
+    "PROVIDER_ANSWER_LOST": Problem(
+        502,
+        "Answer lost",
+        "The request was sent, and no answer came; the Provider may have carried it out. See `cause`.",
+    ),
     "TOO_MANY_PROVIDERS": Problem(409, "Too many Providers", "A workspace describes at most two hundred of its own."),
     "CONNECTION_VALUE_NOT_ALLOWED": Problem(
         400,

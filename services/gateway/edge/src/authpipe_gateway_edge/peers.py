@@ -7,7 +7,8 @@ import datetime as dt
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,10 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2 as pb
-from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2
+from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
 from authpipe_consumer.client import PAUSES, is_pending
 from authpipe_consumer.words import Consumer, Opened, Want
+from authpipe_gateway_edge.domain.proxying import Answered, Asked, Body
 from authpipe_gateway_edge.domain.ports import Act
 from authpipe_gateway_edge.domain.words import (
     Caller,
@@ -33,13 +35,17 @@ from authpipe_gateway_edge.domain.words import (
     Pairs,
     Provider,
     ProviderConfig,
+    ProxyRoute,
     Question,
     Verdict,
 )
+from authpipe_grants import thumbprint
 from authpipe_rpc import Coalescer, Peer, PeerRefused
 from authpipe_sensitive import DomainError, Status
 
 _CACHED_VERDICTS = 20_000
+_CACHED_ROUTES, _ROUTE_SECONDS = 10_000, 30.0
+_LONGEST_PROXY_SECONDS = 870.0
 _STATES = {
     types_pb2.CONNECTION_STATE_ACTIVE: "active",
     types_pb2.CONNECTION_STATE_CONFIGURATION_ERROR: "configuration_error",
@@ -71,7 +77,9 @@ class AuthorityPeer:
         self._good_until: OrderedDict[tuple[bytes, Act], float] = OrderedDict()
         self._coalescer: Coalescer[authority_pb2.ActRequest, authority_pb2.Verdict] = Coalescer(self._send)
 
-    async def authorize(self, caller: Caller, act: Act, target: str, classes: Sequence[int] = ()) -> Verdict:
+    async def authorize(
+        self, caller: Caller, act: Act, target: str, classes: Sequence[int] = (), worker_thumbprint: str = ""
+    ) -> Verdict:
         """Gives the verdict on an act.
 
         Raises:
@@ -80,7 +88,7 @@ class AuthorityPeer:
         """
         # The hash, not the API key, is what stays in memory.
         key_hash = hashlib.sha256(caller.api_key.expose()).digest()
-        key = (key_hash, act, target, tuple(classes))
+        key = (key_hash, act, target, tuple(classes), worker_thumbprint)
         kept, now = self._cache.get(key), time.monotonic()
         # Two clocks: the grants live half a minute, but the API key has to be known good as of a moment ago.
         if kept is not None and now < kept[0] and now < self._good_until.get((key_hash, act), 0):
@@ -91,6 +99,7 @@ class AuthorityPeer:
             target=target,
             record_classes=classes,  # type: ignore[arg-type]
             request_id=caller.request_id,
+            worker_thumbprint=worker_thumbprint,
         )
         answer = await self._coalescer.submit(request)
         if answer.HasField("refusal"):
@@ -177,6 +186,7 @@ class CoordinatorPeer:
 
     def __init__(self, peer: Peer[coordinator_pb2_grpc.CoordinatorAsyncStub]) -> None:
         self._peer = peer
+        self._routes: OrderedDict[tuple[str, str], tuple[float, ProxyRoute]] = OrderedDict()
 
     async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig:
         """Pins a Provider's endpoints under a new id."""
@@ -371,10 +381,85 @@ class CoordinatorPeer:
         response = await self._peer.call(lambda stub: stub.EnsureFresh, request)
         return Freshness(_connection(response.connection), response.pending)
 
+    async def proxy_route(self, verdict: Verdict, connection_id: str) -> ProxyRoute:
+        """Gives where a Provider's API is, as it was a moment ago at most: what may be sent there is not decided by it."""
+        key, now = (verdict.workspace, connection_id), time.monotonic()
+        kept = self._routes.get(key)
+        if kept is not None and now < kept[0]:
+            return kept[1]
+        request = pb.GetProxyRouteRequest(grant=verdict.manage_grant, connection_id=connection_id)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetProxyRoute, request)
+        route = ProxyRoute(response.SerializeToString())
+        self._routes[key] = (now + _ROUTE_SECONDS, route)
+        while len(self._routes) > _CACHED_ROUTES:
+            self._routes.popitem(last=False)
+        return route
+
     async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
         """Disconnects."""
         request = pb.DisconnectRequest(grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id)
         return _connection((await self._peer.call_idempotent(lambda stub: stub.Disconnect, request)).connection)
+
+
+class WorkerPeer:
+    """The worker, for the proxy.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[worker_pb2_grpc.WorkerAsyncStub]) -> None:
+        self._peer = peer
+        self._thumbprint = ""
+
+    async def thumbprint(self, *, anew: bool) -> str:
+        """Gives the thumbprint of its HPKE key, which it makes anew when it starts."""
+        if anew or not self._thumbprint:
+            request = worker_pb2.GetConsumerKeyRequest()
+            response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
+            self._thumbprint = thumbprint(response.public_key)
+        return self._thumbprint
+
+    async def proxy(
+        self, route: ProxyRoute, verdict: Verdict, asked: Asked, body: Body, request_id: str, thumbprint: str
+    ) -> AsyncIterator[Answered | bytes]:
+        """Has a request carried; gives the head of the answer, then its body."""
+        found = pb.GetProxyRouteResponse.FromString(route.packed)
+        head = worker_pb2.ProxyHead(
+            job=worker_pb2.Job(
+                workspace_id=verdict.workspace,
+                connection_id=asked.connection,
+                provider=found.provider,
+                endpoints=found.endpoints,
+                dialect=found.dialect,
+                values=found.values,
+                credential_grant=verdict.record_grant,
+                request_id=request_id,
+                consumer_thumbprint=thumbprint,
+            ),
+            method=asked.method,
+            base_url=asked.base_url,
+            path=asked.path,
+            query=asked.query,
+            headers=[worker_pb2.Header(name=name, value=value) for name, value in asked.headers],
+            has_body=not body.is_empty,
+            content_length=asked.content_length,
+        )
+
+        async def parts() -> AsyncIterator[worker_pb2.ProxyRequest]:
+            yield worker_pb2.ProxyRequest(head=head)
+            if not body.is_empty:
+                async for piece in body.pieces():
+                    yield worker_pb2.ProxyRequest(body=piece)
+
+        answer = self._peer.stream(lambda stub: stub.Proxy, parts(), _LONGEST_PROXY_SECONDS)
+        async with aclosing(answer):  # type: ignore[type-var]  # it is a generator
+            async for part in answer:
+                if part.WhichOneof("part") == "head":
+                    headers = tuple((each.name, each.value) for each in part.head.headers)
+                    yield Answered(part.head.status, headers)
+                else:
+                    yield part.body
 
 
 class AuditPeer:

@@ -72,9 +72,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         per_provider=config.refreshes_per_provider,
         claim_seconds=config.claim_seconds,
     )
+    entries = Entries(EntryTable(*own), load_catalog())
     answers = Answers(connection_table, leases, refreshing, grants.for_answer)
     connections = Connections(
         config_table,
+        entries,
         connection_table,
         refreshing,
         worker,
@@ -97,7 +99,6 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         lambda: secrets.token_urlsafe(32),
         jitter,
     )
-    entries = Entries(EntryTable(*own), load_catalog())
     configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), entries, _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
     health = Health()

@@ -137,6 +137,12 @@ class NotRefreshableError(DomainError):
     reason = "CONNECTION_NOT_REFRESHABLE"
 
 
+class NoApiError(DomainError):
+    """Nothing is known of an API that this connection's credential may be sent to. Describe its Provider with `api`."""
+
+    reason = "PROVIDER_API_UNKNOWN"
+
+
 class AuditUnavailableError(DomainError):
     """The audit log cannot be reached, so nothing that enlarges access is begun. Try again shortly."""
 

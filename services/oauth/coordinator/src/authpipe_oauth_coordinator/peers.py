@@ -124,7 +124,7 @@ class WorkerPeer:
             connection_id=job.connection_id,
             provider_config_id=job.config.id,
             provider=job.config.provider,
-            values=to_wire_values(job),
+            values=to_wire_values(job.config.entry, job.values),
             dialect=to_wire_dialect(job.config.entry),
             endpoints=to_wire_endpoints(job.endpoints),
             client_id=job.config.client_id,
@@ -251,12 +251,12 @@ def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
     )
 
 
-def to_wire_values(job: Job) -> list[types_pb2.ConnectionValue]:
-    """Gives what the placeholders of a job's URLs are filled with as it goes over the wire."""
-    filled = dict(job.values)
+def to_wire_values(entry: Entry, values: Pairs) -> list[types_pb2.ConnectionValue]:
+    """Gives what the placeholders of a Provider's URLs are filled with as it goes over the wire."""
+    filled = dict(values)
     return [
         types_pb2.ConnectionValue(name=rule.name, value=filled.get(rule.name, ""), one_of=rule.one_of)
-        for rule in job.config.entry.values
+        for rule in entry.values
     ]
 
 

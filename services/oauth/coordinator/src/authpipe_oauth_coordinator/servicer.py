@@ -21,7 +21,13 @@ from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderCo
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
 from authpipe_oauth_coordinator.errors import MalformedError, NotFoundError
-from authpipe_oauth_coordinator.peers import from_wire_endpoints, to_wire_endpoints, to_wire_pairs
+from authpipe_oauth_coordinator.peers import (
+    from_wire_endpoints,
+    to_wire_dialect,
+    to_wire_endpoints,
+    to_wire_pairs,
+    to_wire_values,
+)
 from authpipe_providers import Document, Entry, EntryError, ValueRule
 from authpipe_rpc import current_actor, current_caller
 from authpipe_sensitive import Label
@@ -277,6 +283,17 @@ class CoordinatorServicer:
         if connection.expires_at is not None:
             response.expire_time.FromDatetime(connection.expires_at)
         return response
+
+    async def GetProxyRoute(self, request: pb.GetProxyRouteRequest, _: object) -> pb.GetProxyRouteResponse:
+        """Gives where a Provider's API is."""
+        acting = self._acting(request.grant, "", "proxy", request.connection_id)
+        connection, entry = await self._connections.route(acting, request.connection_id)
+        return pb.GetProxyRouteResponse(
+            provider=connection.provider,
+            endpoints=to_wire_endpoints(entry.endpoints) if entry.endpoints is not None else None,
+            dialect=to_wire_dialect(entry),
+            values=to_wire_values(entry, connection.values),
+        )
 
     async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:
         """Disconnects."""

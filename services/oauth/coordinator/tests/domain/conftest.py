@@ -12,6 +12,7 @@ import pytest
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
@@ -71,6 +72,7 @@ class Stage:
     def replica(self, name: str, patience: dt.timedelta = dt.timedelta(seconds=2)) -> Connections:
         return Connections(
             self.tables,
+            Entries(self.tables, {}),
             self.tables,
             self.refreshing(name),
             self,

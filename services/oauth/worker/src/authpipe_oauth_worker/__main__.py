@@ -20,9 +20,11 @@ from authpipe_oauth_worker.config import Config
 from authpipe_oauth_worker.domain.delivering import Delivering
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.domain.proxying import Proxying
 from authpipe_oauth_worker.domain.resealing import Resealing
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.peers import CoordinatorPeer
+from authpipe_oauth_worker.placing import place
 from authpipe_oauth_worker.requests import token_request
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.spool import Spool
@@ -56,10 +58,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     jobs = Jobs(*consumers, egress, bodies, spool, _now, os.urandom)
     coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
+    proxying = Proxying(consumers[0], egress, place)
     health = Health()
-    server = RpcServer(name, config.server, files, health)
+    server = RpcServer(name, config.server, files, health, streams=True)
     servicer = WorkerServicer(
-        jobs, Resealing(*consumers), lambda issuer: discover(issuer, egress.get, bodies.read), key
+        jobs, Resealing(*consumers), proxying, lambda issuer: discover(issuer, egress.get, bodies.read), key
     )
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],

@@ -14,7 +14,8 @@ import socket
 import ssl
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -27,6 +28,7 @@ from purgatory.domain.model import Context, OpenedState
 from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.ports import Client
+from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
 from authpipe_oauth_worker.errors import AnswerLostError, EgressError
 from authpipe_sensitive import Label, Secret
 
@@ -147,6 +149,54 @@ class Egress:
             name: value.expose().decode() if isinstance(value, Secret) else value for name, value in headers.items()
         }
         return await self._send(method, url, plain, bytes(body.expose()) if body is not None else None, pins)
+
+    @asynccontextmanager
+    async def stream(
+        self, outgoing: Outgoing, body: AsyncIterator[bytes] | None, pins: Iterable[str]
+    ) -> AsyncIterator[Answered]:
+        """Sends a request once, and gives the answer while it comes. A redirect is an answer. Neither body is kept.
+
+        Raises:
+            EgressError: It was not reached: nothing was sent.
+            AnswerLostError: It was sent, and no answer came, or broke off.
+        """
+        _require_url(outgoing.url)
+        url = outgoing.url
+        if outgoing.query is not None:
+            url += ("&" if "?" in url else "?") + outgoing.query.expose().decode()
+        headers = {name: bytes(v.expose()) if isinstance(v, Secret) else v for name, v in outgoing.headers.items()}
+        headers = {"user-agent": b"Authpipe", "accept": b"*/*", "accept-encoding": b"identity"} | headers
+        sent = False
+
+        async def trace(event: str, _: Mapping[str, Any]) -> None:
+            nonlocal sent
+            sent = sent or event.endswith("send_request_headers.started")
+
+        pause = self._timeout
+        request = self._pool(frozenset(pins)).stream(
+            outgoing.method,
+            url,
+            headers=[(name.encode(), value) for name, value in headers.items()],
+            content=body,
+            extensions={"trace": trace, "timeout": {"connect": pause, "read": pause, "write": pause, "pool": pause}},
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                with self._breaker(urlsplit(url).netloc.lower()):
+                    try:
+                        response = await stack.enter_async_context(request)
+                    except httpcore2.ConnectError as error:
+                        raise EgressError(cause=_why(error)) from None
+                    except (TimeoutError, httpcore2.TimeoutException):
+                        raise _failed(Label("TIMEOUT"), sent=sent) from None
+                    except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
+                        raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
+            except OpenedState:
+                raise EgressError(cause=Label("PROVIDER_CIRCUIT_OPEN")) from None
+            if sum(len(name) + len(value) + 4 for name, value in response.headers) > _LONGEST_HEAD:
+                raise AnswerLostError(cause=Label("ANSWER_TOO_LARGE"))
+            head = tuple((name.decode("latin-1").lower(), value) for name, value in response.headers)
+            yield Answered(response.status, head, _pieces(response))
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -330,6 +380,14 @@ def _why(error: BaseException) -> Label:
             return Label("PROVIDER_TLS_TOO_OLD")
         seen = seen.__cause__ or seen.__context__
     return Label("CONNECTION_FAILED")
+
+
+async def _pieces(response: httpcore2.Response) -> AsyncIterator[bytes]:
+    try:
+        async for piece in response.aiter_stream():
+            yield piece
+    except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
+        raise AnswerLostError(cause=Label("ANSWER_BROKE_OFF")) from None
 
 
 async def _read(response: httpcore2.Response) -> Answer:

@@ -25,6 +25,19 @@ class ClientKeyError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class ProxyRequestError(DomainError):
+    """The request is not one that is carried: its method, base URL, path, query or a header; the metadata names it."""
+
+    reason = "PROXY_REQUEST_NOT_ALLOWED"
+    status = Status.INVALID_ARGUMENT
+
+
+class NotProxiableError(DomainError):
+    """Nobody knows where this API wants a credential of this kind. Describe its Provider with `api_key` or `basic`."""
+
+    reason = "CREDENTIAL_NOT_PROXIABLE"
+
+
 class DiscoveryError(DomainError):
     """The issuer's metadata cannot be used; the metadata of this error says why. Give explicit endpoints instead."""
 

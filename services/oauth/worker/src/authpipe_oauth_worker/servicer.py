@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
 from authpipe_envelope import RecordClass
 from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
+from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying
 from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
 from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
 from authpipe_providers import Answer as AnswerPlaces
-from authpipe_providers import Dialect, Revocation, ValueRule, client_hosts, connection_hosts, fill
+from authpipe_providers import Dialect, Placement, Revocation, ValueRule, client_hosts, connection_hosts, fill
 from authpipe_providers import Endpoints as Found
 
 
@@ -23,15 +24,22 @@ class WorkerServicer:
     Args:
         jobs: Carries out jobs.
         resealing: Seals records again.
+        proxying: Carries requests to APIs.
         discover: Fetches metadata.
         key: This worker's HPKE key.
     """
 
     def __init__(
-        self, jobs: Jobs, resealing: Resealing, discover: Callable[[str], Awaitable[Found]], key: ConsumerKey
+        self,
+        jobs: Jobs,
+        resealing: Resealing,
+        proxying: Proxying,
+        discover: Callable[[str], Awaitable[Found]],
+        key: ConsumerKey,
     ) -> None:
         self._jobs = jobs
         self._resealing = resealing
+        self._proxying = proxying
         self._going: set[asyncio.Task[Outcome]] = set()
         self._discover = discover
         self._key = key
@@ -86,6 +94,49 @@ class WorkerServicer:
             return pb.RevokeResponse(revoked=True)
         return pb.RevokeResponse(failure=failure.reason, retryable=failure.retryable)
 
+    async def Proxy(self, requests: AsyncIterator[pb.ProxyRequest], _: object) -> AsyncIterator[pb.ProxyResponse]:
+        """Carries a request to a Provider's API, and its answer back."""
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("part") != "head":
+            raise MalformedError
+        head = first.head
+        job = self._proxy_job(head)
+
+        async def body() -> AsyncIterator[bytes]:
+            async for each in requests:
+                yield each.body
+
+        async with self._proxying.carry(job, body() if head.has_body else None) as answered:
+            headers = [pb.Header(name=name, value=value) for name, value in answered.headers]
+            yield pb.ProxyResponse(head=pb.ProxyResponseHead(status=answered.status, headers=headers))
+            async for piece in answered.body:
+                yield pb.ProxyResponse(body=piece)
+
+    def _proxy_job(self, head: pb.ProxyHead) -> ProxyJob:
+        job = head.job
+        self._require_key(job.consumer_thumbprint)
+        found, (values, rules) = _endpoints(job), _filling(job)
+        dialect = job.dialect
+        return ProxyJob(
+            job.workspace_id,
+            job.connection_id,
+            job.provider,
+            found.hosts,
+            tuple(fill(each, values, rules) for each in dialect.api_base_urls),
+            _pairs(dialect.api_headers),
+            _placement(dialect.access_token_placement),
+            _placement(dialect.api_key_placement),
+            found.pins,
+            job.credential_grant,
+            job.request_id,
+            head.method,
+            head.base_url,
+            head.path,
+            head.query,
+            tuple((each.name, each.value) for each in head.headers),
+            head.content_length if head.HasField("content_length") else None,
+        )
+
     async def Reseal(self, request: pb.ResealRequest, _: object) -> pb.ResealResponse:
         """Seals records again."""
         self._require_key(request.consumer_thumbprint)
@@ -125,8 +176,7 @@ class WorkerServicer:
 def _endpoints(job: pb.Job) -> Endpoints:
     """Fills the templates of a job. No value leads elsewhere than its template shows: the hosts follow from both."""
     wire, dialect = job.endpoints, job.dialect
-    rules = tuple(ValueRule(each.name, one_of=tuple(each.one_of)) for each in job.values)
-    values = {each.name: each.value for each in job.values} | {"client_id": job.client_id}
+    values, rules = _filling(job)
 
     def filled(url: str) -> str:
         return fill(url, values, rules) if url else ""
@@ -169,6 +219,15 @@ def _endpoints(job: pb.Job) -> Endpoints:
         known,
         tuple(dialect.public_key_pins),
     )
+
+
+def _filling(job: pb.Job) -> tuple[dict[str, str], tuple[ValueRule, ...]]:
+    rules = tuple(ValueRule(each.name, one_of=tuple(each.one_of)) for each in job.values)
+    return {each.name: each.value for each in job.values} | {"client_id": job.client_id}, rules
+
+
+def _placement(wire: types_pb2.Placement) -> Placement:
+    return Placement(wire.where, wire.name, wire.prefix)
 
 
 def _pairs(parameters: Iterable[types_pb2.Parameter]) -> tuple[tuple[str, str], ...]:

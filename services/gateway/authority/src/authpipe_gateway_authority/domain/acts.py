@@ -10,6 +10,8 @@ from dataclasses import dataclass
 # The numbers of authpipe.types.v1.RecordClass that may be served: access, api_key, basic, webhook_secret.
 SERVABLE = (1, 3, 4, 5)
 IMPORTABLE = (1, 2, 3, 4, 5)
+# A webhook secret goes nowhere: it verifies what came.
+PROXIABLE = (1, 3, 4)
 CLIENT_SECRET = 6
 
 
@@ -23,6 +25,7 @@ class ActRule:
         purpose: The purpose of its record grant; empty: it needs no key.
         key_domain: The key domain of the record grant.
         classes: The classes that the record grant may name.
+        consumer: The SPIFFE path of who opens the records.
     """
 
     name: str
@@ -30,6 +33,7 @@ class ActRule:
     purpose: str = ""
     key_domain: str = ""
     classes: tuple[int, ...] = ()
+    consumer: str = "gateway/edge"
 
 
 ACTS: dict[int, ActRule] = {
@@ -46,4 +50,7 @@ ACTS: dict[int, ActRule] = {
     10: ActRule("draft_connection", "connections:write"),
     11: ActRule("draft_provider_config", "provider_configs:write"),
     12: ActRule("describe_provider", "provider_configs:write"),
+    # The worker opens it, never the edge.
+    13: ActRule("proxy", "proxy:use", "proxy", "user-credentials", PROXIABLE, "oauth/worker"),
+    14: ActRule("refresh", "proxy:use"),
 }

@@ -14,6 +14,7 @@ SCOPES = (
     "connections:write",
     "provider_configs:read",
     "provider_configs:write",
+    "proxy:use",
     "connect_sessions:write",
     "audit:read",
 )

@@ -28,6 +28,7 @@ class ActAsked:
         target: The connection or provider configuration; empty for lists.
         classes: The classes that an import writes.
         request_id: The request.
+        worker_thumbprint: Of the worker's HPKE key, where the worker is the consumer.
     """
 
     key_hash: bytes | None
@@ -35,6 +36,7 @@ class ActAsked:
     target: str
     classes: tuple[int, ...]
     request_id: str
+    worker_thumbprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,10 @@ class Sessions:
         classes = asked.classes or rule.classes
         if rule.purpose and (not asked.target or not set(classes) <= set(rule.classes)):
             raise MalformedError
-        record_grant = self._grant(row, asked, thumbprint, rule, classes) if rule.purpose else ""
+        opener = thumbprint if rule.consumer == _EDGE else asked.worker_thumbprint
+        if not opener:
+            raise MalformedError
+        record_grant = self._grant(row, asked, opener, rule, classes) if rule.purpose else ""
         # Serving needs no target in its manage grant: one signature serves every connection of the workspace.
         connections = (asked.target,) if asked.target and rule.name != "serve" else ()
         manage_grant = self._grants.get_or_issue(
@@ -202,7 +207,7 @@ class Sessions:
             (rule.purpose, row.api_key_id, asked.target, classes, thumbprint),
             lambda: self._issuer().issue(
                 audience=(f"{rule.key_domain}/{self._region}",),
-                consumer=_EDGE,
+                consumer=rule.consumer,
                 consumer_thumbprint=thumbprint,
                 purpose=rule.purpose,
                 workspace=row.workspace,

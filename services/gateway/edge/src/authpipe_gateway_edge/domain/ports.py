@@ -20,6 +20,7 @@ from authpipe_gateway_edge.domain.words import (
     Pairs,
     Provider,
     ProviderConfig,
+    ProxyRoute,
     Verdict,
 )
 
@@ -39,12 +40,16 @@ class Act(IntEnum):
     DRAFT_CONNECTION = 10
     DRAFT_PROVIDER_CONFIG = 11
     DESCRIBE_PROVIDER = 12
+    PROXY = 13
+    PROXY_REFRESH = 14
 
 
 class Authority(Protocol):
     """authority: may I?"""
 
-    async def authorize(self, caller: Caller, act: Act, target: str, classes: Sequence[int] = ()) -> Verdict:
+    async def authorize(
+        self, caller: Caller, act: Act, target: str, classes: Sequence[int] = (), worker_thumbprint: str = ""
+    ) -> Verdict:
         """Gives the verdict on an act.
 
         Raises:
@@ -115,6 +120,7 @@ class Coordinator(Protocol):
     async def ensure_fresh(
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
     ) -> Freshness: ...
+    async def proxy_route(self, verdict: Verdict, connection_id: str) -> ProxyRoute: ...
     async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
 
 

@@ -76,6 +76,16 @@ class Provider(NamedTuple):
     questions: tuple[Question, ...]
 
 
+class ProxyRoute(NamedTuple):
+    """Where a connection's Provider has its API, as coordinator pinned it; opaque here: it goes to the worker as it is.
+
+    Args:
+        packed: What a job of the worker says of it.
+    """
+
+    packed: bytes
+
+
 class Caller(NamedTuple):
     """Who asks.
 

@@ -12,9 +12,11 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from authpipe_gateway_edge.domain.ports import Coordinator
+from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
 from authpipe_gateway_edge.rest import connect, resources
+from authpipe_gateway_edge.rest.proxy import ProxyRoute
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
 from authpipe_gateway_edge.rest.tokens import PATH, Send, TokenRoute
 from authpipe_rpc import IncidentError, PeerRefused
@@ -31,6 +33,7 @@ class EdgeApp:
     Args:
         api: The resources.
         serving: The hot route.
+        proxying: Requests to Providers' APIs.
         coordinator: For the hosted page.
         ready: Says whether what is behind us answers.
         security_contact: For /.well-known/security.txt.
@@ -40,11 +43,13 @@ class EdgeApp:
         self,
         api: resources.Api,
         serving: Serving,
+        proxying: Proxying,
         coordinator: Coordinator,
         ready: Callable[[], Awaitable[bool]],
         security_contact: str,
     ) -> None:
         self._token_route = TokenRoute(serving)
+        self._proxy_route = ProxyRoute(proxying)
         self._app = _fastapi(api, coordinator, ready, security_contact)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -54,6 +59,9 @@ class EdgeApp:
             return
         if scope["method"] == "GET" and (found := PATH.fullmatch(scope["path"])):
             await self._token_route(scope, found[1], send)
+            return
+        if scope["path"].startswith("/v1/proxy/"):
+            await self._proxy_route(scope, receive, send)
             return
         request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id

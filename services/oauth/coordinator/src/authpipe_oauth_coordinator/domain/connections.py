@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from authpipe_envelope import hosts_digest
 from authpipe_oauth_coordinator.domain.due import MARGIN, due_at
+from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.ports import (
     Clock,
     ConfigStore,
@@ -24,12 +25,13 @@ from authpipe_oauth_coordinator.errors import (
     DisconnectedError,
     MalformedError,
     NeedsReauthError,
+    NoApiError,
     NotFoundError,
     NotRefreshableError,
     RefreshFailedError,
     RefreshTooSoonError,
 )
-from authpipe_providers import connection_hosts, require_values, urls
+from authpipe_providers import Entry, connection_hosts, require_values, urls
 from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 
 _FORCED_INTERVAL = timedelta(seconds=10)
@@ -57,6 +59,7 @@ class Connections:
 
     Args:
         configs: The table of provider configurations.
+        entries: What is known of Providers.
         connections: The table of connections.
         refreshing: The rules over one refresh.
         worker: The worker.
@@ -71,6 +74,7 @@ class Connections:
     def __init__(  # required means argument
         self,
         configs: ConfigStore,
+        entries: Entries,
         connections: ConnectionStore,
         refreshing: Refreshing,
         worker: Worker,
@@ -82,6 +86,7 @@ class Connections:
         patience: timedelta = timedelta(seconds=2),
     ) -> None:
         self._configs = configs
+        self._entries = entries
         self._connections = connections
         self._refreshing = refreshing
         self._worker = worker
@@ -111,6 +116,7 @@ class Connections:
             ValueNotAllowedError: What the Provider asks each connection for is missing, or of another form.
         """
         kept: Pairs = ()
+        entry: Entry | None = None
         if not 1 <= len(end_user_id) <= 200 or not end_user_id.isprintable():
             raise MalformedError(field=Label("end_user_id"))
         if kind is Kind.OAUTH2:
@@ -123,9 +129,13 @@ class Connections:
         else:
             if _PROVIDER.fullmatch(provider) is None:
                 raise MalformedError(field=Label("provider"))
+            entry = await self._entry_of(acting, kind, provider) if not allowed_hosts else None
             if config_id or len(allowed_hosts) > 20 or any(_HOST.fullmatch(host) is None for host in allowed_hosts):
                 raise MalformedError(field=Label("allowed_hosts"))
             hosts = hosts_digest(allowed_hosts)
+            if entry is not None:
+                kept = tuple(sorted(require_values(entry.values, values).items()))
+                hosts = hosts_digest(connection_hosts(urls(entry), dict(kept), entry.values))
         now = self._clock()
         connection = Connection(
             workspace=acting.workspace,
@@ -144,9 +154,16 @@ class Connections:
             refreshed_at=now,
             created_at=now,
             values=kept,
+            entry=entry,
         )
         await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         return connection
+
+    async def _entry_of(self, acting: Acting, kind: Kind, provider: str) -> Entry | None:
+        """Gives the entry of a Provider whose API takes credentials of a kind; None: there is none, or it takes none."""
+        entry = await self._entries.find(acting.workspace, provider)
+        takes = entry is not None and (entry.basic if kind is Kind.BASIC else entry.api_key is not None)
+        return entry if takes and kind is not Kind.WEBHOOK_SECRET else None
 
     async def activate(self, acting: Acting, connection_id: str, outcome: TokenOutcome) -> Connection:
         """Makes an imported connection usable."""
@@ -223,6 +240,24 @@ class Connections:
             raise failure
         self._require_living(connection, failure or RefreshFailedError())
         return Freshness(connection)
+
+    async def route(self, acting: Acting, connection_id: str) -> tuple[Connection, Entry]:
+        """Gives what is known of a connection's Provider, as it was pinned.
+
+        Raises:
+            DisconnectedError: It is disconnected.
+            NoApiError: Nothing is known of an API that it may be used at.
+        """
+        connection = await self.get(acting, connection_id)
+        if connection.state in {State.DISCONNECTING, State.DISCONNECTED}:
+            raise DisconnectedError
+        entry = connection.entry
+        if entry is None:
+            config = await self._configs.get_config(acting.workspace, connection.provider_config_id)
+            entry = config.entry if config is not None else None
+        if entry is None or entry.api is None:
+            raise NoApiError
+        return connection, entry
 
     async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
         """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""

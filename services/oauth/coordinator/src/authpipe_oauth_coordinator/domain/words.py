@@ -134,6 +134,7 @@ class Connection:
     failing: Failing | None = None
     values: Pairs = ()
     metadata: Pairs = ()
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, slots=True)

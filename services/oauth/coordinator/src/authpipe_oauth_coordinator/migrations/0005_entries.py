@@ -22,6 +22,7 @@ alter table connect_sessions add column values jsonb not null default '{}';
 alter table flows add column values jsonb not null default '{}';
 alter table connections add column values jsonb not null default '{}';
 alter table connections add column metadata jsonb not null default '{}';
+alter table connections add column entry jsonb;
 create table provider_entries (
     workspace_id text not null, name text not null, entry jsonb not null, created_at timestamptz not null,
     primary key (workspace_id, name));

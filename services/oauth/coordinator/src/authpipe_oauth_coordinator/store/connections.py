@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -52,7 +53,7 @@ class ConnectionTable:
                 sa.text(
                     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
                     " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
-                    " '', null, 0, null, cast(:values as jsonb), '{}')"
+                    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb))"
                 ),
                 {
                     "workspace": new.workspace,
@@ -72,6 +73,7 @@ class ConnectionTable:
                     "created": new.created_at,
                     "due": new.refresh_due_at,
                     "values": write_pairs(new.values),
+                    "entry": json.dumps(new.entry.document) if new.entry is not None else None,
                 },
             )
             await self._outbox.append(connection, entry)

@@ -19,7 +19,7 @@ CONFIG = (
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
     " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_failure,"
-    " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata"
+    " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata, entry"
 )
 
 
@@ -118,4 +118,5 @@ def read_connection(row: Any) -> Connection:
         _read_failing(row),
         read_pairs(row.values),
         read_pairs(row.metadata),
+        read(row.entry) if row.entry is not None else None,
     )

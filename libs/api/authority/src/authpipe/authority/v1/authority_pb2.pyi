@@ -39,6 +39,9 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     ACT_DRAFT_CONNECTION: _Act.ValueType  # 10
     ACT_DRAFT_PROVIDER_CONFIG: _Act.ValueType  # 11
     ACT_DESCRIBE_PROVIDER: _Act.ValueType  # 12
+    ACT_PROXY: _Act.ValueType  # 13
+    ACT_PROXY_REFRESH: _Act.ValueType  # 14
+    """A refresh after the Provider refused a token: whoever may use a connection may have it refreshed for that."""
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -56,6 +59,9 @@ ACT_READ_AUDIT: Act.ValueType  # 9
 ACT_DRAFT_CONNECTION: Act.ValueType  # 10
 ACT_DRAFT_PROVIDER_CONFIG: Act.ValueType  # 11
 ACT_DESCRIBE_PROVIDER: Act.ValueType  # 12
+ACT_PROXY: Act.ValueType  # 13
+ACT_PROXY_REFRESH: Act.ValueType  # 14
+"""A refresh after the Provider refused a token: whoever may use a connection may have it refreshed for that."""
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final
@@ -97,6 +103,7 @@ class ActRequest(_message.Message):
     TARGET_FIELD_NUMBER: _builtins.int
     RECORD_CLASSES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKER_THUMBPRINT_FIELD_NUMBER: _builtins.int
     api_key: _builtins.bytes
     """The API key as the customer sent it."""
     act: Global___Act.ValueType
@@ -105,6 +112,8 @@ class ActRequest(_message.Message):
     """The connection or provider configuration that it is about; empty for lists."""
     request_id: _builtins.str
     """The request this item belongs to."""
+    worker_thumbprint: _builtins.str
+    """For PROXY: the thumbprint of the HPKE key of the worker that will open the credential; the caller never does."""
     @_builtins.property
     def record_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
         """The classes of records that an import writes."""
@@ -117,10 +126,11 @@ class ActRequest(_message.Message):
         target: _builtins.str = ...,
         record_classes: _abc.Iterable[_records_pb2.RecordClass.ValueType] | None = ...,
         request_id: _builtins.str = ...,
+        worker_thumbprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "target", b"target", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

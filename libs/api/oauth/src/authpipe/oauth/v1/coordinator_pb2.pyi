@@ -1259,6 +1259,72 @@ class EnsureFreshResponse(_message.Message):
 Global___EnsureFreshResponse: _TypeAlias = EnsureFreshResponse  # noqa: Y015
 
 @_typing.final
+class GetProxyRouteRequest(_message.Message):
+    """GetProxyRouteRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    connection_id: _builtins.str
+    """The connection."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProxyRouteRequest: _TypeAlias = GetProxyRouteRequest  # noqa: Y015
+
+@_typing.final
+class GetProxyRouteResponse(_message.Message):
+    """GetProxyRouteResponse is what a job of the worker says of where it may go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    DIALECT_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    provider: _builtins.str
+    """The Provider, for the context."""
+    @_builtins.property
+    def endpoints(self) -> _types_pb2.ProviderEndpoints:
+        """The endpoints, as pinned."""
+
+    @_builtins.property
+    def dialect(self) -> _types_pb2.Dialect:
+        """How the Provider is spoken to, as pinned."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ConnectionValue]:
+        """What the placeholders of its URLs are filled with."""
+
+    def __init__(
+        self,
+        *,
+        provider: _builtins.str = ...,
+        endpoints: _types_pb2.ProviderEndpoints | None = ...,
+        dialect: _types_pb2.Dialect | None = ...,
+        values: _abc.Iterable[_types_pb2.ConnectionValue] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints", "provider", b"provider", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProxyRouteResponse: _TypeAlias = GetProxyRouteResponse  # noqa: Y015
+
+@_typing.final
 class DisconnectRequest(_message.Message):
     """DisconnectRequest names a connection."""
 

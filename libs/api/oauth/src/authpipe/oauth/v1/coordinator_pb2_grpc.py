@@ -130,6 +130,11 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshResponse.FromString,
                 _registered_method=True)
+        self.GetProxyRoute = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/GetProxyRoute',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.FromString,
+                _registered_method=True)
         self.Disconnect = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/Disconnect',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
@@ -289,6 +294,13 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProxyRoute(self, request, context):
+        """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Disconnect(self, request, context):
         """Stops serving at once, revokes at the Provider, erases.
         """
@@ -414,6 +426,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.EnsureFresh,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshResponse.SerializeToString,
+            ),
+            'GetProxyRoute': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProxyRoute,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.SerializeToString,
             ),
             'Disconnect': grpc.unary_unary_rpc_method_handler(
                     servicer.Disconnect,
@@ -950,6 +967,33 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/EnsureFresh',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EnsureFreshResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProxyRoute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/GetProxyRoute',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -71,6 +71,8 @@ class CoordinatorStub:
     """Lists connections, newest first."""
     EnsureFresh: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.EnsureFreshRequest, _coordinator_pb2.EnsureFreshResponse]
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
+    GetProxyRoute: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetProxyRouteRequest, _coordinator_pb2.GetProxyRouteResponse]
+    """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]
     """Stops serving at once, revokes at the Provider, erases."""
     ClaimAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]
@@ -123,6 +125,8 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Lists connections, newest first."""
     EnsureFresh: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.EnsureFreshRequest, _coordinator_pb2.EnsureFreshResponse]  # type: ignore[assignment]
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
+    GetProxyRoute: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetProxyRouteRequest, _coordinator_pb2.GetProxyRouteResponse]  # type: ignore[assignment]
+    """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Stops serving at once, revokes at the Provider, erases."""
     ClaimAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]  # type: ignore[assignment]
@@ -286,6 +290,14 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.EnsureFreshResponse, _abc.Awaitable[_coordinator_pb2.EnsureFreshResponse]]:
         """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
+
+    @_abc_1.abstractmethod
+    def GetProxyRoute(
+        self,
+        request: _coordinator_pb2.GetProxyRouteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetProxyRouteResponse, _abc.Awaitable[_coordinator_pb2.GetProxyRouteResponse]]:
+        """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
 
     @_abc_1.abstractmethod
     def Disconnect(

@@ -28,7 +28,7 @@ from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_recor
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthpipe/oauth/v1/worker.proto\x12\x11\x61uthpipe.oauth.v1\x1a\x1d\x61uthpipe/oauth/v1/types.proto\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x03Job\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x1a\n\x12provider_config_id\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x32\n\x06values\x18\x05 \x03(\x0b\x32\".authpipe.oauth.v1.ConnectionValue\x12\x37\n\tendpoints\x18\x06 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x19\n\x0c\x63lient_grant\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x1d\n\x10\x63redential_grant\x18\t \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\n \x01(\x04\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x0c \x01(\t\x12\x0e\n\x06scopes\x18\r \x03(\t\x12\r\n\x05spend\x18\x0e \x01(\x08\x12\x13\n\x0bspent_fence\x18\x0f \x01(\x04\x12+\n\x07\x64ialect\x18\x10 \x01(\x0b\x32\x1a.authpipe.oauth.v1.Dialect\"\x17\n\x15GetConsumerKeyRequest\",\n\x16GetConsumerKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\x0f\x44iscoverRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"K\n\x10\x44iscoverResponse\x12\x37\n\tendpoints\x18\x01 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\"9\n\x12PrepareFlowRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"-\n\x13PrepareFlowResponse\x12\x16\n\x0e\x63ode_challenge\x18\x01 \x01(\t\"c\n\x13\x45xchangeCodeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\x12\x11\n\x04\x63ode\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0credirect_uri\x18\x03 \x01(\t\"H\n\x14\x45xchangeCodeResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"5\n\x0eRefreshRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"C\n\x0fRefreshResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"\xd8\x01\n\x0cTokenOutcome\x12\x0f\n\x07\x66\x61ilure\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x04 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\r\x12\x14\n\x0cnothing_sent\x18\x06 \x01(\x08\x12.\n\x08metadata\x18\x07 \x03(\x0b\x32\x1c.authpipe.oauth.v1.Parameter\"4\n\rRevokeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"b\n\x0eRevokeResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x04 \x01(\r\"\xc8\x01\n\rResealRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x36\n\x0erecord_classes\x18\x03 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\x05grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x07 \x01(\t\"(\n\x0eResealResponse\x12\x16\n\x0eresealed_count\x18\x01 \x01(\r2\xbf\x06\n\x06Worker\x12\x82\x01\n\x0eGetConsumerKey\x12(.authpipe.oauth.v1.GetConsumerKeyRequest\x1a).authpipe.oauth.v1.GetConsumerKeyResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12p\n\x08\x44iscover\x12\".authpipe.oauth.v1.DiscoverRequest\x1a#.authpipe.oauth.v1.DiscoverResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12y\n\x0bPrepareFlow\x12%.authpipe.oauth.v1.PrepareFlowRequest\x1a&.authpipe.oauth.v1.PrepareFlowResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12|\n\x0c\x45xchangeCode\x12&.authpipe.oauth.v1.ExchangeCodeRequest\x1a\'.authpipe.oauth.v1.ExchangeCodeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12m\n\x07Refresh\x12!.authpipe.oauth.v1.RefreshRequest\x1a\".authpipe.oauth.v1.RefreshResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Revoke\x12 .authpipe.oauth.v1.RevokeRequest\x1a!.authpipe.oauth.v1.RevokeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Reseal\x12 .authpipe.oauth.v1.ResealRequest\x1a!.authpipe.oauth.v1.ResealResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x61uthpipe/oauth/v1/worker.proto\x12\x11\x61uthpipe.oauth.v1\x1a\x1d\x61uthpipe/oauth/v1/types.proto\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x03Job\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x1a\n\x12provider_config_id\x18\x03 \x01(\t\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x32\n\x06values\x18\x05 \x03(\x0b\x32\".authpipe.oauth.v1.ConnectionValue\x12\x37\n\tendpoints\x18\x06 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\x12\x11\n\tclient_id\x18\x07 \x01(\t\x12\x19\n\x0c\x63lient_grant\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x1d\n\x10\x63redential_grant\x18\t \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\n \x01(\x04\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x0c \x01(\t\x12\x0e\n\x06scopes\x18\r \x03(\t\x12\r\n\x05spend\x18\x0e \x01(\x08\x12\x13\n\x0bspent_fence\x18\x0f \x01(\x04\x12+\n\x07\x64ialect\x18\x10 \x01(\x0b\x32\x1a.authpipe.oauth.v1.Dialect\"\x17\n\x15GetConsumerKeyRequest\",\n\x16GetConsumerKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\"5\n\x0f\x44iscoverRequest\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"K\n\x10\x44iscoverResponse\x12\x37\n\tendpoints\x18\x01 \x01(\x0b\x32$.authpipe.oauth.v1.ProviderEndpoints\"9\n\x12PrepareFlowRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"-\n\x13PrepareFlowResponse\x12\x16\n\x0e\x63ode_challenge\x18\x01 \x01(\t\"c\n\x13\x45xchangeCodeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\x12\x11\n\x04\x63ode\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0credirect_uri\x18\x03 \x01(\t\"H\n\x14\x45xchangeCodeResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"5\n\x0eRefreshRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"C\n\x0fRefreshResponse\x12\x30\n\x07outcome\x18\x01 \x01(\x0b\x32\x1f.authpipe.oauth.v1.TokenOutcome\"\xd8\x01\n\x0cTokenOutcome\x12\x0f\n\x07\x66\x61ilure\x18\x01 \x01(\t\x12\x0e\n\x06scopes\x18\x02 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0brefreshable\x18\x04 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x05 \x01(\r\x12\x14\n\x0cnothing_sent\x18\x06 \x01(\x08\x12.\n\x08metadata\x18\x07 \x03(\x0b\x32\x1c.authpipe.oauth.v1.Parameter\"Y\n\x0cProxyRequest\x12,\n\x04head\x18\x01 \x01(\x0b\x32\x1c.authpipe.oauth.v1.ProxyHeadH\x00\x12\x13\n\x04\x62ody\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x42\x06\n\x04part\"\xe7\x01\n\tProxyHead\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61se_url\x18\x03 \x01(\t\x12\x11\n\x04path\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x12\n\x05query\x18\x05 \x01(\tB\x03\x80\x01\x01\x12*\n\x07headers\x18\x06 \x03(\x0b\x32\x19.authpipe.oauth.v1.Header\x12\x10\n\x08has_body\x18\x07 \x01(\x08\x12\x1b\n\x0e\x63ontent_length\x18\x08 \x01(\x04H\x00\x88\x01\x01\x42\x11\n\x0f_content_length\"*\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"b\n\rProxyResponse\x12\x34\n\x04head\x18\x01 \x01(\x0b\x32$.authpipe.oauth.v1.ProxyResponseHeadH\x00\x12\x13\n\x04\x62ody\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01H\x00\x42\x06\n\x04part\"O\n\x11ProxyResponseHead\x12\x0e\n\x06status\x18\x01 \x01(\r\x12*\n\x07headers\x18\x02 \x03(\x0b\x32\x19.authpipe.oauth.v1.Header\"4\n\rRevokeRequest\x12#\n\x03job\x18\x01 \x01(\x0b\x32\x16.authpipe.oauth.v1.Job\"b\n\x0eRevokeResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x08\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12\x1b\n\x13retry_after_seconds\x18\x04 \x01(\r\"\xc8\x01\n\rResealRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x36\n\x0erecord_classes\x18\x03 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\x05grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x1b\n\x13\x63onsumer_thumbprint\x18\x07 \x01(\t\"(\n\x0eResealResponse\x12\x16\n\x0eresealed_count\x18\x01 \x01(\r2\xb9\x07\n\x06Worker\x12\x94\x01\n\x0eGetConsumerKey\x12(.authpipe.oauth.v1.GetConsumerKeyRequest\x1a).authpipe.oauth.v1.GetConsumerKeyResponse\"-\x8a\xb5\x18\x13\n\x11oauth/coordinator\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12p\n\x08\x44iscover\x12\".authpipe.oauth.v1.DiscoverRequest\x1a#.authpipe.oauth.v1.DiscoverResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12y\n\x0bPrepareFlow\x12%.authpipe.oauth.v1.PrepareFlowRequest\x1a&.authpipe.oauth.v1.PrepareFlowResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12|\n\x0c\x45xchangeCode\x12&.authpipe.oauth.v1.ExchangeCodeRequest\x1a\'.authpipe.oauth.v1.ExchangeCodeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12m\n\x07Refresh\x12!.authpipe.oauth.v1.RefreshRequest\x1a\".authpipe.oauth.v1.RefreshResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12j\n\x06Revoke\x12 .authpipe.oauth.v1.RevokeRequest\x1a!.authpipe.oauth.v1.RevokeResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x12\x66\n\x05Proxy\x12\x1f.authpipe.oauth.v1.ProxyRequest\x1a .authpipe.oauth.v1.ProxyResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01(\x01\x30\x01\x12j\n\x06Reseal\x12 .authpipe.oauth.v1.ResealRequest\x1a!.authpipe.oauth.v1.ResealResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOB'].fields_by_name['credential_grant']._serialized_options = b'\200\001\001'
   _globals['_EXCHANGECODEREQUEST'].fields_by_name['code']._loaded_options = None
   _globals['_EXCHANGECODEREQUEST'].fields_by_name['code']._serialized_options = b'\200\001\001'
+  _globals['_PROXYREQUEST'].fields_by_name['body']._loaded_options = None
+  _globals['_PROXYREQUEST'].fields_by_name['body']._serialized_options = b'\200\001\001'
+  _globals['_PROXYHEAD'].fields_by_name['path']._loaded_options = None
+  _globals['_PROXYHEAD'].fields_by_name['path']._serialized_options = b'\200\001\001'
+  _globals['_PROXYHEAD'].fields_by_name['query']._loaded_options = None
+  _globals['_PROXYHEAD'].fields_by_name['query']._serialized_options = b'\200\001\001'
+  _globals['_HEADER'].fields_by_name['value']._loaded_options = None
+  _globals['_HEADER'].fields_by_name['value']._serialized_options = b'\200\001\001'
+  _globals['_PROXYRESPONSE'].fields_by_name['body']._loaded_options = None
+  _globals['_PROXYRESPONSE'].fields_by_name['body']._serialized_options = b'\200\001\001'
   _globals['_RESEALREQUEST'].fields_by_name['grant']._loaded_options = None
   _globals['_RESEALREQUEST'].fields_by_name['grant']._serialized_options = b'\200\001\001'
   _globals['_WORKER'].methods_by_name['GetConsumerKey']._loaded_options = None
-  _globals['_WORKER'].methods_by_name['GetConsumerKey']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
+  _globals['_WORKER'].methods_by_name['GetConsumerKey']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_WORKER'].methods_by_name['Discover']._loaded_options = None
   _globals['_WORKER'].methods_by_name['Discover']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
   _globals['_WORKER'].methods_by_name['PrepareFlow']._loaded_options = None
@@ -55,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKER'].methods_by_name['Refresh']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
   _globals['_WORKER'].methods_by_name['Revoke']._loaded_options = None
   _globals['_WORKER'].methods_by_name['Revoke']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
+  _globals['_WORKER'].methods_by_name['Proxy']._loaded_options = None
+  _globals['_WORKER'].methods_by_name['Proxy']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_WORKER'].methods_by_name['Reseal']._loaded_options = None
   _globals['_WORKER'].methods_by_name['Reseal']._serialized_options = b'\212\265\030\023\n\021oauth/coordinator\220\265\030\001'
   _globals['_JOB']._serialized_start=185
@@ -81,14 +93,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFRESHRESPONSE']._serialized_end=1236
   _globals['_TOKENOUTCOME']._serialized_start=1239
   _globals['_TOKENOUTCOME']._serialized_end=1455
-  _globals['_REVOKEREQUEST']._serialized_start=1457
-  _globals['_REVOKEREQUEST']._serialized_end=1509
-  _globals['_REVOKERESPONSE']._serialized_start=1511
-  _globals['_REVOKERESPONSE']._serialized_end=1609
-  _globals['_RESEALREQUEST']._serialized_start=1612
-  _globals['_RESEALREQUEST']._serialized_end=1812
-  _globals['_RESEALRESPONSE']._serialized_start=1814
-  _globals['_RESEALRESPONSE']._serialized_end=1854
-  _globals['_WORKER']._serialized_start=1857
-  _globals['_WORKER']._serialized_end=2688
+  _globals['_PROXYREQUEST']._serialized_start=1457
+  _globals['_PROXYREQUEST']._serialized_end=1546
+  _globals['_PROXYHEAD']._serialized_start=1549
+  _globals['_PROXYHEAD']._serialized_end=1780
+  _globals['_HEADER']._serialized_start=1782
+  _globals['_HEADER']._serialized_end=1824
+  _globals['_PROXYRESPONSE']._serialized_start=1826
+  _globals['_PROXYRESPONSE']._serialized_end=1924
+  _globals['_PROXYRESPONSEHEAD']._serialized_start=1926
+  _globals['_PROXYRESPONSEHEAD']._serialized_end=2005
+  _globals['_REVOKEREQUEST']._serialized_start=2007
+  _globals['_REVOKEREQUEST']._serialized_end=2059
+  _globals['_REVOKERESPONSE']._serialized_start=2061
+  _globals['_REVOKERESPONSE']._serialized_end=2159
+  _globals['_RESEALREQUEST']._serialized_start=2162
+  _globals['_RESEALREQUEST']._serialized_end=2362
+  _globals['_RESEALRESPONSE']._serialized_start=2364
+  _globals['_RESEALRESPONSE']._serialized_end=2404
+  _globals['_WORKER']._serialized_start=2407
+  _globals['_WORKER']._serialized_end=3360
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,11 @@ class WorkerStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.Proxy = channel.stream_stream(
+                '/authpipe.oauth.v1.Worker/Proxy',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.FromString,
+                _registered_method=True)
         self.Reseal = channel.unary_unary(
                 '/authpipe.oauth.v1.Worker/Reseal',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealRequest.SerializeToString,
@@ -118,6 +123,14 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Proxy(self, request_iterator, context):
+        """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
+        stays here. The first message each way is a head, what follows is the body.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reseal(self, request, context):
         """Seals records again under the newest version of their connection key. Nobody is called.
         """
@@ -157,6 +170,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Revoke,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.SerializeToString,
+            ),
+            'Proxy': grpc.stream_stream_rpc_method_handler(
+                    servicer.Proxy,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.SerializeToString,
             ),
             'Reseal': grpc.unary_unary_rpc_method_handler(
                     servicer.Reseal,
@@ -327,6 +345,33 @@ class Worker:
             '/authpipe.oauth.v1.Worker/Revoke',
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Proxy(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/authpipe.oauth.v1.Worker/Proxy',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class WorkerStub:
     """Uses a refresh token, seals what comes back and stores it (RFC 6749, section 6)."""
     Revoke: _grpc.UnaryUnaryMultiCallable[_worker_pb2.RevokeRequest, _worker_pb2.RevokeResponse]
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
+    Proxy: _grpc.StreamStreamMultiCallable[_worker_pb2.ProxyRequest, _worker_pb2.ProxyResponse]
+    """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
+    stays here. The first message each way is a head, what follows is the body.
+    """
     Reseal: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]
     """Seals records again under the newest version of their connection key. Nobody is called."""
 
@@ -65,6 +69,10 @@ class WorkerAsyncStub(WorkerStub):
     """Uses a refresh token, seals what comes back and stores it (RFC 6749, section 6)."""
     Revoke: _aio.UnaryUnaryMultiCallable[_worker_pb2.RevokeRequest, _worker_pb2.RevokeResponse]  # type: ignore[assignment]
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
+    Proxy: _aio.StreamStreamMultiCallable[_worker_pb2.ProxyRequest, _worker_pb2.ProxyResponse]  # type: ignore[assignment]
+    """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
+    stays here. The first message each way is a head, what follows is the body.
+    """
     Reseal: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]  # type: ignore[assignment]
     """Seals records again under the newest version of their connection key. Nobody is called."""
 
@@ -118,6 +126,16 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.RevokeResponse, _abc.Awaitable[_worker_pb2.RevokeResponse]]:
         """Revokes a connection's tokens at the Provider (RFC 7009)."""
+
+    @_abc_1.abstractmethod
+    def Proxy(
+        self,
+        request_iterator: _MaybeAsyncIterator[_worker_pb2.ProxyRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_worker_pb2.ProxyResponse], _abc.AsyncIterator[_worker_pb2.ProxyResponse]]:
+        """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
+        stays here. The first message each way is a head, what follows is the body.
+        """
 
     @_abc_1.abstractmethod
     def Reseal(

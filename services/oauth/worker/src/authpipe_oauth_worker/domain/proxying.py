@@ -1,0 +1,230 @@
+"""The proxy: a customer's request goes to the Provider's own API with the credential on it, and the answer comes back.
+
+The credential never leaves this process but to a host that is bound into its record: what the request, the customer's
+workspace or our own database say cannot widen that. Bodies pass through, a piece at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+from authpipe_consumer.words import Consumer, Opened, Want
+from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyRequestError
+from authpipe_providers import Placement
+from authpipe_sensitive import DomainError, Label, Secret
+
+Headers = tuple[tuple[str, bytes], ...]
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+# RFC 9110, section 7.6.1: these are between two neighbours, and mean nothing beyond.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Ours to say, or nobody's business.
+_NOT_SENT = _HOP_BY_HOP | {"host", "authorization", "cookie", "content-length", "expect", "forwarded", "via"}
+_NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security", "clear-site-data"}
+_NOT_SENT_PREFIXES = ("x-forwarded-", "authpipe-", "proxy-", "sec-")
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]{0,8192}")
+_PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
+_QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
+_MOST_HEADERS = 64
+_LONGEST_TARGET = 8_000
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyJob:
+    """One request to a Provider's API.
+
+    Args:
+        workspace: The tenant.
+        connection: The connection.
+        provider: The Provider, for the context.
+        hosts: The hosts of the Provider's entry, filled: what the record has to be bound to.
+        base_urls: Where the API is.
+        api_headers: What every request to it carries.
+        token: Where it wants an access token.
+        api_key: Where it wants an API key.
+        pins: Public keys of which each host shows one.
+        grant: To open the credential.
+        request_id: The request.
+        method: The HTTP method.
+        base_url: One of the base URLs; empty: the first.
+        path: What follows it.
+        query: Without the question mark.
+        headers: The caller's own.
+        content_length: Of the body; None: not known beforehand.
+    """
+
+    workspace: str
+    connection: str
+    provider: str
+    hosts: frozenset[str]
+    base_urls: tuple[str, ...]
+    api_headers: tuple[tuple[str, str], ...]
+    token: Placement
+    api_key: Placement
+    pins: tuple[str, ...]
+    grant: str
+    request_id: str
+    method: str
+    base_url: str
+    path: str
+    query: str
+    headers: Headers
+    content_length: int | None
+
+
+class Outgoing(NamedTuple):
+    """A request as it goes to the Provider.
+
+    Args:
+        method: The HTTP method.
+        url: Where.
+        headers: Its headers; those with the credential are Secrets.
+        query: What is added to the URL's query with the credential in it; None: nothing.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, Secret | bytes]
+    query: Secret | None = None
+
+
+class Answered(NamedTuple):
+    """A Provider's answer, its body still to come."""
+
+    status: int
+    headers: Headers
+    body: AsyncIterator[bytes]
+
+
+class Streamer(Protocol):
+    """The way out, for bodies of any size."""
+
+    def stream(
+        self, outgoing: Outgoing, body: AsyncIterator[bytes] | None, pins: Iterable[str]
+    ) -> AbstractAsyncContextManager[Answered]:
+        """Sends a request once, and gives the answer while it comes."""
+
+
+class Placing(Protocol):
+    """Puts a credential on a request."""
+
+    def __call__(
+        self, record_class: RecordClass, payload: Secret, placement: Placement, outgoing: Outgoing
+    ) -> Outgoing:
+        """Gives the request with the credential on it."""
+
+
+class Proxying:
+    """Carries requests.
+
+    Args:
+        vault: The consumer of user credentials.
+        egress: The way out.
+        place: Puts a credential on a request.
+    """
+
+    def __init__(self, vault: Consumer, egress: Streamer, place: Placing) -> None:
+        self._vault = vault
+        self._egress = egress
+        self._place = place
+
+    @asynccontextmanager
+    async def carry(self, job: ProxyJob, body: AsyncIterator[bytes] | None) -> AsyncIterator[Answered]:
+        """Sends a request with the connection's credential, and gives the answer while it comes.
+
+        Raises:
+            ProxyRequestError: The request is not one that is carried.
+            HostError: The credential is not bound to the hosts of the API.
+            NotProxiableError: The credential is of a kind that no API takes.
+            EgressError: The Provider was not reached: nothing was sent.
+            AnswerLostError: It was sent, and no answer came.
+        """
+        # What is wrong with the request is found before a credential is opened for it.
+        url = _target(job)
+        headers = _sent(job)
+        opened = await self._open(job)
+        with opened.plaintext:
+            placement = job.token if opened.record_class is RecordClass.ACCESS else job.api_key
+            outgoing = Outgoing(job.method, url, headers)
+            outgoing = self._place(opened.record_class, opened.plaintext, placement, outgoing)
+        async with self._egress.stream(outgoing, body, job.pins) as answered:
+            yield answered._replace(headers=_returned(answered.headers))
+
+    async def _open(self, job: ProxyJob) -> Opened:
+        want = Want(job.workspace, job.connection, None, job.grant, job.request_id)
+        found = (await self._vault.open([want]))[0]
+        if isinstance(found, DomainError):
+            raise found
+        # What is sealed says where it may go; the request does not.
+        if found.hosts != hosts_digest(job.hosts) or found.provider != job.provider:
+            found.plaintext.destroy()
+            raise HostError
+        if found.record_class not in {RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC}:
+            found.plaintext.destroy()
+            raise NotProxiableError
+        return found
+
+
+def _target(job: ProxyJob) -> str:
+    """Gives the URL: a base URL of the API, to the letter, and what the caller puts behind it."""
+    if job.method not in METHODS:
+        raise ProxyRequestError(field=Label("method"))
+    base = job.base_url or (job.base_urls[0] if job.base_urls else "")
+    if base not in job.base_urls or urlsplit(base).hostname not in job.hosts:
+        raise ProxyRequestError(field=Label("base_url"))
+    if len(job.path) + len(job.query) > _LONGEST_TARGET or _PATH.fullmatch(job.path) is None:
+        raise ProxyRequestError(field=Label("path"))
+    # A dot segment, also one that is hidden, would leave the base.
+    if {".", ".."} & set(re.split(r"[/\\]", unquote(unquote(job.path)))):
+        raise ProxyRequestError(field=Label("path"))
+    if _QUERY.fullmatch(job.query) is None:
+        raise ProxyRequestError(field=Label("query"))
+    return f"{base.rstrip('/')}{job.path}" + (f"?{job.query}" if job.query else "")
+
+
+def _sent(job: ProxyJob) -> dict[str, Secret | bytes]:
+    """Gives the headers that go on: the caller's own but those between neighbours, and those that are ours to say."""
+    if len(job.headers) > _MOST_HEADERS:
+        raise ProxyRequestError(field=Label("headers"))
+    named = {name.strip() for value in _values(job.headers, "connection") for name in value.lower().split(",")}
+    sent: dict[str, Secret | bytes] = {name: value.encode() for name, value in job.api_headers}
+    for name, value in job.headers:
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            raise ProxyRequestError(field=Label("headers"))
+        if name in _NOT_SENT or name in named or name.startswith(_NOT_SENT_PREFIXES):
+            continue
+        sent[name] = value
+    if job.content_length is not None:
+        sent["content-length"] = str(job.content_length).encode()
+    return sent
+
+
+def _returned(headers: Headers) -> Headers:
+    named = {name.strip() for value in _values(headers, "connection") for name in value.lower().split(",")}
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name not in _NOT_RETURNED and name not in named and _VALUE.fullmatch(value) is not None
+    )
+
+
+def _values(headers: Headers, wanted: str) -> list[str]:
+    return [value.decode("latin-1") for name, value in headers if name == wanted]

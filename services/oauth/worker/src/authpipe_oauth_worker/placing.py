@@ -1,0 +1,57 @@
+"""Door: how a credential is put on a request, small pieces that know nothing of each other."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Callable
+from urllib.parse import quote
+
+from authpipe_consumer.payloads import access_token_of
+from authpipe_envelope import RecordClass
+from authpipe_oauth_worker.domain.proxying import Outgoing
+from authpipe_oauth_worker.errors import NotProxiableError
+from authpipe_providers import Placement
+from authpipe_sensitive import Secret
+
+Processor = Callable[[Secret, Placement, Outgoing], Outgoing]
+
+
+def place(record_class: RecordClass, payload: Secret, placement: Placement, outgoing: Outgoing) -> Outgoing:
+    """Gives a request with a credential on it.
+
+    Raises:
+        NotProxiableError: Nobody knows where this API wants a credential of this kind.
+    """
+    if record_class is RecordClass.BASIC:
+        pair = json.loads(bytes(payload.expose()))
+        return basic(Secret(f"{pair['username']}:{pair['password']}".encode()), placement, outgoing)
+    processor = _PROCESSORS.get(placement.where)
+    if processor is None:
+        raise NotProxiableError
+    value = access_token_of(payload) if record_class is RecordClass.ACCESS else payload.copy()
+    with value:
+        if placement.where == "basic":
+            # An API key alone is the name, without a password (as with Stripe or Greenhouse).
+            value = Secret(bytes(value.expose()) + b":")
+        return processor(value, placement, outgoing)
+
+
+def header(value: Secret, placement: Placement, outgoing: Outgoing) -> Outgoing:
+    """Puts it in a header, with what stands before it there, such as `Bearer `."""
+    placed = Secret(placement.prefix.encode() + bytes(value.expose()))
+    return outgoing._replace(headers={**outgoing.headers, placement.name.lower(): placed})
+
+
+def query(value: Secret, placement: Placement, outgoing: Outgoing) -> Outgoing:
+    """Puts it in the query."""
+    return outgoing._replace(query=Secret(f"{placement.name}={quote(value.expose().decode(), safe='')}".encode()))
+
+
+def basic(pair: Secret, _: Placement, outgoing: Outgoing) -> Outgoing:
+    """Puts a name and a password in an HTTP Basic header (RFC 7617)."""
+    placed = Secret(b"Basic " + b64encode(bytes(pair.expose())))
+    return outgoing._replace(headers={**outgoing.headers, "authorization": placed})
+
+
+_PROCESSORS: dict[str, Processor] = {"header": header, "query": query, "basic": basic}

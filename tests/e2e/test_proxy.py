@@ -1,0 +1,338 @@
+"""The proxy: a credential is used and never seen by whoever uses it (promise P09; ARCHITECTURE §4)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psycopg
+import pytest
+from authpipe_devstack.stack import Stack
+from authpipe_testing.customer import Customer
+
+KEY = "sk_live_the-api-key-behind-the-proxy-0123456789"
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """A Provider's API that tells what it was sent."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: there are credentials in what it is sent."""
+
+    def handle_any(self) -> None:
+        seen = {"method": self.command, "path": self.path, "headers": [(n.lower(), v) for n, v in self.headers.items()]}
+        self.server.seen.append(seen)
+        body = self._body()
+        if self.path.startswith("/api/digest"):
+            self._answer(200, {"sha256": hashlib.sha256(body).hexdigest(), "length": len(body)})
+        elif self.path.startswith("/api/stream/"):
+            self.send_response(200)
+            size = int(self.path.rsplit("/", 1)[1])
+            self.send_header("content-length", str(size))
+            self.end_headers()
+            for _ in range(size // 65_536):
+                self.wfile.write(bytes(65_536))
+        elif self.path.startswith("/api/breaks"):
+            self.send_response(200)
+            self.send_header("content-length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        elif self.path.startswith("/api/unauthorized-once") and self.server.refuse:
+            self.server.refuse -= 1
+            self._answer(401, {"error": "no"})
+        elif self.path.startswith("/api/redirect"):
+            self.send_response(302)
+            self.send_header("location", "https://169.254.169.254/latest/meta-data")
+            self.send_header("content-length", "0")
+            self.end_headers()
+        else:
+            self._answer(200, {**seen, "body": body.decode("latin-1")})
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = handle_any
+
+    def _body(self) -> bytes:
+        if self.headers.get("transfer-encoding", "") == "chunked":
+            pieces = []
+            while size := int(self.rfile.readline(), 16):
+                pieces.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(pieces)
+        return self.rfile.read(int(self.headers.get("content-length", "0")))
+
+    def _answer(self, status: int, document: Any) -> None:
+        data = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.send_header("set-cookie", "session=of-the-provider")
+        self.send_header("x-of-the-provider", "yes")
+        self.send_header("connection", "x-between-neighbours")
+        self.send_header("x-between-neighbours", "yes")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder: Path = tmp_path_factory.mktemp("api")
+    leaf = stack.public_ca.issue(folder, "api", common_name="api", dns=("localhost",), addresses=("127.0.0.1",))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.seen, server.refuse = [], 0
+    server.url = f"https://127.0.0.1:{server.server_address[1]}/api"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def provider(customer: Customer, api: Any, stack: Stack) -> Iterator[str]:
+    """A Provider with an API, described by the workspace; OAuth by the playground."""
+    issuer = stack.layout.playground_issuer
+    document = {
+        "name": "with-an-api",
+        "display_name": "With an API",
+        "documentation": ["https://example.com/docs"],
+        "read_on": "2026-11-24",
+        "oauth2": {
+            "authorization_endpoint": f"{issuer}/authorize",
+            "token_endpoint": f"{issuer}/token",
+            "client_authentication": ["client_secret_post"],
+        },
+        "api_key": {"in": "header", "name": "X-Api-Key"},
+        "basic": {},
+        "api": {"base_urls": [api.url, f"{api.url}/second"], "headers": {"x-version": "7"}},
+    }
+    assert customer.post("/providers", document).status_code == 201
+    yield "with-an-api"
+    customer.delete("/providers/with-an-api")
+
+
+@pytest.fixture(scope="module")
+def key(customer: Customer, provider: str) -> str:
+    """A connection with an API key for it."""
+    body = {"kind": "api_key", "end_user_id": "proxied", "provider": provider, "api_key": KEY}
+    return str(customer.post("/connections", body).raise_for_status().json()["id"])
+
+
+def through(customer: Customer, method: str, path: str, **more: Any) -> httpx2.Response:
+    return customer.http.request(method, f"/v1/proxy/{path}", **more)
+
+
+def sent(answer: httpx2.Response, name: str) -> list[str]:
+    return [value for each, value in answer.json()["headers"] if each == name]
+
+
+@pytest.mark.promise("P09")
+def test_an_api_key_is_used_where_its_provider_wants_it_and_never_comes_back(
+    customer: Customer, key: str, api: Any
+) -> None:
+    answer = through(customer, "GET", f"{key}/things?a=1&b=%2F", headers={"x-own": "kept"})
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()
+    assert (shown["method"], shown["path"]) == ("GET", "/api/things?a=1&b=%2F")
+    assert sent(answer, "x-api-key") == [KEY]
+    assert sent(answer, "x-own") == ["kept"]
+    assert sent(answer, "x-version") == ["7"]
+    assert sent(answer, "authorization") == [], "our own API key goes nowhere"
+    assert answer.headers["authpipe-answered-by"] == "provider"
+    event = customer.events(event="RECORD_KEYS_RELEASED", target=key)[0]
+    assert (event["purpose"], event["outcome"]) == ("proxy", "SUCCEEDED")
+    assert KEY not in json.dumps(customer.get(f"/connections/{key}").json())
+
+
+@pytest.mark.promise("P09")
+def test_what_is_between_neighbours_and_every_cookie_stays_out_both_ways(customer: Customer, key: str) -> None:
+    answer = through(
+        customer,
+        "POST",
+        f"{key}/things",
+        content=b"body",
+        headers={
+            "cookie": "a=b",
+            "connection": "x-hop",
+            "x-hop": "1",
+            "te": "trailers",
+            "x-forwarded-for": "1.2.3.4",
+            "authpipe-secret": "x",
+            "proxy-authorization": "Basic x",
+        },
+    )
+    names = {name for name, _ in answer.json()["headers"]}
+    assert not names & {"cookie", "x-hop", "te", "x-forwarded-for", "authpipe-secret", "proxy-authorization"}
+    assert answer.json()["body"] == "body"
+    assert "set-cookie" not in answer.headers
+    assert "x-between-neighbours" not in answer.headers
+    assert answer.headers["x-of-the-provider"] == "yes"
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+
+
+@pytest.mark.promise("P09")
+def test_a_basic_pair_and_an_oauth_token_are_used_too(customer: Customer, provider: str, playground: Any) -> None:
+    body = {
+        "kind": "basic",
+        "end_user_id": "pair",
+        "provider": provider,
+        "username": "ada",
+        "password": "secret-of-ada",
+    }
+    pair = customer.post("/connections", body).raise_for_status().json()["id"]
+    assert sent(through(customer, "GET", f"{pair}/x"), "authorization") == ["Basic YWRhOnNlY3JldC1vZi1hZGE="]
+    made = {"provider": provider, "client_id": "c", "client_secret": "a-client-secret-of-the-test-0123456789"}
+    config = customer.post("/provider-configs", made).raise_for_status().json()["id"]
+    connection = customer.connect(config, "proxied-oauth")
+    bearer = sent(through(customer, "GET", f"{connection}/x"), "authorization")[0]
+    assert bearer == f"Bearer {customer.token(connection).json()['access_token']}"
+    assert playground.knows(bearer.removeprefix("Bearer "))
+
+
+@pytest.mark.promise("P36")
+def test_a_token_that_the_provider_refuses_is_refreshed_and_the_request_sent_once_more(
+    customer: Customer, provider: str, api: Any, stack: Stack
+) -> None:
+    made = {"provider": provider, "client_id": "c", "client_secret": "a-client-secret-of-the-test-0123456789"}
+    config = customer.post("/provider-configs", made).raise_for_status().json()["id"]
+    connection = customer.connect(config, "refused-once")
+    with psycopg.connect(**stack.clusters["core"].conninfo("dba", "coordinator"), autocommit=True) as core:  # type: ignore[arg-type]
+        core.execute("update connections set refreshed_at = now() - interval '1 minute' where id = %s", (connection,))
+    before = customer.token(connection).json()["access_token"]
+    api.refuse = 1
+    answer = through(customer, "POST", f"{connection}/unauthorized-once", content=b"the body, twice")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["body"] == "the body, twice"
+    after = customer.token(connection).json()["access_token"]
+    assert before != after
+    assert sent(answer, "authorization") == [f"Bearer {after}"]
+    # One that is refused again and again is handed on: it is the Provider's answer.
+    api.refuse = 9
+    assert through(customer, "GET", f"{connection}/unauthorized-once").status_code == 401
+    api.refuse = 0
+
+
+@pytest.mark.promise("P09")
+@pytest.mark.case(22)
+@pytest.mark.parametrize(
+    ("path", "headers", "field"),
+    [
+        ("{key}/../../admin", {}, "path"),
+        ("{key}/a/%2e%2e/%2e%2e/b", {}, "path"),
+        ("{key}/a/%252e%252e/b", {}, "path"),
+        ("{key}/a\\..\\b", {}, "path"),
+        ("{key}/a", {"authpipe-base-url": "https://evil.example"}, "base_url"),
+        ("{key}/a", {"authpipe-base-url": "https://127.0.0.1:1/api"}, "base_url"),
+        ("{key}@evil.example/a", {}, None),
+    ],
+)
+def test_no_path_and_no_header_leads_elsewhere(
+    path: str, headers: dict[str, str], field: str | None, customer: Customer, key: str, api: Any, stack: Stack
+) -> None:
+    before = len(api.seen)
+    # As bytes on a socket: a client library tidies dot segments up.
+    host, port = stack.layout.rest_url.removeprefix("https://").split(":")
+    context = ssl.create_default_context(cafile=str(stack.public_ca.certificate_file))
+    lines = [f"GET /v1/proxy/{path.format(key=key)} HTTP/1.1", f"host: {host}", "connection: close"]
+    lines += [f"authorization: {customer.http.headers['authorization']}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection((host, int(port))) as plain, context.wrap_socket(plain, server_hostname=host) as wire:
+        wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = b"".join(iter(lambda: wire.recv(65_536), b""))
+    status = int(answer.split(b" ", 2)[1])
+    assert status in {400, 404}, answer[:300]
+    if field and status == 400 and b"{" in answer:
+        assert f'"field": "{field}"'.encode() in answer
+    assert len(api.seen) == before, "nothing was sent"
+
+
+def test_another_base_url_of_the_api_is_chosen_by_a_header(customer: Customer, key: str, api: Any) -> None:
+    answer = through(customer, "GET", f"{key}/x", headers={"authpipe-base-url": f"{api.url}/second"})
+    assert answer.json()["path"] == "/api/second/x"
+
+
+@pytest.mark.case(21)
+def test_a_redirect_of_the_api_is_handed_on_and_not_followed(customer: Customer, key: str) -> None:
+    answer = through(customer, "GET", f"{key}/redirect", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (302, "https://169.254.169.254/latest/meta-data")
+
+
+@pytest.mark.promise("P09")
+def test_a_changed_description_of_the_provider_does_not_widen_where_a_credential_goes(
+    customer: Customer, key: str, api: Any, superuser: Callable[[str, str], psycopg.Connection[Any]]
+) -> None:
+    before = len(api.seen)
+    with contextlib.closing(superuser("core", "coordinator")) as core:
+        # Whoever holds coordinator's database points the connection's API elsewhere; vault's record says where it may go.
+        core.execute(
+            "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
+            (json.dumps(["https://localhost:1/api"]), key),
+        )
+        try:
+            time.sleep(31)  # until edge asks for the route again
+            refused = through(customer, "GET", f"{key}/x")
+        finally:
+            core.execute(
+                "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
+                (json.dumps([api.url, f"{api.url}/second"]), key),
+            )
+    assert (refused.status_code, refused.json()["reason"]) == (403, "CREDENTIAL_NOT_FOR_THESE_HOSTS")
+    assert len(api.seen) == before
+
+
+def test_a_body_of_sixty_four_megabytes_passes_through_both_ways(customer: Customer, key: str) -> None:
+    data = bytes(range(256)) * 4096 * 64
+    answer = through(customer, "PUT", f"{key}/digest", content=data)
+    assert answer.json() == {"sha256": hashlib.sha256(data).hexdigest(), "length": len(data)}
+
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(data), 1024 * 1024):
+            yield data[at : at + 1024 * 1024]
+
+    answer = through(customer, "PUT", f"{key}/digest", content=pieces())
+    assert answer.json()["length"] == len(data), "also where nobody knows beforehand how long it is"
+    assert len(through(customer, "GET", f"{key}/stream/{len(data)}").content) == len(data)
+
+
+def test_half_an_answer_does_not_look_like_a_whole_one(customer: Customer, key: str) -> None:
+    with pytest.raises(httpx2.HTTPError):
+        through(customer, "GET", f"{key}/breaks")
+
+
+@pytest.mark.promise("P09")
+def test_who_may_not_proxy_is_refused_and_what_cannot_be_says_why(
+    customer: Customer, key: str, new_customer: Callable[..., Customer], stranger: Customer
+) -> None:
+    reader = new_customer("connections:read", "tokens:read")
+    refused = through(reader, "GET", f"{key}/x")
+    assert (refused.status_code, refused.json()["reason"]) == (403, "SCOPE_MISSING")
+    assert through(stranger, "GET", f"{key}/x").status_code == 404
+    assert customer.http.get("/v1/proxy/nonsense/x").status_code == 404
+    assert httpx2.Client(verify=False).get(f"{customer.rest}/v1/proxy/{key}/x").status_code == 401  # no secret is sent
+    unknown = customer.import_api_key("sk_live_nobody-knows-its-api-0123456789")["id"]
+    assert through(customer, "GET", f"{unknown}/x").json()["reason"] == "PROVIDER_API_UNKNOWN"
+
+
+def test_a_disconnected_connection_is_not_proxied_from_the_same_second(customer: Customer, provider: str) -> None:
+    body = {"kind": "api_key", "end_user_id": "gone", "provider": provider, "api_key": KEY}
+    gone = customer.post("/connections", body).raise_for_status().json()["id"]
+    assert through(customer, "GET", f"{gone}/x").status_code == 200
+    assert customer.delete(f"/connections/{gone}").status_code == 200
+    assert through(customer, "GET", f"{gone}/x").status_code in {404, 409}
