@@ -92,6 +92,19 @@ def superuser(stack: Stack) -> Callable[[str, str], psycopg.Connection[Any]]:
     return connect
 
 
+@pytest.fixture
+def aged(superuser: Callable[[str, str], psycopg.Connection[Any]]) -> Callable[[str], None]:
+    """Lets a connection's last refresh be a minute ago: one may be forced every ten seconds."""
+
+    def age(connection: str) -> None:
+        with superuser("core", "coordinator") as core:
+            core.execute(
+                "update connections set refreshed_at = now() - interval '1 minute' where id = %s", (connection,)
+            )
+
+    return age
+
+
 class Playground:
     """The playground Provider, as its operator sees it."""
 

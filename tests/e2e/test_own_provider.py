@@ -52,7 +52,9 @@ def own(customer: Customer, stack: Stack) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.promise("P37")
-def test_a_workspaces_own_entry_is_spoken_to_as_it_says(customer: Customer, own: Callable[..., str]) -> None:
+def test_a_workspaces_own_entry_is_spoken_to_as_it_says(
+    customer: Customer, own: Callable[..., str], aged: Callable[[str], None]
+) -> None:
     name = own("ours")
     line = next(each for each in customer.get("/providers").json()["providers"] if each["name"] == name)
     assert (line["own"], line["kinds"], line["display_name"]) == (True, ["oauth2"], "Our own")
@@ -65,6 +67,7 @@ def test_a_workspaces_own_entry_is_spoken_to_as_it_says(customer: Customer, own:
     assert "audience=ours" in url
     connection = customer.connect(config["id"], "own-entry")
     assert customer.get(f"/connections/{connection}").json()["metadata"] == {"kind": "Bearer"}
+    aged(connection)
     assert customer.post(f"/connections/{connection}/refresh").status_code == 200
     # What was pinned stays when the entry goes.
     assert customer.delete(f"/providers/{name}").status_code == 204
@@ -79,7 +82,7 @@ def test_a_workspaces_own_entry_is_spoken_to_as_it_says(customer: Customer, own:
 @pytest.mark.promise("P37")
 @pytest.mark.case(22)
 def test_a_credential_is_bound_to_the_hosts_that_the_entry_named_when_it_was_pinned(
-    customer: Customer, own: Callable[..., str], stack: Stack
+    customer: Customer, own: Callable[..., str], stack: Stack, aged: Callable[[str], None]
 ) -> None:
     name = own("ours-narrow")
     body = {"provider": name, "client_id": "c", "client_secret": "a-client-secret-of-the-test-0123456789"}
@@ -88,6 +91,7 @@ def test_a_credential_is_bound_to_the_hosts_that_the_entry_named_when_it_was_pin
     assert customer.delete(f"/providers/{name}").status_code == 204
     api = {"base_urls": ["https://api.elsewhere.example"]}
     assert customer.post("/providers", described(stack.layout.playground_issuer, name, api=api)).status_code == 201
+    aged(connection)
     assert customer.post(f"/connections/{connection}/refresh").status_code == 200, "as it was pinned"
     wider = customer.post("/provider-configs", body).raise_for_status().json()
     assert wider["id"] != config["id"], "the wider set of hosts is another configuration, which needs new consent"

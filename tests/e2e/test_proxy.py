@@ -64,7 +64,8 @@ class Api(http.server.BaseHTTPRequestHandler):
         else:
             self._answer(200, {**seen, "body": body.decode("latin-1")})
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = handle_any
+    # The names that the library calls.
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = handle_any  # noqa: N815
 
     def _body(self) -> bytes:
         if self.headers.get("transfer-encoding", "") == "chunked":
@@ -118,6 +119,7 @@ def provider(customer: Customer, api: Any, stack: Stack) -> Iterator[str]:
             "authorization_endpoint": f"{issuer}/authorize",
             "token_endpoint": f"{issuer}/token",
             "client_authentication": ["client_secret_post"],
+            "default_scopes": ["profile"],
         },
         "api_key": {"in": "header", "name": "X-Api-Key"},
         "basic": {},
@@ -156,7 +158,7 @@ def test_an_api_key_is_used_where_its_provider_wants_it_and_never_comes_back(
     assert sent(answer, "x-version") == ["7"]
     assert sent(answer, "authorization") == [], "our own API key goes nowhere"
     assert answer.headers["authpipe-answered-by"] == "provider"
-    event = customer.events(event="RECORD_KEYS_RELEASED", target=key)[0]
+    event = customer.events(event="RECORD_KEY_RELEASED", target=key)[0]
     assert (event["purpose"], event["outcome"]) == ("proxy", "SUCCEEDED")
     assert KEY not in json.dumps(customer.get(f"/connections/{key}").json())
 
@@ -208,13 +210,12 @@ def test_a_basic_pair_and_an_oauth_token_are_used_too(customer: Customer, provid
 
 @pytest.mark.promise("P36")
 def test_a_token_that_the_provider_refuses_is_refreshed_and_the_request_sent_once_more(
-    customer: Customer, provider: str, api: Any, stack: Stack
+    customer: Customer, provider: str, api: Any, aged: Callable[[str], None]
 ) -> None:
     made = {"provider": provider, "client_id": "c", "client_secret": "a-client-secret-of-the-test-0123456789"}
     config = customer.post("/provider-configs", made).raise_for_status().json()["id"]
     connection = customer.connect(config, "refused-once")
-    with psycopg.connect(**stack.clusters["core"].conninfo("dba", "coordinator"), autocommit=True) as core:  # type: ignore[arg-type]
-        core.execute("update connections set refreshed_at = now() - interval '1 minute' where id = %s", (connection,))
+    aged(connection)
     before = customer.token(connection).json()["access_token"]
     api.refuse = 1
     answer = through(customer, "POST", f"{connection}/unauthorized-once", content=b"the body, twice")
@@ -274,29 +275,6 @@ def test_a_redirect_of_the_api_is_handed_on_and_not_followed(customer: Customer,
     assert (answer.status_code, answer.headers["location"]) == (302, "https://169.254.169.254/latest/meta-data")
 
 
-@pytest.mark.promise("P09")
-def test_a_changed_description_of_the_provider_does_not_widen_where_a_credential_goes(
-    customer: Customer, key: str, api: Any, superuser: Callable[[str, str], psycopg.Connection[Any]]
-) -> None:
-    before = len(api.seen)
-    with contextlib.closing(superuser("core", "coordinator")) as core:
-        # Whoever holds coordinator's database points the connection's API elsewhere; vault's record says where it may go.
-        core.execute(
-            "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
-            (json.dumps(["https://localhost:1/api"]), key),
-        )
-        try:
-            time.sleep(31)  # until edge asks for the route again
-            refused = through(customer, "GET", f"{key}/x")
-        finally:
-            core.execute(
-                "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
-                (json.dumps([api.url, f"{api.url}/second"]), key),
-            )
-    assert (refused.status_code, refused.json()["reason"]) == (403, "CREDENTIAL_NOT_FOR_THESE_HOSTS")
-    assert len(api.seen) == before
-
-
 def test_a_body_of_sixty_four_megabytes_passes_through_both_ways(customer: Customer, key: str) -> None:
     data = bytes(range(256)) * 4096 * 64
     answer = through(customer, "PUT", f"{key}/digest", content=data)
@@ -336,3 +314,26 @@ def test_a_disconnected_connection_is_not_proxied_from_the_same_second(customer:
     assert through(customer, "GET", f"{gone}/x").status_code == 200
     assert customer.delete(f"/connections/{gone}").status_code == 200
     assert through(customer, "GET", f"{gone}/x").status_code in {404, 409}
+
+
+@pytest.mark.promise("P09")
+def test_a_changed_description_of_the_provider_does_not_widen_where_a_credential_goes(
+    customer: Customer, key: str, api: Any, superuser: Callable[[str, str], psycopg.Connection[Any]]
+) -> None:
+    before = len(api.seen)
+    with contextlib.closing(superuser("core", "coordinator")) as core:
+        # Whoever holds coordinator's database points the connection's API elsewhere; vault's record says where it may go.
+        core.execute(
+            "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
+            (json.dumps(["https://localhost:1/api"]), key),
+        )
+        try:
+            time.sleep(31)  # until edge asks for the route again
+            refused = through(customer, "GET", f"{key}/x")
+        finally:
+            core.execute(
+                "update connections set entry = jsonb_set(entry, '{api,base_urls}', %s::jsonb) where id = %s",
+                (json.dumps([api.url, f"{api.url}/second"]), key),
+            )
+    assert (refused.status_code, refused.json()["reason"]) == (403, "CREDENTIAL_NOT_FOR_THESE_HOSTS")
+    assert len(api.seen) == before
