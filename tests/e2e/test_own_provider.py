@@ -53,7 +53,7 @@ def own(customer: Customer, stack: Stack) -> Iterator[Callable[..., str]]:
 
 @pytest.mark.promise("P37")
 def test_a_workspaces_own_entry_is_spoken_to_as_it_says(
-    customer: Customer, own: Callable[..., str], aged: Callable[[str], None]
+    customer: Customer, own: Callable[..., str], aged: Callable[[str], None], wait_for: Callable[..., Any]
 ) -> None:
     name = own("ours")
     line = next(each for each in customer.get("/providers").json()["providers"] if each["name"] == name)
@@ -75,8 +75,8 @@ def test_a_workspaces_own_entry_is_spoken_to_as_it_says(
     assert customer.token(connection).status_code == 200
     refused = customer.post("/provider-configs", body)
     assert (refused.status_code, refused.json()["reason"]) == (400, "PROVIDER_UNKNOWN")
-    events = [each["event"] for each in customer.events(target=name)]
-    assert events == ["PROVIDER_DELETED", "PROVIDER_ADDED"]
+    wanted = ["PROVIDER_DELETED", "PROVIDER_ADDED"]
+    assert wait_for(lambda: [each["event"] for each in customer.events(target=name)] == wanted, 10)
 
 
 @pytest.mark.promise("P37")

@@ -145,6 +145,22 @@ def sent(answer: httpx2.Response, name: str) -> list[str]:
     return [value for each, value in answer.json()["headers"] if each == name]
 
 
+def raw(customer: Customer, stack: Stack, path: str, headers: dict[str, str]) -> bytes:
+    """Sends a request as bytes on a socket: a client library tidies dot segments up. Gives what came until the end."""
+    host, port = stack.layout.rest_url.removeprefix("https://").split(":")
+    context = ssl.create_default_context(cafile=str(stack.public_ca.certificate_file))
+    lines = [f"GET /v1/proxy/{path} HTTP/1.1", f"host: {host}", "connection: close"]
+    lines += [f"authorization: {customer.http.headers['authorization']}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    with socket.create_connection((host, int(port))) as plain, context.wrap_socket(plain, server_hostname=host) as wire:
+        wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        came = b""
+        with contextlib.suppress(OSError):
+            while piece := wire.recv(65_536):
+                came += piece
+        return came
+
+
 @pytest.mark.promise("P09")
 def test_an_api_key_is_used_where_its_provider_wants_it_and_never_comes_back(
     customer: Customer, key: str, api: Any
@@ -159,7 +175,7 @@ def test_an_api_key_is_used_where_its_provider_wants_it_and_never_comes_back(
     assert sent(answer, "authorization") == [], "our own API key goes nowhere"
     assert answer.headers["authpipe-answered-by"] == "provider"
     event = customer.events(event="RECORD_KEY_RELEASED", target=key)[0]
-    assert (event["purpose"], event["outcome"]) == ("proxy", "SUCCEEDED")
+    assert (event["purpose"], event["outcome"]) == ("proxy", "succeeded")
     assert KEY not in json.dumps(customer.get(f"/connections/{key}").json())
 
 
@@ -248,15 +264,7 @@ def test_no_path_and_no_header_leads_elsewhere(
     path: str, headers: dict[str, str], field: str | None, customer: Customer, key: str, api: Any, stack: Stack
 ) -> None:
     before = len(api.seen)
-    # As bytes on a socket: a client library tidies dot segments up.
-    host, port = stack.layout.rest_url.removeprefix("https://").split(":")
-    context = ssl.create_default_context(cafile=str(stack.public_ca.certificate_file))
-    lines = [f"GET /v1/proxy/{path.format(key=key)} HTTP/1.1", f"host: {host}", "connection: close"]
-    lines += [f"authorization: {customer.http.headers['authorization']}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    with socket.create_connection((host, int(port))) as plain, context.wrap_socket(plain, server_hostname=host) as wire:
-        wire.sendall("\r\n".join([*lines, "", ""]).encode())
-        answer = b"".join(iter(lambda: wire.recv(65_536), b""))
+    answer = raw(customer, stack, path.format(key=key), headers)
     status = int(answer.split(b" ", 2)[1])
     assert status in {400, 404}, answer[:300]
     if field and status == 400 and b"{" in answer:
@@ -289,9 +297,12 @@ def test_a_body_of_sixty_four_megabytes_passes_through_both_ways(customer: Custo
     assert len(through(customer, "GET", f"{key}/stream/{len(data)}").content) == len(data)
 
 
-def test_half_an_answer_does_not_look_like_a_whole_one(customer: Customer, key: str) -> None:
-    with pytest.raises(httpx2.HTTPError):
-        through(customer, "GET", f"{key}/breaks")
+def test_half_an_answer_does_not_look_like_a_whole_one(customer: Customer, key: str, stack: Stack) -> None:
+    came = raw(customer, stack, f"{key}/breaks", {})
+    head, _, body = came.partition(b"\r\n\r\n")
+    assert b" 200 " in head
+    assert b"content-length: 1000" in head.lower()
+    assert len(body) < 1000, "and the connection ended"
 
 
 @pytest.mark.promise("P09")

@@ -132,7 +132,7 @@ class Proxying:
             verdict = await self._authority.authorize(caller, Act.PROXY_REFRESH, connection)
             await self._coordinator.ensure_fresh(verdict, connection, 0, force=True, request_id=caller.request_id)
         except DomainError as error:
-            get_log().info("a Provider refused a token, and there is no other one", error=error)
+            get_log().info("a provider refused a token, and there is no other one", error=error)
             return False
         return True
 

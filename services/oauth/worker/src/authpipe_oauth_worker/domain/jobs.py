@@ -350,7 +350,7 @@ class Jobs:
         try:
             return await self._egress.post_form(url, form, client, json_body=known.dialect.json_body, pins=known.pins)
         except AnswerLostError as error:
-            get_log().warning("a Provider's answer was lost", error=error)
+            get_log().warning("the answer of a provider was lost", error=error)
             return Failure(error.reason, retryable=True)
         except DomainError as error:
             return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
