@@ -127,6 +127,10 @@ class Playground:
         """Sets how long new access tokens live."""
         self._http.post("/playground/life", data={"seconds": str(seconds)})
 
+    def end_family(self, access_token: str) -> None:
+        """Ends a grant: its tokens and all that came from them."""
+        self._http.post("/playground/end", data={"access_token": access_token}).raise_for_status()
+
     def knows(self, token: str) -> bool:
         """Says whether an access token works."""
         return self._http.get("/me", headers={"authorization": f"Bearer {token}"}).status_code == 200

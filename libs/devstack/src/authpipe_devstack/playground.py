@@ -197,6 +197,14 @@ def make_app(issuer: str, life_seconds: int) -> flask.Flask:
         state.life_seconds = int(flask.request.form["seconds"])
         return {"life_seconds": state.life_seconds}
 
+    @app.post("/playground/end")
+    def end() -> Any:
+        for found in state.tokens:
+            if found.access_token == flask.request.form["access_token"]:
+                state.end_family(found.family)
+                return {"ended": True}
+        return {"ended": False}, 404
+
     @app.get("/me")
     def me() -> Any:
         given = flask.request.headers.get("authorization", "").removeprefix("Bearer ")

@@ -184,8 +184,13 @@ def _dialect(data: Document) -> Dialect:
         answer=Answer(**data.get("answer", {})),
         metadata=_pairs(data.get("metadata", {})),
         life_seconds=data.get("life_seconds", 0),
-        revocation=Revocation(**data["revocation"]) if "revocation" in data else None,
+        revocation=_revocation(data["revocation"]) if "revocation" in data else None,
     )
+
+
+def _revocation(data: Document) -> Revocation:
+    tokens = {"tokens": tuple(data["tokens"])} if "tokens" in data else {}
+    return Revocation(**{**data, **tokens})
 
 
 def _api(data: Document) -> Api:

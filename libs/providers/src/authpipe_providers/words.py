@@ -92,6 +92,7 @@ class Revocation(NamedTuple):
         token_in: How it learns which token: bearer, form or json.
         name: With form or json: the name of the token there.
         client: How our client shows who it is: basic, post, or empty.
+        tokens: Which tokens it takes.
     """
 
     method: str
@@ -99,6 +100,7 @@ class Revocation(NamedTuple):
     token_in: str
     name: str = ""
     client: str = ""
+    tokens: tuple[str, ...] = ("refresh_token", "access_token")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
     Ending,
+    Failing,
     Flow,
     Kind,
     Lease,
@@ -93,9 +94,23 @@ class FakeTables:
         found = self.connections.get((workspace, connection_id))
         if found is None or found.state not in sources:
             return False
-        self.connections[workspace, connection_id] = dataclasses.replace(found, state=target, state_reason=reason)
+        self.connections[workspace, connection_id] = dataclasses.replace(
+            found, state=target, state_reason=reason, failing=None
+        )
         self.events.append(entry)
         return True
+
+    async def postpone(
+        self, workspace: str, connection_id: str, reason: str, attempts: int, due: dt.datetime, entry: AuditEntry
+    ) -> None:
+        found = self.connections[workspace, connection_id]
+        if found.state is State.DISCONNECTING:
+            since = found.failing.since if found.failing is not None else self.now()
+            failing = Failing(reason, since, attempts, due)
+            self.connections[workspace, connection_id] = dataclasses.replace(
+                found, state_reason=reason, refresh_due_at=None, failing=failing
+            )
+        self.events.append(entry)
 
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         self.flows[state_hash] = flow
@@ -154,6 +169,8 @@ class FakeTables:
             if found is not None and tokens is not None and found.state in {State.ACTIVE, State.NEEDS_REAUTH}:
                 found = dataclasses.replace(
                     found,
+                    state=State.ACTIVE,
+                    state_reason="",
                     expires_at=tokens.expires_at,
                     refreshable=tokens.refreshable,
                     scopes=tokens.scopes or found.scopes,

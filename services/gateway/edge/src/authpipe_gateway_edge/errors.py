@@ -116,6 +116,7 @@ PROBLEMS: dict[str, Problem] = {
         "Answer lost",
         "The request was sent, and no answer came; the Provider may have carried it out. See `cause`.",
     ),
+    "LEASE_HELD": Problem(503, "Connection busy", "Its credential is being written just now. Try again shortly."),
     "TOO_MANY_PROVIDERS": Problem(409, "Too many Providers", "A workspace describes at most two hundred of its own."),
     "CONNECTION_VALUE_NOT_ALLOWED": Problem(
         400,

@@ -249,7 +249,13 @@ class CoordinatorPeer:
         await self._peer.call(lambda stub: stub.DeleteProviderConfig, request)
 
     async def create_session(
-        self, verdict: Verdict, end_user_id: str, config_ids: Sequence[str], values: Pairs, request_id: str
+        self,
+        verdict: Verdict,
+        end_user_id: str,
+        config_ids: Sequence[str],
+        values: Pairs,
+        connection_id: str,
+        request_id: str,
     ) -> tuple[str, dt.datetime]:
         """Makes a connect session."""
         request = pb.CreateConnectSessionRequest(
@@ -258,6 +264,7 @@ class CoordinatorPeer:
             provider_config_ids=config_ids,
             request_id=request_id,
             values=_parameters(values),
+            connection_id=connection_id,
         )
         response = await self._peer.call(lambda stub: stub.CreateConnectSession, request)
         return response.session_token, response.expire_time.ToDatetime(dt.UTC)

@@ -144,7 +144,7 @@ class GatewayServicer:
         async def work(caller: Caller) -> pb.ConnectSession:
             values = _pairs(request.values)
             token, expires = await self._managing.create_session(
-                caller, request.end_user_id, request.provider_config_ids, values
+                caller, request.end_user_id, request.provider_config_ids, values, request.connection_id
             )
             return pb.ConnectSession(url=f"{self._public_url}/connect/{token}", expire_time=_time(expires))
 

@@ -23,6 +23,7 @@ from authpipe_grants.leaf import Leaf
 from authpipe_oauth_coordinator.config import Config
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.flows import Flows
 from authpipe_oauth_coordinator.domain.grants import Grants
@@ -74,23 +75,24 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     entries = Entries(EntryTable(*own), load_catalog())
     answers = Answers(connection_table, leases, refreshing, grants.for_answer)
-    connections = Connections(
+    connections = Connections(config_table, entries, connection_table, refreshing, _now, _new_id, jitter)
+    disconnecting = Disconnecting(
         config_table,
-        entries,
         connection_table,
-        refreshing,
         worker,
         StorePeer(vault),
         _now,
         _new_id,
-        config.lease_seconds,
         jitter,
+        config.lease_seconds,
+        dt.timedelta(seconds=config.revocation_patience_seconds),
     )
     resealing = Resealing(config_table, connection_table, leasing, worker, audit, _now)
     flows = Flows(
         config_table,
         FlowTable(*own),
         connection_table,
+        leasing,
         worker,
         StorePeer(vault),
         audit,
@@ -111,6 +113,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             entries,
             flows,
             connections,
+            disconnecting,
             answers,
             resealing,
             config_table,
@@ -122,7 +125,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await server.start()
     beside = Background(stop)
     beside.add("audit relay", Relay(database, outbox, audit).run(stop))
-    for what, sweep in (("connections", connections.sweep), ("flows", flows.sweep), ("configs", configs.sweep)):
+    for what, sweep in (("connections", disconnecting.sweep), ("flows", flows.sweep), ("configs", configs.sweep)):
         beside.add(f"sweep of {what}", _sweep(sweep, config.sweep_seconds, stop))
     if config.refresh_ahead:
         beside.add("schedule of refreshes", _sweep(schedule.run, config.schedule_seconds, stop))

@@ -22,6 +22,7 @@ class Config(BaseModel):
         claim_seconds: After what time another replica takes up a scheduled refresh that one took up and did not end.
         refreshes_at_once: How many scheduled refreshes one replica has under way.
         refreshes_per_provider: How many scheduled refreshes a second one Provider gets, from all replicas together.
+        revocation_patience_seconds: For how long a Provider is asked to revoke before the rest is erased all the same.
         sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
     """
 
@@ -43,6 +44,7 @@ class Config(BaseModel):
     refreshes_at_once: int = 256
     refreshes_per_provider: int = 50
     sweep_seconds: float = 5.0
+    revocation_patience_seconds: float = 86_400.0
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

@@ -76,7 +76,7 @@ class WorkerPeer:
 
         async def call(wire: worker_pb2.Job) -> RevokeOutcome:
             response = await self._peer.call(lambda stub: stub.Revoke, worker_pb2.RevokeRequest(job=wire))
-            return RevokeOutcome(response.revoked, response.failure, response.retryable)
+            return RevokeOutcome(response.revoked, response.failure, response.retryable, response.retry_after_seconds)
 
         return await self._with_grants(job, call)
 

@@ -13,6 +13,7 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
@@ -57,6 +58,7 @@ class CoordinatorServicer:
         entries: What is known of Providers.
         flows: The rules over flows.
         connections: The rules over connections.
+        disconnecting: The rules over their end.
         answers: The rules over answers that wait on a worker's disk.
         resealing: The rules over sealing again.
         config_table: For lists.
@@ -71,6 +73,7 @@ class CoordinatorServicer:
         entries: Entries,
         flows: Flows,
         connections: Connections,
+        disconnecting: Disconnecting,
         answers: Answers,
         resealing: Resealing,
         config_table: ConfigStore,
@@ -82,6 +85,7 @@ class CoordinatorServicer:
         self._entries = entries
         self._flows = flows
         self._connections = connections
+        self._disconnecting = disconnecting
         self._answers = answers
         self._resealing = resealing
         self._config_table = config_table
@@ -181,7 +185,11 @@ class CoordinatorServicer:
         """Makes a connect session."""
         acting = self._acting(request.grant, request.request_id, "create_connect_session")
         token, session = await self._flows.create_session(
-            acting, request.end_user_id, tuple(request.provider_config_ids), _mapping(request.values)
+            acting,
+            request.end_user_id,
+            tuple(request.provider_config_ids),
+            _mapping(request.values),
+            request.connection_id,
         )
         return pb.CreateConnectSessionResponse(session_token=token, expire_time=_time(session.expires_at))
 
@@ -298,7 +306,7 @@ class CoordinatorServicer:
     async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:
         """Disconnects."""
         acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
-        connection = await self._connections.disconnect(acting, request.connection_id)
+        connection = await self._disconnecting.disconnect(acting, request.connection_id)
         return pb.DisconnectResponse(connection=_connection(connection))
 
     async def ClaimAnswer(self, request: pb.ClaimAnswerRequest, _: object) -> pb.ClaimAnswerResponse:

@@ -12,6 +12,7 @@ import pytest
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
@@ -32,7 +33,12 @@ from authpipe_sensitive import DomainError, Status
 ACTING = Acting("ws", "api_key:key_1", "req_1")
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ENDPOINTS = Endpoints(
-    "https://as.example", "https://as.example/a", "https://as.example/t", "", "none", iss_required=True
+    "https://as.example",
+    "https://as.example/a",
+    "https://as.example/t",
+    "https://as.example/r",
+    "none",
+    iss_required=True,
 )
 CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
 
@@ -63,7 +69,7 @@ class Stage:
         self.hold = asyncio.Event()
         self.hold.set()
         self.answer: TokenOutcome | DomainError = TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
-        self.revocation = RevokeOutcome(revoked=True)
+        self.revocation: RevokeOutcome | DomainError = RevokeOutcome(revoked=True)
         self.expires = START + dt.timedelta(seconds=expires_in)
 
     def clock(self) -> dt.datetime:
@@ -75,14 +81,16 @@ class Stage:
             Entries(self.tables, {}),
             self.tables,
             self.refreshing(name),
-            self,
-            self,
             self.clock,
             lambda kind: f"{kind}_new",
-            30.0,
             lambda: 0.0,
             patience,
         )
+
+    def disconnecting(self) -> Disconnecting:
+        day = dt.timedelta(days=1)
+        new_id, jitter = (lambda kind: f"{kind}_new"), (lambda: 0.0)
+        return Disconnecting(self.tables, self.tables, self, self, self.clock, new_id, jitter, 30.0, day)
 
     def refreshing(self, name: str) -> Refreshing:
         leasing = Leasing(self.tables, name, 30.0)
@@ -118,6 +126,8 @@ class Stage:
 
     async def revoke(self, job: Job) -> RevokeOutcome:
         self.revoked.append(job)
+        if isinstance(self.revocation, DomainError):
+            raise self.revocation
         return self.revocation
 
     # vault.

@@ -92,7 +92,11 @@ class WorkerServicer:
         failure = await self._jobs.revoke(self._job(request.job))
         if failure is None:
             return pb.RevokeResponse(revoked=True)
-        return pb.RevokeResponse(failure=failure.reason, retryable=failure.retryable)
+        return pb.RevokeResponse(
+            failure=failure.reason,
+            retryable=failure.retryable,
+            retry_after_seconds=failure.retry_after_seconds,
+        )
 
     async def Proxy(self, requests: AsyncIterator[pb.ProxyRequest], _: object) -> AsyncIterator[pb.ProxyResponse]:
         """Carries a request to a Provider's API, and its answer back."""
@@ -195,7 +199,9 @@ def _endpoints(job: pb.Job) -> Endpoints:
         ),
         metadata=_pairs(dialect.metadata),
         life_seconds=dialect.life_seconds,
-        revocation=Revocation(own.method, filled(own.url), own.token_in, own.name, own.client) if own.url else None,
+        revocation=Revocation(own.method, filled(own.url), own.token_in, own.name, own.client, tuple(own.tokens))
+        if own.url
+        else None,
     )
     urls = (
         wire.token_endpoint,

@@ -87,12 +87,17 @@ class Managing:
         await self._coordinator.delete_provider(verdict, require_plain(name, "name"), caller.request_id)
 
     async def create_session(
-        self, caller: Caller, end_user_id: str, config_ids: Sequence[str], values: Pairs
+        self, caller: Caller, end_user_id: str, config_ids: Sequence[str], values: Pairs, connection_id: str
     ) -> tuple[str, datetime]:
         """Makes a connect session."""
         verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
         return await self._coordinator.create_session(
-            verdict, end_user_id, [require_id(each) for each in config_ids], values, caller.request_id
+            verdict,
+            end_user_id,
+            [require_id(each) for each in config_ids],
+            values,
+            require_id(connection_id) if connection_id else "",
+            caller.request_id,
         )
 
     async def get_connection(self, caller: Caller, connection_id: str) -> Connection:

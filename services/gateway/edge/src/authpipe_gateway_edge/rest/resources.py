@@ -119,7 +119,7 @@ def router(api: Api) -> APIRouter:  # a list of routes
     async def create_connect_session(caller: CallerDep, body: schemas.ConnectSessionIn) -> schemas.ConnectSessionOut:
         """Makes a short-lived URL for an end user's browser."""
         token, expires = await api.managing.create_session(
-            caller, body.end_user_id, body.provider_config_ids, tuple(sorted(body.values.items()))
+            caller, body.end_user_id, body.provider_config_ids, tuple(sorted(body.values.items())), body.connection_id
         )
         return schemas.ConnectSessionOut(url=f"{api.public_url}/connect/{token}", expire_time=expires)
 

@@ -165,6 +165,9 @@ class ConnectSessionIn(_Strict):
     values: dict[str, str] = Field(
         default={}, max_length=20, description="What a Provider asks each connection for, and you know already."
     )
+    connection_id: str = Field(
+        "", max_length=80, description="To connect this connection's account again: it keeps its id."
+    )
 
 
 class ConnectSessionOut(BaseModel):

@@ -1,4 +1,4 @@
-"""Connections after they are made: import, whether a token is fresh, disconnect."""
+"""Connections after they are made: import, and whether a token is fresh."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from authpipe_oauth_coordinator.domain.ports import (
     Clock,
     ConfigStore,
     ConnectionStore,
-    Job,
-    Records,
-    Worker,
 )
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, Pairs, State, TokenOutcome
@@ -32,10 +29,9 @@ from authpipe_oauth_coordinator.errors import (
     RefreshTooSoonError,
 )
 from authpipe_providers import Entry, connection_hosts, require_values, urls
-from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+from authpipe_sensitive import AuditEntry, DomainError, Label
 
 _FORCED_INTERVAL = timedelta(seconds=10)
-_REVOKE_ATTEMPTS = 3
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
 
@@ -62,11 +58,8 @@ class Connections:
         entries: What is known of Providers.
         connections: The table of connections.
         refreshing: The rules over one refresh.
-        worker: The worker.
-        vault: The store of user credentials.
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
-        abandoned_seconds: After what time a disconnect or draft that nobody works on is taken up.
         jitter: Gives a random number from 0 to 1.
         patience: For how long a caller waits for the refresh of a token that still lives.
     """
@@ -77,11 +70,8 @@ class Connections:
         entries: Entries,
         connections: ConnectionStore,
         refreshing: Refreshing,
-        worker: Worker,
-        vault: Records,
         clock: Clock,
         new_id: Callable[[str], str],
-        abandoned_seconds: float,
         jitter: Callable[[], float],
         patience: timedelta = timedelta(seconds=2),
     ) -> None:
@@ -89,14 +79,10 @@ class Connections:
         self._entries = entries
         self._connections = connections
         self._refreshing = refreshing
-        self._worker = worker
-        self._vault = vault
         self._clock = clock
         self._new_id = new_id
-        self._abandoned_seconds = abandoned_seconds
         self._jitter = jitter
         self._patience = patience
-        self._revoke_attempts: dict[str, int] = {}
 
     async def draft(  # required means argument
         self,
@@ -258,82 +244,6 @@ class Connections:
         if entry is None or entry.api is None:
             raise NoApiError
         return connection, entry
-
-    async def disconnect(self, acting: Acting, connection_id: str) -> Connection:
-        """Stops serving at once; revokes and erases, here if it is quick, else in the background (promise P11)."""
-        connection = await self.get(acting, connection_id)
-        entry = _entry("CONNECTION_DISCONNECTING", acting, connection_id)
-        await self._connections.move(
-            acting.workspace,
-            connection_id,
-            (State.ACTIVE, State.NEEDS_REAUTH),
-            State.DISCONNECTING,
-            "REQUESTED",
-            entry,
-        )
-        if connection.state is State.DISCONNECTED:
-            return connection
-        await self._vault.withhold(acting.workspace, connection_id, acting.request_id)
-        task = asyncio.create_task(self.finish(connection, acting), name="finish disconnect")
-        try:
-            await asyncio.wait_for(asyncio.shield(task), 5.0)
-        except TimeoutError:
-            get_log().info("disconnect goes on in the background")
-        return await self.get(acting, connection_id)
-
-    async def finish(self, connection: Connection, acting: Acting) -> None:
-        """Takes a disconnect to its end. May be run again at any point; what was done already does no harm."""
-        workspace, connection_id = connection.workspace, connection.id
-        try:
-            if connection.state is State.DRAFT:
-                # Closed before anything of it goes: an activation that comes now finds nothing to activate.
-                entry = _entry("CONNECTION_DISCONNECTING", acting, connection_id)
-                closed = (State.DRAFT,), State.DISCONNECTING, "ABANDONED"
-                if not await self._connections.move(workspace, connection_id, *closed, entry):
-                    return
-            await self._vault.withhold(workspace, connection_id, acting.request_id)
-            if not await self._revoke(connection, acting):
-                return
-            await self._vault.delete(workspace, connection_id, acting.request_id)
-            entry = _entry("CONNECTION_DISCONNECTED", acting, connection_id)
-            await self._connections.move(
-                workspace, connection_id, (State.DISCONNECTING,), State.DISCONNECTED, "ERASED", entry
-            )
-        except DomainError as error:
-            get_log().warning("disconnect not finished, it is tried again", error=error)
-
-    async def _revoke(self, connection: Connection, acting: Acting) -> bool:
-        """Revokes at the Provider; True: go on and erase."""
-        config = await self._configs.get_config(connection.workspace, connection.provider_config_id)
-        if connection.kind is not Kind.OAUTH2 or config is None or connection.state is State.DRAFT:
-            return True
-        attempts = self._revoke_attempts.get(connection.id, 0)
-        job = Job(
-            acting,
-            connection.id,
-            config,
-            config.endpoints,
-            purpose="revoke",
-            authenticate=config.endpoints.auth_method != "none",
-            values=connection.values,
-        )
-        outcome = await self._worker.revoke(job)
-        if outcome.revoked:
-            entry = _entry("TOKEN_REVOKED", acting, connection.id, purpose="revoke")
-        else:
-            entry = _entry("REVOCATION_FAILED", acting, connection.id, purpose="revoke", reason=outcome.failure)
-        await self._connections.note(entry)
-        if not outcome.revoked and outcome.retryable and attempts + 1 < _REVOKE_ATTEMPTS:
-            self._revoke_attempts[connection.id] = attempts + 1
-            return False
-        self._revoke_attempts.pop(connection.id, None)
-        return True
-
-    async def sweep(self) -> None:
-        """Finishes disconnects that were interrupted, and erases drafts that nobody activated."""
-        for connection in await self._connections.unfinished(self._abandoned_seconds):
-            acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
-            await self.finish(connection, acting)
 
     def _lives(self, connection: Connection, min_ttl: timedelta) -> bool:
         return connection.expires_at is None or connection.expires_at - self._clock() > min_ttl

@@ -12,7 +12,7 @@ MARGIN = timedelta(minutes=15)
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=10), timedelta(hours=1)
 # Whoever waits for a token may try sooner than the schedule does, but not as often as they ask.
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=30)
-_LONGEST_ASKED = timedelta(days=1)
+LONGEST_ASKED = timedelta(days=1)
 
 
 def due_at(now: datetime, expires_at: datetime | None, jitter: float) -> datetime | None:
@@ -30,6 +30,11 @@ def due_at(now: datetime, expires_at: datetime | None, jitter: float) -> datetim
         return None
     margin = min(MARGIN, max(timedelta(0), expires_at - now) / 5)
     return expires_at - margin * (1 - jitter / 2)
+
+
+def later(attempts: int, jitter: float) -> timedelta:
+    """Gives how long to wait after so many failures in a row: ten seconds, doubled up to an hour, half of it at random."""
+    return min(_FIRST_RETRY * (1 << min(attempts - 1, 20)), _LONGEST_RETRY) * (0.5 + jitter / 2)
 
 
 def failed(
@@ -51,8 +56,8 @@ def failed(
     """
     attempts = before.attempts + 1 if before else 1
     doubled = 1 << min(attempts - 1, 20)
-    asked = min(timedelta(seconds=retry_after_seconds), _LONGEST_ASKED)
+    asked = min(timedelta(seconds=retry_after_seconds), LONGEST_ASKED)
     ours = meaning(reason).cure is Cure.OURSELVES
     pause = max(timedelta(0) if ours else min(_FIRST_PAUSE * doubled, _LONGEST_PAUSE), asked)
-    retry = max(min(_FIRST_RETRY * doubled, _LONGEST_RETRY) * (0.5 + jitter / 2), asked)
+    retry = max(later(attempts, jitter), asked)
     return Failing(reason, before.since if before else now, attempts, now + pause), now + retry

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from authpipe_envelope import hosts_digest
 from authpipe_oauth_coordinator.domain.due import due_at
+from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import (
     AuditLog,
     Clock,
@@ -24,16 +28,21 @@ from authpipe_oauth_coordinator.domain.urls import authorization_url, origin, re
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
+    Ending,
     Flow,
     Kind,
+    Lease,
+    Left,
     ProviderConfig,
     Session,
     State,
 )
 from authpipe_oauth_coordinator.errors import (
+    DisconnectedError,
     ExchangeError,
     FlowError,
     IssuerMismatchError,
+    LeaseHeldError,
     MalformedError,
     NotFoundError,
     ProviderDeniedError,
@@ -45,6 +54,7 @@ from authpipe_sensitive import AuditEntry, DomainError, Label
 _LIFE = timedelta(minutes=10)
 _BINDING_SIZE = 32
 _LONGEST_CODE = 4_096
+_LEASE_ATTEMPTS, _LEASE_PAUSE_SECONDS = 50, 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,7 @@ class Flows:
         configs: The table of provider configurations.
         flows: The table of sessions and flows.
         connections: The table of connections.
+        leasing: Leases of connections.
         worker: The worker.
         vault: The store of user credentials, where a code verifier waits.
         audit: The audit log.
@@ -88,6 +99,7 @@ class Flows:
         configs: ConfigStore,
         flows: FlowStore,
         connections: ConnectionStore,
+        leasing: Leasing,
         worker: Worker,
         vault: Records,
         audit: AuditLog,
@@ -99,6 +111,7 @@ class Flows:
         self._configs = configs
         self._flows = flows
         self._connections = connections
+        self._leasing = leasing
         self._worker = worker
         self._vault = vault
         self._audit = audit
@@ -108,11 +121,17 @@ class Flows:
         self._jitter = jitter
 
     async def create_session(
-        self, acting: Acting, end_user_id: str, config_ids: tuple[str, ...], values: Mapping[str, str]
+        self,
+        acting: Acting,
+        end_user_id: str,
+        config_ids: tuple[str, ...],
+        values: Mapping[str, str],
+        connection_id: str = "",
     ) -> tuple[str, Session]:
-        """Makes a connect session.
+        """Makes a connect session: for a new connection, or to connect the account of one again, which keeps its id.
 
         Raises:
+            DisconnectedError: The connection is disconnected; it does not come back.
             MalformedError: The end user's id is missing or too long.
             NotFoundError: A provider configuration does not exist.
         """
@@ -126,8 +145,19 @@ class Flows:
             len(name) > 31 or not 1 <= len(value) <= 100 or not value.isprintable() for name, value in values.items()
         ):
             raise MalformedError(field=Label("values"))
+        if connection_id:
+            again = await self._again(acting.workspace, connection_id)
+            if again.end_user_id != end_user_id or (config_ids and config_ids != (again.provider_config_id,)):
+                raise MalformedError(field=Label("connection_id"))
+            # The same OAuth client and the same values: what is sealed for it may go to the same hosts.
+            config_ids, values = (again.provider_config_id,), dict(again.values)
         session = Session(
-            acting.workspace, end_user_id, config_ids, self._clock() + _LIFE, tuple(sorted(values.items()))
+            acting.workspace,
+            end_user_id,
+            config_ids,
+            self._clock() + _LIFE,
+            tuple(sorted(values.items())),
+            connection_id,
         )
         await self._flows.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
         return token, session
@@ -179,7 +209,7 @@ class Flows:
         values = require_values(rules, {rule.name: said[rule.name] for rule in rules if rule.name in said})
         # Step 1: the flow, with the endpoints it began with. It is there before what it will need: should we die, the
         # sweep finds it.
-        connection_id = self._new_id("con")
+        connection_id = session.connection_id or self._new_id("con")
         state = self._new_token()
         flow = Flow(
             session.workspace,
@@ -197,7 +227,12 @@ class Flows:
         job = Job(
             acting, connection_id, config, config.endpoints, purpose="store", authenticate=False, values=flow.values
         )
-        challenge = await self._worker.prepare_flow(job)
+        if session.connection_id:
+            await self._again(session.workspace, connection_id)
+            async with self._leased(acting, connection_id) as fence:
+                challenge = await self._worker.prepare_flow(dataclasses.replace(job, fence=fence))
+        else:
+            challenge = await self._worker.prepare_flow(job)
         dialect = config.entry.dialect
         parameters = dict(dialect.authorization_parameters) | {
             "response_type": "code",
@@ -242,6 +277,9 @@ class Flows:
             raise FlowError
         # Step 2: preflight, and a draft of the connection, before the code is spent: should we die, it is swept.
         await self._audit.require_reachable()
+        there = await self._connections.get_connection(flow.workspace, flow.connection_id)
+        if there is not None:
+            return await self._reconnect(acting, flow, config, callback.code)
         connection = self._draft(flow, config)
         await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         # Step 3: the worker exchanges the code at the endpoints that the flow began with.
@@ -269,6 +307,69 @@ class Flows:
         if active is None:
             raise FlowError
         return active
+
+    async def _reconnect(self, acting: Acting, flow: Flow, config: ProviderConfig, code: str) -> Connection:
+        """Exchanges a code for a connection that is there already, under its lease; it keeps its id."""
+        connection = await self._again(flow.workspace, flow.connection_id)
+        entry = _entry("CONNECTION_CREATED", acting, connection.id)
+        job = Job(
+            acting,
+            connection.id,
+            config,
+            flow.endpoints,
+            purpose="exchange",
+            authenticate=flow.endpoints.auth_method != "none",
+            scopes=config.scopes,
+            values=flow.values,
+        )
+        lease = await self._acquire(acting, connection.id)
+        async with self._leasing.kept(flow.workspace, connection.id, lease.fence):
+            outcome = await self._worker.exchange_code(
+                dataclasses.replace(job, fence=lease.fence), code, flow.redirect_uri
+            )
+        if outcome.failure:
+            # What is stored stays: a code that was not exchanged takes nothing away.
+            failed = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
+            await self._leasing.end(flow.workspace, connection.id, lease.fence, None, failed)
+            raise ExchangeError(provider_reason=Label(outcome.failure))
+        due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
+        ending = Ending(outcome, left=Left(), due=due)
+        await self._leasing.end(flow.workspace, connection.id, lease.fence, ending, entry)
+        found = await self._connections.get_connection(flow.workspace, connection.id)
+        if found is None:
+            raise FlowError
+        return found
+
+    async def _again(self, workspace: str, connection_id: str) -> Connection:
+        """Gives a connection whose account may be connected again."""
+        found = await self._connections.get_connection(workspace, connection_id)
+        if found is None or found.kind is not Kind.OAUTH2 or found.state is State.DRAFT:
+            raise NotFoundError
+        if found.state not in {State.ACTIVE, State.NEEDS_REAUTH}:
+            raise DisconnectedError
+        return found
+
+    @asynccontextmanager
+    async def _leased(self, acting: Acting, connection_id: str) -> AsyncIterator[int]:
+        lease = await self._acquire(acting, connection_id)
+        try:
+            yield lease.fence
+        finally:
+            await self._leasing.end(acting.workspace, connection_id, lease.fence)
+
+    async def _acquire(self, acting: Acting, connection_id: str) -> Lease:
+        """Takes the lease of a connection; a refresh that goes on has it for a moment.
+
+        Raises:
+            LeaseHeldError: It was held for five seconds.
+        """
+        for _ in range(_LEASE_ATTEMPTS):
+            entry = _entry("RECONNECT_BEGUN", acting, connection_id)
+            lease = await self._leasing.acquire(acting.workspace, connection_id, entry)
+            if lease is not None:
+                return lease
+            await asyncio.sleep(_LEASE_PAUSE_SECONDS)
+        raise LeaseHeldError
 
     async def sweep(self) -> None:
         """Erases what flows left that led to no connection: the code verifier and its key."""

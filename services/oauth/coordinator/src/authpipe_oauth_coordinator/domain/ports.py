@@ -195,6 +195,11 @@ class ConnectionStore(Protocol):
     async def unfinished(self, older_than_seconds: float) -> list[Connection]:
         """Gives disconnecting connections and abandoned drafts."""
 
+    async def postpone(
+        self, workspace: str, connection_id: str, reason: str, attempts: int, due: datetime, entry: AuditEntry
+    ) -> None:
+        """Leaves a disconnect for later: why, after how many attempts, and until when."""
+
     async def note(self, entry: AuditEntry) -> None:
         """Makes an event durable on its own: a refusal."""
 

@@ -146,6 +146,7 @@ class Session:
     provider_config_ids: tuple[str, ...]
     expires_at: datetime
     values: Pairs = ()
+    connection_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,7 @@ class RevokeOutcome:
     revoked: bool
     failure: str = ""
     retryable: bool = False
+    retry_after_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ update provider_configs set entry = jsonb_build_object(
         'grace_seconds', nullif(grace_seconds, 0))));
 alter table provider_configs alter column entry set not null, drop column rotation, drop column grace_seconds;
 alter table connect_sessions add column values jsonb not null default '{}';
+alter table connect_sessions add column connection_id text not null default '';
 alter table flows add column values jsonb not null default '{}';
 alter table connections add column values jsonb not null default '{}';
 alter table connections add column metadata jsonb not null default '{}';

@@ -147,7 +147,9 @@ class ConnectionTable:
         async with self._database.transaction() as connection:
             result = await connection.execute(
                 sa.text(
-                    "update connections set state = :target, state_reason = :reason, state_at = now()"
+                    "update connections set state = :target, state_reason = :reason, state_at = now(),"
+                    # What failed before belongs to the state before.
+                    " refresh_failure = '', refresh_failing_since = null, refresh_attempts = 0, refresh_not_before = null"
                     " where workspace_id = :workspace and id = :id and state = any(:sources)"
                 ),
                 {
@@ -164,13 +166,30 @@ class ConnectionTable:
                 note_nothing_done()
         return bool(result.rowcount)
 
+    async def postpone(
+        self, workspace: str, connection_id: str, reason: str, attempts: int, due: datetime, entry: AuditEntry
+    ) -> None:
+        """Leaves a disconnect for later: why, after how many attempts, and until when."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(
+                    "update connections set state_reason = :reason, refresh_failure = :reason,"
+                    " refresh_failing_since = coalesce(refresh_failing_since, now()), refresh_attempts = :attempts,"
+                    " refresh_not_before = :due, refresh_due_at = null"
+                    " where workspace_id = :workspace and id = :id and state = 'disconnecting'"
+                ),
+                {"workspace": workspace, "id": connection_id, "reason": reason, "attempts": attempts, "due": due},
+            )
+            await self._outbox.append(connection, entry)
+
     async def unfinished(self, older_than_seconds: float) -> list[Connection]:
         """Gives connections that are disconnecting for longer than that, and drafts of a quarter of an hour ago."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 sa.text(
                     f"select {CONNECTION} from connections where"  # fixed columns
-                    " (state = 'disconnecting' and state_at < now() - make_interval(secs => :seconds))"
+                    " (state = 'disconnecting' and coalesce(refresh_not_before, state_at + make_interval(secs => :seconds))"
+                    " < now())"
                     " or (state = 'draft' and state_at < now() - interval '15 minutes') order by state_at limit 50"
                 ),
                 {"seconds": older_than_seconds},

@@ -41,8 +41,8 @@ class FlowTable:
             await connection.execute(
                 sa.text(
                     "insert into connect_sessions (workspace_id, session_hash, end_user_id, provider_config_ids,"
-                    " expires_at, values) values (:workspace, :hash, :end_user, :configs, :expires,"
-                    " cast(:values as jsonb))"
+                    " expires_at, values, connection_id) values (:workspace, :hash, :end_user, :configs, :expires,"
+                    " cast(:values as jsonb), :connection)"
                 ),
                 {
                     "workspace": session.workspace,
@@ -51,6 +51,7 @@ class FlowTable:
                     "configs": list(session.provider_config_ids),
                     "expires": session.expires_at,
                     "values": write_pairs(session.values),
+                    "connection": session.connection_id,
                 },
             )
             await self._outbox.append(connection, entry)
@@ -61,7 +62,8 @@ class FlowTable:
             row = (
                 await connection.execute(
                     sa.text(
-                        "select workspace_id, end_user_id, provider_config_ids, expires_at, values from connect_sessions"
+                        "select workspace_id, end_user_id, provider_config_ids, expires_at, values, connection_id"
+                        " from connect_sessions"
                         " where session_hash = :hash"
                     ),
                     {"hash": session_hash},
@@ -70,7 +72,7 @@ class FlowTable:
         if row is None:
             return None
         configs, values = tuple(row.provider_config_ids), read_pairs(row.values)
-        return Session(row.workspace_id, row.end_user_id, configs, row.expires_at, values)
+        return Session(row.workspace_id, row.end_user_id, configs, row.expires_at, values, row.connection_id)
 
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         """Stores a flow."""

@@ -112,7 +112,8 @@ class LeaseTable:
             if result.rowcount == 1 and tokens is not None:
                 await connection.execute(
                     sa.text(
-                        "update connections set expires_at = :expires, refreshable = :refreshable, scopes ="
+                        "update connections set state_at = case when state = 'active' then state_at else now() end,"
+                        " state = 'active', state_reason = '', expires_at = :expires, refreshable = :refreshable, scopes ="
                         " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now(),"
                         " refresh_due_at = :due, refresh_failure = '', refresh_failing_since = null,"
                         " refresh_attempts = 0, refresh_not_before = null, metadata = metadata || cast(:metadata as jsonb)"

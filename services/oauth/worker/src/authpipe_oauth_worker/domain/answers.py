@@ -6,6 +6,7 @@ secret (case 21).
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -94,10 +95,12 @@ class Failure:
     Args:
         reason: A word of a closed list.
         retryable: Whether the same request may work later.
+        retry_after_seconds: What the Provider asked for; 0: nothing.
     """
 
     reason: str
     retryable: bool
+    retry_after_seconds: int = 0
 
 
 def words() -> frozenset[str]:
@@ -180,7 +183,11 @@ def judge_revocation(answer: Answer, said: Said) -> Failure | None:
     data = _object(answer, said)
     failure = data if isinstance(data, Failure) else _failure(answer, data)
     # RFC 7009, section 2.2: an invalid token does not cause an error; some Providers send one all the same.
-    return None if failure.reason == "INVALID_GRANT" else failure
+    if failure.reason == "INVALID_GRANT":
+        return None
+    # Section 2.2.1: 503 with Retry-After. A status that passes may pass here too.
+    passing = failure.retryable or answer.status in {408, 425}
+    return dataclasses.replace(failure, retryable=passing, retry_after_seconds=answer.retry_after_seconds)
 
 
 def judge_metadata(answer: Answer, said: Said) -> Mapping[str, object] | Failure:

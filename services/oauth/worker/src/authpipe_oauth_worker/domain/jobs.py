@@ -17,6 +17,9 @@ from authpipe_oauth_worker.errors import AnswerLostError, HostError
 from authpipe_providers import Dialect
 from authpipe_sensitive import DomainError, Secret, Status, get_log, mask
 
+# What a Provider's own way answers for a token that it does not know any more.
+_NOTHING_THERE = {404, 410, 422}
+_CLASS_OF = {"refresh_token": RecordClass.REFRESH, "access_token": RecordClass.ACCESS}
 _WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
 
 
@@ -255,7 +258,8 @@ class Jobs:
             return None
         secret = await self._client_secret(job) if own is None or own.client else None
         worst: Failure | None = None
-        wanted = [(RecordClass.REFRESH, "refresh_token"), (RecordClass.ACCESS, "access_token")]
+        taken = own.tokens if own is not None else ("refresh_token", "access_token")
+        wanted = [(_CLASS_OF[hint], hint) for hint in taken]
         opened = await self._vault.open([self._want(job, each) for each, _ in wanted])
         for (record_class, hint), found in zip(wanted, opened, strict=True):
             if isinstance(found, DomainError):
@@ -270,6 +274,8 @@ class Jobs:
                 except DomainError as error:
                     return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
             failure = judge_revocation(answer, self._bodies.read(answer))
+            if own is not None and answer.status in _NOTHING_THERE:
+                failure = None
             if failure is not None and not (failure.reason == "UNSUPPORTED_TOKEN_TYPE" and hint == "access_token"):
                 worst = failure
         return worst

@@ -586,8 +586,11 @@ class CreateConnectSessionRequest(_message.Message):
     END_USER_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_CONFIG_IDS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
     end_user_id: _builtins.str
     """Your id of the end user."""
+    connection_id: _builtins.str
+    """To connect this connection's account again: it keeps its id. Empty: a new connection."""
     @_builtins.property
     def provider_config_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What may be connected; empty: everything configured."""
@@ -602,10 +605,11 @@ class CreateConnectSessionRequest(_message.Message):
         end_user_id: _builtins.str = ...,
         provider_config_ids: _abc.Iterable[_builtins.str] | None = ...,
         values: _abc.Iterable[Global___Value] | None = ...,
+        connection_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "provider_config_ids", b"provider_config_ids", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "end_user_id", b"end_user_id", "provider_config_ids", b"provider_config_ids", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

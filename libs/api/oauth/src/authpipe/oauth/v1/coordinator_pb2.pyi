@@ -641,12 +641,15 @@ class CreateConnectSessionRequest(_message.Message):
     PROVIDER_CONFIG_IDS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     end_user_id: _builtins.str
     """The customer's id of the end user, 1 to 200 characters."""
     request_id: _builtins.str
     """The request this belongs to."""
+    connection_id: _builtins.str
+    """To connect this connection's account again: it keeps its id. Empty: a new connection."""
     @_builtins.property
     def provider_config_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What may be connected; empty: every provider configuration of the workspace."""
@@ -663,10 +666,11 @@ class CreateConnectSessionRequest(_message.Message):
         provider_config_ids: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
+        connection_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "grant", b"grant", "provider_config_ids", b"provider_config_ids", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "end_user_id", b"end_user_id", "grant", b"grant", "provider_config_ids", b"provider_config_ids", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -337,6 +337,7 @@ class RevocationRequest(_message.Message):
     TOKEN_IN_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     method: _builtins.str
     """The HTTP method."""
     url: _builtins.str
@@ -347,6 +348,10 @@ class RevocationRequest(_message.Message):
     """With form or json: the name of the token there."""
     client: _builtins.str
     """How the client shows who it is: basic, post, or empty."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which tokens it takes: refresh_token, access_token."""
+
     def __init__(
         self,
         *,
@@ -355,10 +360,11 @@ class RevocationRequest(_message.Message):
         token_in: _builtins.str = ...,
         name: _builtins.str = ...,
         client: _builtins.str = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "method", b"method", "name", b"name", "token_in", b"token_in", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "method", b"method", "name", b"name", "token_in", b"token_in", "tokens", b"tokens", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -159,6 +159,8 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A workspace described a Provider of its own."""
     EVENT_NAME_PROVIDER_DELETED: _EventName.ValueType  # 66
     """A workspace's own description of a Provider was deleted; what was pinned from it stays."""
+    EVENT_NAME_RECONNECT_BEGUN: _EventName.ValueType  # 67
+    """An end user began to connect the account of a connection again, under its lease."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -297,6 +299,8 @@ EVENT_NAME_PROVIDER_ADDED: EventName.ValueType  # 65
 """A workspace described a Provider of its own."""
 EVENT_NAME_PROVIDER_DELETED: EventName.ValueType  # 66
 """A workspace's own description of a Provider was deleted; what was pinned from it stays."""
+EVENT_NAME_RECONNECT_BEGUN: EventName.ValueType  # 67
+"""An end user began to connect the account of a connection again, under its lease."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
