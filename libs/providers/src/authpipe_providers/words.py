@@ -190,7 +190,7 @@ class Entry:
         pins: Public keys of which each of its hosts shows one.
         notes: What a person should know.
         documentation: The pages that this was made from.
-        read_on: When those were read.
+        read_on: When those were read; empty: they are still to be compared with this.
         document: The file itself, as it is kept.
     """
 

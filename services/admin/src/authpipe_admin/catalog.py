@@ -63,7 +63,7 @@ def list_entries() -> None:
             ", ".join(kind for kind, there in kinds.items() if there),
             entry.rotation.value if entry.endpoints is not None else "",
             ", ".join(rule.name for rule in entry.values),
-            entry.read_on,
+            entry.read_on or "not yet",
         )
     _console.print(table)
 
