@@ -25,14 +25,20 @@ UNFINISHED = "authpipe_oauth_coordinator.domain.unfinished"
 IMPATIENT = ("coordinator", UNFINISHED, "_UNKNOWN = timedelta(seconds=30)", "_UNKNOWN = timedelta(seconds=1)")
 # Where the worker dies: the text before which it does, and whether the Provider has seen the refresh token by then.
 STEPS = {
-    "before the request": ("            sent = await self._send(job, form, secret)\n", False),
+    "before the request": (
+        "            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)\n",
+        False,
+    ),
     "with the answer, before the disk": ("            slot.write(self._vault.pack(sealed))\n", True),
     "with the answer on the disk": ("            await self._vault.put([sealed], [], job.credential_grant", True),
     "with the answer in vault": (
         "        if failure := await self._store(job, sent, keys, slot):\n            return Outcome(failure)\n",
         True,
     ),
-    "with the tokens in vault": ('        return Outcome("", scopes, expires_at, refreshable)\n', True),
+    "with the tokens in vault": (
+        '        return Outcome("", scopes, expires_at, refreshable, metadata=tokens.metadata)\n',
+        True,
+    ),
 }
 
 
@@ -145,7 +151,7 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
 ) -> None:
     connection = expired(customer, config, playground, f"spooled-{part}-{killed}")
     old, reuse = (playground.counts().get(name, 0) for name in ("refresh_token", "reuse"))
-    sending = "            sent = await self._send(job, form, secret)\n"
+    sending = "            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)\n"
     # Long enough to take vault away in between.
     slow = ("worker", JOBS, sending, f"{sending}            await __import__('asyncio').sleep(3)\n")
     folder = stack.layout.home / "spool" / "worker"
