@@ -173,3 +173,39 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
     assert wait_for(lambda: customer.token(connection).status_code == 200, 20), customer.token(connection).text
     assert playground.counts()["refresh_token"] == old + 1, "the token was sent once"
     assert playground.counts().get("reuse", 0) == reuse
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("record_class", "what"), [(8, "the answer"), (1, "the access token"), (2, "the refresh token")]
+)
+def test_a_write_of_vault_that_fails_after_the_provider_answered_loses_no_token(
+    record_class: int,
+    what: str,
+    customer: Customer,
+    config: str,
+    playground: Any,
+    superuser: Callable[[str, str], Any],
+    wait_for: Callable[..., Any],
+) -> None:
+    connection = expired(customer, config, playground, f"refused-write-{record_class}")
+    old, reuse = (playground.counts().get(name, 0) for name in ("refresh_token", "reuse"))
+    with superuser("vault", "vault") as vault:
+        vault.execute("create function refuse() returns trigger language plpgsql as $$ begin raise 'no'; end $$")
+        vault.execute(
+            "create trigger refuse before insert or update on records for each row"
+            f" when (new.connection_id = '{connection}' and new.record_class = {record_class}) execute function refuse()"
+        )
+        try:
+            assert customer.token(connection).status_code == 503, what
+            assert playground.counts()["refresh_token"] == old + 1, "the Provider has answered"
+            assert customer.token(connection).status_code == 503
+        finally:
+            vault.execute("drop trigger refuse on records")
+            vault.execute("drop function refuse()")
+    assert wait_for(lambda: customer.token(connection).status_code == 200, 30), customer.token(connection).text
+    assert playground.counts()["refresh_token"] == old + 1, "and was asked once"
+    assert playground.counts().get("reuse", 0) == reuse
+    assert playground.knows(customer.token(connection).json()["access_token"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -191,6 +192,12 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist_by_grpc_too(
         ("GetProviderConfig", gateway_pb2.GetProviderConfigRequest, "id", config),
         ("UpdateProviderConfig", gateway_pb2.UpdateProviderConfigRequest, "id", config),
         ("DeleteProviderConfig", gateway_pb2.DeleteProviderConfigRequest, "id", config),
+        (
+            "CreateConnectSession",
+            partial(gateway_pb2.CreateConnectSessionRequest, end_user_id="x"),
+            "connection_id",
+            connection,
+        ),
     ]
     with_id = {
         f.name

@@ -34,7 +34,8 @@ def test_a_connection_whose_grant_ended_is_connected_again_and_keeps_its_id(
     # The Provider ends the grant: a refresh token that was used is used again somewhere else.
     aged(connection)
     playground.end_family(lost)
-    assert customer.post(f"/connections/{connection}/refresh").json()["reason"] == "CONNECTION_NEEDS_REAUTH"
+    refused = customer.post(f"/connections/{connection}/refresh")
+    assert refused.json()["reason"] == "CONNECTION_NEEDS_REAUTH", refused.text
     shown = customer.get(f"/connections/{connection}").json()
     assert (shown["state"], shown["state_reason"]) == ("needs_reauth", "INVALID_GRANT")
     assert shown["state_help"].endswith(".")

@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from authpipe.oauth.v1 import worker_pb2
@@ -45,6 +45,13 @@ JOB = Job(
     scopes=("a",),
 )
 GOOD = {"access_token": "new-access", "token_type": "Bearer", "expires_in": 60, "refresh_token": "new-refresh"}
+
+
+class Key(NamedTuple):
+    """A write key of a store that seals nothing."""
+
+    record_class: RecordClass
+    version: int
 
 
 class Store:
@@ -80,13 +87,13 @@ class Store:
                 )
         return found
 
-    async def prepare(self, *_: Any) -> dict[RecordClass, RecordClass]:
+    async def prepare(self, *_: Any) -> dict[RecordClass, Key]:
         self._step("prepare")
-        return {each: each for each in RecordClass}
+        return {each: Key(each, self.versions.get(each, 1) + 1) for each in RecordClass}
 
-    def seal(self, key: RecordClass, _: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
-        self.story.append(f"seal {key.name}")
-        return key, bytes(plaintext.expose())
+    def seal(self, key: Key, _: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
+        self.story.append(f"seal {key.record_class.name}")
+        return key.record_class, bytes(plaintext.expose())
 
     def pack(self, write: tuple[RecordClass, bytes]) -> bytes:
         return f"sealed {write[0].name}".encode()

@@ -15,7 +15,7 @@ from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_
 from authpipe_oauth_worker.domain.ports import Bodies, Client, Sender, Slot, Spool
 from authpipe_oauth_worker.errors import AnswerLostError, HostError
 from authpipe_providers import Dialect
-from authpipe_sensitive import DomainError, Secret, Status, get_log, mask
+from authpipe_sensitive import DomainError, Secret, get_log, mask
 
 # What a Provider's own way answers for a token that it does not know any more.
 _NOTHING_THERE = {404, 410, 422}
@@ -228,10 +228,12 @@ class Jobs:
         try:
             await self._vault.put([sealed], [], job.credential_grant, job.request_id)
         except DomainError as error:
-            if written and error.status is Status.UNAVAILABLE:
+            get_log().warning("vault did not take an answer", error=error)
+            if written:
+                # Whatever the reason is: whether somebody waits for it is coordinator's to say, when it is delivered.
                 return await _keep_on_disk(slot)
             slot.release()
-            return AnswerLostError.reason if error.status is Status.UNAVAILABLE else error.reason
+            return AnswerLostError.reason
         slot.release()
         return ""
 
@@ -240,13 +242,17 @@ class Jobs:
     ) -> Outcome:
         try:
             outcome = await self._judge(job, answer, keys, [RecordClass.ANSWER])
-            if outcome.failure == "INVALID_GRANT" and (await self._open(job, RecordClass.REFRESH)).version != version:
+            if outcome.failure == "INVALID_GRANT" and await self._stored_version(job) != version:
                 # Somebody else had rotated it before us: the token that is stored now was not refused.
                 return Outcome("REFRESH_TOKEN_REPLACED")
         except DomainError as error:
             get_log().warning("an answer is stored and not judged yet", error=error)
             return Outcome("ANSWER_STORED")
         return outcome
+
+    async def _stored_version(self, job: Job) -> int:
+        """Gives the version of the refresh token that is stored; it is not opened for that, which it may not be again."""
+        return (await self._prepare(job))[RecordClass.REFRESH].version - 1
 
     async def revoke(self, job: Job) -> Failure | None:
         """Revokes a connection's tokens (RFC 7009); None: done, or there is nothing to revoke or no way to.
@@ -407,7 +413,7 @@ async def _keep_on_disk(slot: Slot) -> str:
     except DomainError as error:
         get_log().error("an answer could not be made durable", error=error)
         return AnswerLostError.reason
-    get_log().warning("vault is away, an answer waits on the disk")
+    get_log().warning("an answer waits on the disk")
     return "ANSWER_SPOOLED"
 
 
