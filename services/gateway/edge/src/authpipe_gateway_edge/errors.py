@@ -111,6 +111,7 @@ PROBLEMS: dict[str, Problem] = {
     "PROXY_REQUEST_NOT_ALLOWED": Problem(
         400, "Request not carried", "A method, base URL, path, query or header is not one that is carried; see `field`."
     ),
+    "PROXY_BUSY": Problem(429, "Too many at once", "A hundred requests are under way. Wait until some have ended."),
     "PROVIDER_ANSWER_LOST": Problem(
         502,
         "Answer lost",

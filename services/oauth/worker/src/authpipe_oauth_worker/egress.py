@@ -53,7 +53,9 @@ _MOST_BREAKERS = 10_000
 _FAILURES, _OPEN_SECONDS = 5, 10.0
 # What a gateway says for a Provider that is away. Not 500: whoever can provoke one must not shut a Provider for others.
 _AWAY = {502, 503, 504}
-_OURS = {"URL_NOT_ALLOWED", "ADDRESS_NOT_PUBLIC", "TOO_MANY_PINS", "PUBLIC_KEY_NOT_PINNED"}
+_OURS = {"URL_NOT_ALLOWED", "ADDRESS_NOT_PUBLIC", "TOO_MANY_PINS", "PUBLIC_KEY_NOT_PINNED", "TOO_MANY_AT_ONCE"}
+# Long streams have connections of their own, so that they never take those of a refresh.
+_MOST_CONNECTIONS, _MOST_STREAMS = 200, 1_000
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "Authpipe"}
 # Letters, digits, dots and hyphens, or an IPv6 address: no percent sign, no user, no other script.
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -90,7 +92,7 @@ class Egress:
         self._allow_loopback = allow_loopback
         self._resolve = resolve
         self._write = write
-        self._pools: dict[frozenset[str], httpcore2.AsyncConnectionPool] = {}
+        self._pools: dict[tuple[frozenset[str], int], httpcore2.AsyncConnectionPool] = {}
         self._breakers: OrderedDict[str, Context] = OrderedDict()
 
     async def get(self, url: str, pins: Iterable[str] = ()) -> Answer:
@@ -173,7 +175,7 @@ class Egress:
             sent = sent or event.endswith("send_request_headers.started")
 
         pause = self._timeout
-        request = self._pool(frozenset(pins)).stream(
+        request = self._pool(frozenset(pins), _MOST_STREAMS).stream(
             outgoing.method,
             url,
             headers=[(name.encode(), value) for name, value in headers.items()],
@@ -185,6 +187,8 @@ class Egress:
                 with self._breaker(urlsplit(url).netloc.lower()):
                     try:
                         response = await stack.enter_async_context(request)
+                    except httpcore2.PoolTimeout:
+                        raise EgressError(cause=Label("TOO_MANY_AT_ONCE")) from None
                     except httpcore2.ConnectError as error:
                         raise EgressError(cause=_why(error)) from None
                     except (TimeoutError, httpcore2.TimeoutException):
@@ -243,6 +247,8 @@ class Egress:
                 ) as response,
             ):
                 return await _read(response)
+        except httpcore2.PoolTimeout:
+            raise EgressError(cause=Label("TOO_MANY_AT_ONCE")) from None
         except (TimeoutError, httpcore2.TimeoutException):
             raise _failed(Label("TIMEOUT"), sent=sent) from None
         except httpcore2.ConnectError as error:
@@ -250,20 +256,20 @@ class Egress:
         except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
             raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
 
-    def _pool(self, pins: frozenset[str]) -> httpcore2.AsyncConnectionPool:
-        pool = self._pools.get(pins)
+    def _pool(self, pins: frozenset[str], most: int = _MOST_CONNECTIONS) -> httpcore2.AsyncConnectionPool:
+        pool = self._pools.get((pins, most))
         if pool is None:
             if len(self._pools) >= _MOST_POOLS:
                 raise EgressError(cause=Label("TOO_MANY_PINS"))
             backend = _Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
             pool = httpcore2.AsyncConnectionPool(
                 ssl_context=self._context,
-                max_connections=200,
+                max_connections=most,
                 max_keepalive_connections=100,
                 keepalive_expiry=5.0,
                 network_backend=backend,
             )
-            self._pools[pins] = pool
+            self._pools[pins, most] = pool
         return pool
 
 

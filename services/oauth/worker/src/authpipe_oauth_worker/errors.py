@@ -32,6 +32,13 @@ class ProxyRequestError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class ProxyBusyError(DomainError):
+    """This workspace has a hundred requests under way here. Wait until some have ended."""
+
+    reason = "PROXY_BUSY"
+    status = Status.RESOURCE_EXHAUSTED
+
+
 class NotProxiableError(DomainError):
     """Nobody knows where this API wants a credential of this kind. Describe its Provider with `api_key` or `basic`."""
 

@@ -54,6 +54,7 @@ from authpipe_sensitive import AuditEntry, DomainError, Label
 _LIFE = timedelta(minutes=10)
 _BINDING_SIZE = 32
 _LONGEST_CODE = 4_096
+_MOST_VALUES, _LONGEST_NAME, _LONGEST_VALUE = 20, 31, 100
 _LEASE_ATTEMPTS, _LEASE_PAUSE_SECONDS = 50, 0.1
 
 
@@ -141,9 +142,7 @@ class Flows:
             if await self._configs.get_config(acting.workspace, config_id) is None:
                 raise NotFoundError
         token = self._new_token()
-        if any(
-            len(name) > 31 or not 1 <= len(value) <= 100 or not value.isprintable() for name, value in values.items()
-        ):
+        if len(values) > _MOST_VALUES or not all(map(_is_value, values, values.values())):
             raise MalformedError(field=Label("values"))
         if connection_id:
             again = await self._again(acting.workspace, connection_id)
@@ -421,6 +420,10 @@ class Flows:
         if session is None or self._clock() >= session.expires_at:
             raise SessionError
         return session
+
+
+def _is_value(name: str, value: str) -> bool:
+    return len(name) <= _LONGEST_NAME and 1 <= len(value) <= _LONGEST_VALUE and value.isprintable()
 
 
 def authorization_origin(config: ProviderConfig) -> str:

@@ -7,6 +7,7 @@ workspace or our own database say cannot widen that. Bodies pass through, a piec
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
-from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyRequestError
+from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyBusyError, ProxyRequestError
 from authpipe_providers import Placement
 from authpipe_sensitive import DomainError, Label, Secret
 
@@ -44,6 +45,8 @@ _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]{0,8192}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
 _MOST_HEADERS = 64
+# Of one workspace at one worker: a slow API of one must not take the way out of all.
+_MOST_AT_ONCE = 100
 _LONGEST_TARGET = 8_000
 
 
@@ -145,6 +148,7 @@ class Proxying:
         self._vault = vault
         self._egress = egress
         self._place = place
+        self._going: Counter[str] = Counter()
 
     @asynccontextmanager
     async def carry(self, job: ProxyJob, body: AsyncIterator[bytes] | None) -> AsyncIterator[Answered]:
@@ -154,12 +158,28 @@ class Proxying:
             ProxyRequestError: The request is not one that is carried.
             HostError: The credential is not bound to the hosts of the API.
             NotProxiableError: The credential is of a kind that no API takes.
+            ProxyBusyError: The workspace has as many requests under way as it may.
             EgressError: The Provider was not reached: nothing was sent.
             AnswerLostError: It was sent, and no answer came.
         """
         # What is wrong with the request is found before a credential is opened for it.
         url = _target(job)
         headers = _sent(job)
+        if self._going[job.workspace] >= _MOST_AT_ONCE:
+            raise ProxyBusyError
+        self._going[job.workspace] += 1
+        try:
+            async with self._answer(job, url, headers, body) as answered:
+                yield answered
+        finally:
+            self._going[job.workspace] -= 1
+            if not self._going[job.workspace]:
+                del self._going[job.workspace]
+
+    @asynccontextmanager
+    async def _answer(
+        self, job: ProxyJob, url: str, headers: dict[str, Secret | bytes], body: AsyncIterator[bytes] | None
+    ) -> AsyncIterator[Answered]:
         opened = await self._open(job)
         with opened.plaintext:
             placement = job.token if opened.record_class is RecordClass.ACCESS else job.api_key

@@ -1,0 +1,139 @@
+"""The proxy's rules: what is carried, what is not, and that a workspace does not take the way out of all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from authpipe_consumer.words import Opened, Want
+from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying
+from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyBusyError, ProxyRequestError
+from authpipe_oauth_worker.placing import place
+from authpipe_providers import Placement
+from authpipe_sensitive import Secret
+
+BASE = "https://api.example/v1"
+KEY = Placement("header", "X-Key", "")
+
+
+class Stage:
+    """A vault and a way out, and what went it."""
+
+    def __init__(self, record_class: RecordClass = RecordClass.API_KEY, payload: bytes = b"the-key") -> None:
+        self.record_class, self.payload = record_class, payload
+        self.hosts = {"api.example"}
+        self.opened = 0
+        self.sent: list[Outgoing] = []
+        self.returned: tuple[tuple[str, bytes], ...] = ()
+        self.proxying = Proxying(self, self, place)  # type: ignore[arg-type]
+
+    async def open(self, _: Sequence[Want]) -> list[Opened]:
+        self.opened += 1
+        return [Opened(Secret(self.payload), self.record_class, 1, "p", hosts_digest(self.hosts), None, "…", 0)]
+
+    @asynccontextmanager
+    async def stream(self, outgoing: Outgoing, *_: Any) -> AsyncIterator[Answered]:
+        self.sent.append(outgoing)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"ok"
+
+        yield Answered(200, self.returned, body())
+
+
+def job(**more: Any) -> ProxyJob:
+    given: dict[str, Any] = {
+        "workspace": "ws", "connection": "con", "provider": "p", "hosts": frozenset({"api.example"}),
+        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "token": Placement(), "api_key": KEY, "pins": (),
+        "grant": "g", "request_id": "r", "method": "GET", "base_url": "", "path": "/a", "query": "", "headers": (),
+        "content_length": None,
+    }  # fmt: skip
+    return ProxyJob(**given | more)
+
+
+def shown(outgoing: Outgoing) -> dict[str, bytes]:
+    return {name: bytes(v.expose()) if isinstance(v, Secret) else v for name, v in outgoing.headers.items()}
+
+
+@pytest.mark.promise("P09")
+@pytest.mark.parametrize(
+    ("record_class", "payload", "placement", "header", "value"),
+    [
+        (RecordClass.API_KEY, b"k", KEY, "x-key", b"k"),
+        (RecordClass.API_KEY, b"k", Placement("header", "Authorization", "Token "), "authorization", b"Token k"),
+        (RecordClass.API_KEY, b"k", Placement("basic", "", ""), "authorization", b"Basic azo="),
+        (RecordClass.BASIC, b'{"username":"u","password":"p"}', KEY, "authorization", b"Basic dTpw"),
+        (RecordClass.ACCESS, b'{"access_token":"t","token_type":"Bearer"}', KEY, "authorization", b"Bearer t"),
+    ],
+)
+async def test_a_credential_is_put_where_its_api_wants_it(
+    record_class: RecordClass, payload: bytes, placement: Placement, header: str, value: bytes
+) -> None:
+    stage = Stage(record_class, payload)
+    async with stage.proxying.carry(job(api_key=placement), None):
+        assert shown(stage.sent[0]) == {"x-version": b"1", header: value}
+
+
+async def test_a_credential_in_the_query_is_escaped_and_stays_a_secret() -> None:
+    stage = Stage(payload=b"a&b=c")
+    async with stage.proxying.carry(job(api_key=Placement("query", "key", "")), None):
+        assert stage.sent[0].query == Secret(b"key=a%26b%3Dc")
+        assert "key" not in stage.sent[0].url
+
+
+@pytest.mark.promise("P09")
+@pytest.mark.case(22)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "CONNECT"}, {"method": "TRACE"}, {"method": "get"}, {"base_url": "https://evil.example/v1"},
+        {"base_url": BASE + "/"}, {"base_urls": ()}, {"base_urls": ("https://evil.example",)}, {"path": "a"},
+        {"path": "/../x"}, {"path": "/a/%2e%2e/x"}, {"path": "/a/%252e%252e"}, {"path": "/a/.%2e/x"}, {"path": "/a b"},
+        {"path": "/a\r\nx: y"}, {"path": "/a?b"}, {"path": "/a#b"}, {"path": "/@evil.example"[1:]}, {"query": "a b"},
+        {"query": "a#b"}, {"query": "a\r\n"}, {"headers": (("x", b"a\r\nb: c"),)}, {"headers": (("x y", b"a"),)},
+        {"headers": tuple((f"x-{n}", b"1") for n in range(65))}, {"path": "/" + "a" * 9000},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_is_no_request_to_this_api_is_refused_before_a_credential_is_opened(change: dict[str, Any]) -> None:
+    stage = Stage()
+    with pytest.raises(ProxyRequestError):
+        async with stage.proxying.carry(job(**change), None):
+            pass
+    assert (stage.opened, stage.sent) == (0, [])
+
+
+@pytest.mark.promise("P09")
+@pytest.mark.case(22)
+async def test_a_credential_for_other_hosts_is_not_sent() -> None:
+    stage = Stage()
+    stage.hosts = {"api.example", "more.example"}
+    with pytest.raises(HostError):
+        async with stage.proxying.carry(job(), None):
+            pass
+    assert stage.sent == []
+
+
+async def test_a_webhook_secret_goes_nowhere_and_an_unknown_place_is_none() -> None:
+    for stage, placement in ((Stage(RecordClass.WEBHOOK_SECRET), KEY), (Stage(), Placement("", "", ""))):
+        with pytest.raises(NotProxiableError):
+            async with stage.proxying.carry(job(api_key=placement), None):
+                pass
+        assert stage.sent == []
+
+
+async def test_a_workspace_has_a_hundred_under_way_and_others_go_on() -> None:
+    stage = Stage()
+    async with AsyncExitStack() as going:
+        for _ in range(100):
+            await going.enter_async_context(stage.proxying.carry(job(), None))
+        with pytest.raises(ProxyBusyError):
+            async with stage.proxying.carry(job(), None):
+                pass
+        async with stage.proxying.carry(job(workspace="other"), None):
+            pass
+    async with stage.proxying.carry(job(), None):
+        pass
