@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import keys
+import proxy
 import psutil
 from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
@@ -233,6 +234,7 @@ def measure() -> list[Row]:  # one story
                     micros = (after[part] - before[part]) / load.requests * 1e6
                     rows.append(_row(f"CPU a request, {part}", micros, "µs"))
         rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
+        rows += measure_proxy(stack, key, folder)
         rows += measure_keys(stack, kms, script)
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
@@ -246,6 +248,34 @@ def measure() -> list[Row]:  # one story
         kms.close()
         stack.down()
         shutil.rmtree(folder, ignore_errors=True)
+    return rows
+
+
+def measure_proxy(stack: Stack, key: str, folder: Path) -> list[Row]:
+    """Measures what the proxy adds to a direct call, and what a large body takes."""
+    rows: list[Row] = []
+    _console.print("The proxy…")
+    with (
+        proxy.running_api(stack, folder) as url,
+        Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key) as customer,
+    ):
+        connection = proxy.connect(customer, url)
+        direct_script = proxy.script(folder, key, "/api/x")
+        through_script = proxy.script(folder, key, f"/v1/proxy/{connection}/x")
+        for connections in (1, 32):
+            direct = wrk(url, connections, direct_script)
+            through = wrk(stack.layout.rest_url, connections, through_script)
+            if through.errors:
+                raise SystemExit(f"{through.errors} requests through the proxy failed: nothing was measured.")
+            rows.append(_row(f"proxy at {connections} connections", through.rate, "1/s", reference=direct.rate))
+            added = through.p50_ms - direct.p50_ms
+            wanted = 5 if connections == 1 else None
+            rows.append(
+                _row(f"added by the proxy at p50, {connections} connections", added, "ms", wanted=wanted, below=True)
+            )
+        alone, carried, grown = proxy.large_body(stack, customer, connection, url)
+        rows.append(_row("1 GiB through the proxy", carried, "MiB/s", reference=alone))
+        rows.append(_row("memory it took at edge and worker", grown, "MiB", wanted=50, below=True))
     return rows
 
 
