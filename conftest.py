@@ -33,8 +33,9 @@ class _OneSystem(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         alone = not file.startswith("tests/") or file.startswith(("tests/isolation/", "tests/conformance/"))
-        if file.startswith("tests/keys/"):
-            return "the system of keys"
+        for folder in ("tests/keys/", "tests/chaos/"):
+            if file.startswith(folder):
+                return folder
         return file if alone else "the whole system"
 
 

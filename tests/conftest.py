@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import json
 import os
-import secrets
 import shutil
 import signal
 import ssl
@@ -29,7 +28,7 @@ from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_c
 from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
-from authpipe_testing.ports import free_ports
+from authpipe_testing.oidc import OidcProvider, run_oidc_provider
 from authpipe_testing.softhsm import find_module
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,58 +143,15 @@ def playground(stack: Stack) -> Iterator[Playground]:
     provider.close()
 
 
-@dataclass(frozen=True)
-class OidcProvider:
-    """npm `oidc-provider`: certified, refresh tokens rotate, reuse ends the family."""
-
-    issuer: str
-    client_secret: str
-    http: httpx2.Client
-
-    def counts(self) -> dict[str, int]:
-        """Says how often which grant came, and how often it ended in an error."""
-        return dict(self.http.get("/test/counts").json())
-
-    def set_life(self, seconds: int) -> None:
-        """Sets how long new access tokens live."""
-        self.http.get("/test/life", params={"seconds": seconds})
-
-
 @pytest.fixture(scope="session")
 def oidc_provider(stack: Stack) -> Iterator[OidcProvider]:
     """A certified OpenID Provider, over TLS 1.3."""
-    node = ROOT / ".authpipe" / "node"
-    shutil.copy(ROOT / "tests" / "node" / "provider.mjs", node / "provider.mjs")
-    port = free_ports(1)[0]
-    secret = secrets.token_hex(24)
-    settings = {
-        "port": port,
-        "certificate": str(stack.layout.certificates / "public.pem"),
-        "key": str(stack.layout.certificates / "public.key"),
-        "redirect_uri": f"{stack.layout.rest_url}/oauth/callback",
-        "client_secret": secret,
-    }
-    file = stack.layout.home / "oidc-provider.json"
-    file.touch(0o600)
-    file.write_text(json.dumps(settings))
-    with (stack.layout.home / "oidc-provider.out").open("wb") as out:
-        process = subprocess.Popen(["node", "provider.mjs", str(file)], cwd=node, stdout=out, stderr=out)
-    issuer = f"https://127.0.0.1:{port}"
-    http = httpx2.Client(
-        base_url=issuer,
-        verify=ssl.create_default_context(cafile=str(stack.public_ca.certificate_file)),
-        trust_env=False,
-    )
-    for _ in range(100):
-        try:
-            http.get("/test/counts")
-            break
-        except httpx2.HTTPError:
-            time.sleep(0.1)
-    yield OidcProvider(issuer, secret, http)
-    process.terminate()
-    process.wait(10)
-    http.close()
+    layout = stack.layout
+    redirect_uri = f"{layout.rest_url}/oauth/callback"
+    with run_oidc_provider(
+        ROOT, layout.home, layout.certificates, stack.public_ca.certificate_file, redirect_uri
+    ) as provider:
+        yield provider
 
 
 _UNWRAP = """

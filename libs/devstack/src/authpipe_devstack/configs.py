@@ -107,7 +107,7 @@ class Configs:
         }
         if process.database:
             config["database"] = self.database(process, process.database)
-        match name:
+        match process.replica_of or name:
             case "authority":
                 config["mac_key_file"] = str(layout.mac_key_file)
             case "audit":

@@ -81,15 +81,15 @@ class Layout:
 
     Args:
         home: The folder, `.authpipe` by default.
-        replicas: The names of processes that run twice.
+        replicas: The names of processes that run once more, each for once more.
     """
 
     def __init__(self, home: Path, replicas: Sequence[str] = ()) -> None:
         self.home = home
         again = [
-            replace(process, name=f"{process.name}-2", replica_of=process.name)
+            replace(process, name=f"{process.name}-{number + 2}", replica_of=process.name)
             for process in PROCESSES
-            if process.name in replicas
+            for number in range(replicas.count(process.name))
         ]
         self.processes = (*PROCESSES, *again)
         self.certificates = home / "certificates"

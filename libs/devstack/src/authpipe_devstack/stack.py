@@ -58,7 +58,7 @@ class Stack:
         say: Called with each step, for people.
         log_level: debug, info, warning or error.
         trace_ratio: The share of traces kept.
-        replicas: The names of processes that run twice.
+        replicas: The names of processes that run once more, each for once more.
         settings: More settings of a process, by its name.
     """
 

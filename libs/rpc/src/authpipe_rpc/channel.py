@@ -25,6 +25,8 @@ stamina.instrumentation.set_on_retry_hooks([])
 # How often our certificate's files are looked at.
 _LOOK_SECONDS = 1.0
 _LONGEST_MESSAGE = 16 * 1024 * 1024
+_ALL_REPLICAS = '{"loadBalancingConfig": [{"round_robin": {}}]}'
+_ONE_REPLICA = '{"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}]}'
 
 
 class Method(Protocol[RequestT_contra, ResponseT_co]):
@@ -51,6 +53,8 @@ class Peer(Generic[StubT_co]):
         files: Our certificate, key and CA.
         stub: The generated stub class.
         timeout_seconds: How long a call may take when our own caller has not set less.
+        one_replica: Whether calls go to one replica, chosen at random with each connection, and not to all in turns:
+            for a peer that has to be the same from one call to the next.
     """
 
     def __init__(
@@ -59,8 +63,11 @@ class Peer(Generic[StubT_co]):
         files: Files,
         stub: Callable[[grpc.aio.Channel], StubT_co],
         timeout_seconds: float = 10.0,
+        *,
+        one_replica: bool = False,
     ) -> None:
         self.name = config.name
+        self._one_replica = one_replica
         self._config = config
         self._files = files
         self._make_stub = stub
@@ -156,7 +163,7 @@ class Peer(Generic[StubT_co]):
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.enable_retries", 0),
                 # Over all replicas that an address stands for; one that dies is passed over at once.
-                ("grpc.lb_policy_name", "round_robin"),
+                ("grpc.service_config", _ONE_REPLICA if self._one_replica else _ALL_REPLICAS),
             ],
         )
         self._stub = self._make_stub(self._channel)

@@ -150,7 +150,14 @@ log_parameter_max_length_on_error = 0
 
     def stop(self) -> None:
         """Stops the server at once; what was committed is safe."""
-        command = [_binary("pg_ctl"), "stop", "-D", str(self.folder), "-m", "fast", "-w", "-t", "20"]
+        self._stop("fast")
+
+    def crash(self) -> None:
+        """Ends the server without a word to its clients; what was committed is found in its log when it starts again."""
+        self._stop("immediate")
+
+    def _stop(self, mode: str) -> None:
+        command = [_binary("pg_ctl"), "stop", "-D", str(self.folder), "-m", mode, "-w", "-t", "20"]
         subprocess.run([*_as_database_user(), *command], check=False, capture_output=True, cwd="/")
         if server := _SERVERS.pop(self.folder, None):
             server.wait(20)

@@ -54,7 +54,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     coordinator_peer: Peer[Any] = Peer(
         config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub, timeout_seconds=55
     )
-    worker: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub)
+    # A grant is bound to the key of the one worker that carries the request.
+    worker: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, one_replica=True)
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub)
     where = (config.deployment, config.region)
     vault_client = RecordClient(vault, key, anchor, *where, "user-credentials", _now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
 import random
 import secrets
 import socket
@@ -52,14 +53,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     config_table, connection_table = ConfigTable(*own), ConnectionTable(*own)
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
-    worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50)
+    worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50, one_replica=True)
     grants = Grants(lambda: leaf.issuer, config.region)
     worker = WorkerPeer(worker_peer, grants)
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
     audit = AuditPeer(audit_peer)
-    holder = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     leases = LeaseTable(*own)
     leasing = Leasing(leases, holder, config.lease_seconds)
     patience = dt.timedelta(seconds=config.spool_patience_seconds)

@@ -20,6 +20,7 @@ from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
 _KEY_CHANGED = "CONSUMER_KEY_CHANGED"
+_KEYS_TRIED = 3
 
 
 class WorkerPeer:
@@ -103,14 +104,15 @@ class WorkerPeer:
     async def _for_its_key(self, call: Callable[[], Awaitable[ResponseT]]) -> ResponseT:
         if not self._thumbprint:
             await self._learn_key()
-        try:
-            return await call()
-        except PeerRefused as error:
-            # A worker that was restarted says so before it does anything, so once more is safe.
-            if error.reason != _KEY_CHANGED:
-                raise
-            await self._learn_key()
-            return await call()
+        for _ in range(_KEYS_TRIED):
+            try:
+                return await call()
+            except PeerRefused as error:
+                # A worker that was restarted, or another replica, says so before it does anything, so again is safe.
+                if error.reason != _KEY_CHANGED:
+                    raise
+                await self._learn_key()
+        return await call()
 
     async def _learn_key(self) -> None:
         request = worker_pb2.GetConsumerKeyRequest()

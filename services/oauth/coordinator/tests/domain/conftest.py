@@ -69,6 +69,7 @@ class Stage:
         self.hold = asyncio.Event()
         self.hold.set()
         self.answer: TokenOutcome | DomainError = TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
+        self.found: TokenOutcome = TokenOutcome("ANSWER_AWAITED", nothing_sent=True)
         self.revocation: RevokeOutcome | DomainError = RevokeOutcome(revoked=True)
         self.expires = START + dt.timedelta(seconds=expires_in)
 
@@ -114,9 +115,10 @@ class Stage:
         hold = self.hold
         await hold.wait()
         self.now += dt.timedelta(seconds=1)
-        if isinstance(self.answer, DomainError):
-            raise self.answer
-        return self.answer
+        answer = self.answer if job.spend else self.found
+        if isinstance(answer, DomainError):
+            raise answer
+        return answer
 
     async def reseal(self, _: Acting, target: str, classes: Sequence[RecordClass], fence: int) -> int:
         self.resealed.append((target, tuple(classes), fence))

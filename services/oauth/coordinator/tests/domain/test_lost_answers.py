@@ -53,13 +53,12 @@ async def test_an_answer_that_was_lost_is_looked_for_then_the_token_is_sent_once
 ) -> None:
     stage.answer = LOST
     assert await stage.ask() == "PROVIDER_ANSWER_LOST"
-    stage.answer = TokenOutcome("ANSWER_AWAITED", nothing_sent=True)
     assert await stage.ask() == "ANSWER_AWAITED"
     assert [job.spend for job in stage.jobs] == [True, False], "for half a minute the token is not sent again"
     stage.now += dt.timedelta(seconds=31)
     stage.answer = TokenOutcome("INVALID_GRANT")
     assert await stage.ask() == "NEEDS_REAUTH"
-    assert [job.spend for job in stage.jobs] == [True, False, True]
+    assert [job.spend for job in stage.jobs] == [True, False, False, True], "looked for again before it is"
     assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST", "nobody did anything wrong"
 
 
@@ -82,8 +81,37 @@ async def test_a_token_whose_answer_is_lost_twice_is_not_sent_a_third_time(stage
     await stage.ask()
     stage.now += dt.timedelta(seconds=3_600)
     assert await stage.ask() == "NEEDS_REAUTH"
-    assert len(stage.jobs) == 2
+    assert [job.spend for job in stage.jobs] == [True, False, True, False]
     assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+@pytest.mark.parametrize("retried", [False, True])
+async def test_a_refresh_that_had_come_to_its_end_is_not_taken_for_a_lost_one_however_long_ago(
+    retried: bool, stage: Any
+) -> None:
+    good = stage.answer
+    stage.answer = LOST
+    await stage.ask()
+    if retried:
+        stage.now += dt.timedelta(seconds=31)
+        await stage.ask()
+    stage.now += dt.timedelta(days=1)
+    stage.found, stage.answer = TokenOutcome("REFRESH_TOKEN_NEWER", nothing_sent=True), good
+    assert await stage.ask() == ""
+    assert stage.tables.left["ws", "con"] == Left(), "nobody has to connect again"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+async def test_an_answer_that_is_in_vault_is_judged_however_long_ago_it_came(stage: Any) -> None:
+    good, stage.answer = stage.answer, LOST
+    await stage.ask()
+    stage.now += dt.timedelta(days=1)
+    stage.found = good
+    assert await stage.ask() == ""
+    assert [job.spend for job in stage.jobs] == [True, False], "and the token is not sent again"
 
 
 @pytest.mark.promise("P36")
@@ -125,7 +153,7 @@ async def test_an_answer_on_a_workers_disk_is_claimed_reported_and_judged_at_onc
     answers = stage.answers()
     for _ in range(2):  # a worker that died after it stored it does all of it again
         assert await answers.claim(ACTING, "con", 1, "thumb") == "con/thumb/1"
-    stage.answer = good
+    stage.found = good
     await answers.report(ACTING, "con", 1)
     while stage.events()[-1] != "TOKEN_REFRESHED":
         await asyncio.sleep(0.001)

@@ -157,7 +157,7 @@ async def test_a_holder_that_was_thought_dead_is_passed_over_and_changes_nothing
     asleep, stage.hold = stage.hold, asyncio.Event()
     stage.hold.set()
     assert (await stage.replica("next").ensure_fresh(ACTING, "con", ZERO, force=False)).refreshed
-    assert [job.fence for job in stage.jobs] == [1, 2]
+    assert [(job.fence, job.spend) for job in stage.jobs] == [(1, True), (2, False), (2, True)]
     written = stage.tables.connections["ws", "con"]
     stage.answer = stale
     asleep.set()

@@ -94,9 +94,6 @@ class Refreshing:
             return
         # Step 3: what the refresh before has left says whether the token may be sent.
         spending = decide(lease.left, config, self._clock(), self._spool_patience)
-        if spending is Spending.GIVE_UP:
-            await self._end(acting, connection, lease, Left(), TokenOutcome(_LOST), reauth=_LOST)
-            raise RefreshFailedError(cause=Label(_LOST))
         # Step 4: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
         job = Job(
             acting,
@@ -112,33 +109,40 @@ class Refreshing:
             values=connection.values,
         )
         async with self._leasing.kept(workspace, connection_id, lease.fence):
-            outcome, left = await self._carry_out(job, lease, spending)
+            outcome, left, retried = await self._carry_out(job, lease, spending)
         # Step 5: what came of it, with its event, and the lease back.
         failure = outcome.failure
         reauth = failure if meaning(failure).cure is Cure.END_USER else ""
-        if reauth and spending is Spending.RETRY:
+        if reauth and retried:
             # The Provider had seen the token: the answer is lost, and nobody did anything wrong.
             reauth = _LOST
         await self._end(acting, connection, lease, left, outcome, reauth=reauth)
         if failure:
             raise RefreshFailedError(cause=Label(failure))
 
-    async def _carry_out(self, job: Job, lease: Lease, spending: Spending) -> tuple[TokenOutcome, Left]:
-        """Looks for an answer, or sends the token; gives what came of it, and what is left."""
+    async def _carry_out(self, job: Job, lease: Lease, spending: Spending) -> tuple[TokenOutcome, Left, bool]:
+        """Looks for an answer, or sends the token; gives what came of it, what is left, and whether it was sent once more."""
         before = lease.left
-        if spending is Spending.LOOK:
+        if spending is not Spending.SEND:
+            # However long ago it was: a refresh that had come to its end must not be taken for one that was lost.
             outcome = await self._call(dataclasses.replace(job, spend=False))
-            if outcome.failure != "REFRESH_TOKEN_NEWER":
-                return outcome, left_by(outcome, before, before)
-            # The token that is stored is not the one that may be spent: the refresh before had come to its end.
-            before = Left()
-        retried = before.retried or spending is Spending.RETRY
-        meanwhile = Left(Unfinished.SPENT, lease.fence, before.since or self._clock(), retried)
+            match outcome.failure, spending:
+                case "REFRESH_TOKEN_NEWER", _:
+                    # The token that is stored is not the one that may be spent.
+                    before, spending = Left(), Spending.SEND
+                case "ANSWER_AWAITED", Spending.RETRY:
+                    pass
+                case "ANSWER_AWAITED", Spending.GIVE_UP:
+                    return TokenOutcome(_LOST), Left(), False
+                case _:
+                    return outcome, left_by(outcome, before, before), False
+        again = spending is Spending.RETRY
+        meanwhile = Left(Unfinished.SPENT, lease.fence, before.since or self._clock(), before.retried or again)
         # That it is about to be sent is written down before it is.
         if not await self._leasing.note_left(job.acting.workspace, job.connection_id, lease.fence, meanwhile):
-            return TokenOutcome("LEASE_HELD_ELSEWHERE", nothing_sent=True), before
+            return TokenOutcome("LEASE_HELD_ELSEWHERE", nothing_sent=True), before, False
         outcome = await self._call(job)
-        return outcome, left_by(outcome, before, meanwhile)
+        return outcome, left_by(outcome, before, meanwhile), again
 
     async def _call(self, job: Job) -> TokenOutcome:
         try:
