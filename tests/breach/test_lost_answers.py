@@ -19,18 +19,18 @@ from authpipe_devstack.stack import Stack, StackError
 from authpipe_testing.customer import Customer
 
 DIES = "__import__('os').kill(__import__('os').getpid(), 9)"
-JOBS = "authpipe_oauth_worker.domain.jobs"
+DESK, REFRESH = "authpipe_oauth_worker.domain.desk", "authpipe_oauth_worker.domain.refresh"
 UNFINISHED = "authpipe_oauth_coordinator.domain.unfinished"
 # So that a test need not wait for half a minute.
-IMPATIENT = ("coordinator", UNFINISHED, "_UNKNOWN = timedelta(seconds=30)", "_UNKNOWN = timedelta(seconds=1)")
+IMPATIENT = ("coordinator", UNFINISHED, "_UNKNOWN = timedelta(seconds=60)", "_UNKNOWN = timedelta(seconds=1)")
 # Where the worker dies: the text before which it does, and whether the Provider has seen the refresh token by then.
 STEPS = {
     "before the request": (
-        "            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)\n",
+        "            sent = await self._send(job, old.plaintext, secrets)\n",
         False,
     ),
-    "with the answer, before the disk": ("            slot.write(self._vault.pack(sealed))\n", True),
-    "with the answer on the disk": ("            await self._vault.put([sealed], [], job.credential_grant", True),
+    "with the answer, before the disk": ("            slot.write(vault.pack(sealed))\n", True),
+    "with the answer on the disk": ("            await vault.put([sealed], [], job.credential_grant", True),
     "with the answer in vault": (
         "        if failure := await self._store(job, sent, keys, slot):\n            return Outcome(failure)\n",
         True,
@@ -64,12 +64,12 @@ def dying(step: str) -> tuple[str, str, str, str]:
     text, _ = STEPS[step]
     indent = text[: len(text) - len(text.lstrip())]
     if step == "with the answer in vault":
-        return "worker", JOBS, text, f"{text}{indent}{DIES}\n"
+        return "worker", REFRESH, text, f"{text}{indent}{DIES}\n"
     if step == "with the tokens in vault":
         # The outcome is made before the tokens are put: it dies after the put.
-        put = "        await self._vault.put(records, ended, job.credential_grant, job.request_id)\n"
-        return "worker", JOBS, put, f"{put}        {DIES}\n"
-    return "worker", JOBS, text, f"{indent}{DIES}\n{text}"
+        put = "        await self.vault.put(records, ended, job.credential_grant, job.request_id)\n"
+        return "worker", DESK, put, f"{put}        {DIES}\n"
+    return "worker", REFRESH, text, f"{indent}{DIES}\n{text}"
 
 
 @pytest.mark.promise("P36")
@@ -151,9 +151,9 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
 ) -> None:
     connection = expired(customer, config, playground, f"spooled-{part}-{killed}")
     old, reuse = (playground.counts().get(name, 0) for name in ("refresh_token", "reuse"))
-    sending = "            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)\n"
+    sending = "            sent = await self._send(job, old.plaintext, secrets)\n"
     # Long enough to take vault away in between.
-    slow = ("worker", JOBS, sending, f"{sending}            await __import__('asyncio').sleep(3)\n")
+    slow = ("worker", REFRESH, sending, f"{sending}            await __import__('asyncio').sleep(3)\n")
     folder = stack.layout.home / "spool" / "worker"
     with mutant(slow):
         counted = lambda: int(playground.counts().get("refresh_token", 0))  # noqa: E731

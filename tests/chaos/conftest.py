@@ -29,7 +29,8 @@ MANY = 1_000
 LIFE_SECONDS = 840
 _IMPORTERS = 4
 
-JOBS, REFRESHING = "authpipe_oauth_worker.domain.jobs", "authpipe_oauth_coordinator.domain.refreshing"
+DESK, REFRESH = "authpipe_oauth_worker.domain.desk", "authpipe_oauth_worker.domain.refresh"
+REFRESHING = "authpipe_oauth_coordinator.domain.refreshing"
 SCHEDULE, UNFINISHED = "authpipe_oauth_coordinator.domain.schedule", "authpipe_oauth_coordinator.domain.unfinished"
 
 
@@ -45,20 +46,20 @@ def _after(module: str, text: str, step: str) -> tuple[str, str, str]:
     return module, text, text + _reach(step, len(text) - len(text.lstrip()))
 
 
-_SEND = "            sent = await self._send(job, job.endpoints.refresh or job.endpoints.token, form, secret)\n"
+_SEND = "            sent = await self._send(job, old.plaintext, secrets)\n"
 # Patches of the two processes: at each step of a refresh a failpoint, and a shorter wait for an answer that may not exist.
 PATCHES = {
     "coordinator": [
         _after(SCHEDULE, "        claimed = await self._table.claim_due(room, self._per_provider, self._claim_seconds)\n", "claimed"),
         _before(REFRESHING, "        outcome = await self._call(job)\n        return outcome, left_by(outcome, before, meanwhile), again\n", "intent written"),
         _before(REFRESHING, "        await self._end(acting, connection, lease, left, outcome, reauth=reauth)\n", "before the lease is given back"),
-        (UNFINISHED, "_UNKNOWN = timedelta(seconds=30)", "_UNKNOWN = timedelta(seconds=3)"),
+        (UNFINISHED, "_UNKNOWN = timedelta(seconds=60)", "_UNKNOWN = timedelta(seconds=3)"),
     ],
     "worker": [
-        (JOBS, _SEND, _reach("before the request", 12) + _SEND + _reach("answer received", 12)),
-        _before(JOBS, "            await self._vault.put([sealed], [], job.credential_grant, job.request_id)\n        except", "before the commit"),
-        _before(JOBS, "        return await self._judge_refresh(job, sent, keys, old.version)\n", "after the commit"),
-        _after(JOBS, "        await self._vault.put(records, ended, job.credential_grant, job.request_id)\n", "tokens in vault"),
+        (REFRESH, _SEND, _reach("before the request", 12) + _SEND + _reach("answer received", 12)),
+        _before(REFRESH, "            await vault.put([sealed], [], job.credential_grant, job.request_id)\n        except", "before the commit"),
+        _before(REFRESH, "        return await self._judge(job, sent, keys, old.version)\n", "after the commit"),
+        _after(DESK, "        await self.vault.put(records, ended, job.credential_grant, job.request_id)\n", "tokens in vault"),
     ],
 }  # fmt: skip
 
@@ -100,7 +101,7 @@ class Chaos:
 
     def start(self, name: str) -> None:
         """Starts a process as the mutant with failpoints that it is here, or as it is."""
-        kind = name.split("-")[0]
+        kind = name.partition("-")[0]
         if kind not in PATCHES:
             self.stack.start(name)
             return
@@ -111,13 +112,17 @@ class Chaos:
 
     def holders(self) -> list[str]:
         """Gives the coordinators that hold a lease, by name."""
-        found = {str(row[0]).split("-")[-2] for row in self.database("select holder from leases where lives_until > now()")}
+        found = {
+            str(row[0]).split("-")[-2] for row in self.database("select holder from leases where lives_until > now()")
+        }
         return [name for name in COORDINATORS if str(self.stack.pid(name)) in found]
 
     def is_quiet(self) -> bool:
         """Says whether nothing is due and nobody holds a lease."""
         going = self.database("select count(*) from leases where lives_until > now() or unfinished <> ''")
-        due = self.database("select count(*) from connections where state = 'active' and refresh_due_at < now() + interval '40 s'")
+        due = self.database(
+            "select count(*) from connections where state = 'active' and refresh_due_at < now() + interval '40 s'"
+        )
         return going[0][0] == 0 and due[0][0] == 0
 
     @staticmethod
@@ -139,7 +144,12 @@ def chaos() -> Iterator[Chaos]:
     home = ROOT / ".authpipe" / "test-chaos"
     Stack(home, lambda _: None).erase()
     settings = {
-        "coordinator": {"claim_seconds": 12, "refreshes_per_provider": 500, "schedule_seconds": 0.2, "lease_seconds": 6},
+        "coordinator": {
+            "claim_seconds": 12,
+            "refreshes_per_provider": 500,
+            "schedule_seconds": 0.2,
+            "lease_seconds": 6,
+        },
     }
     replicas = ("coordinator",) * 3 + ("worker",)
     stack = Stack(home, lambda _: None, replicas=replicas, settings=settings)

@@ -25,6 +25,7 @@ from authpipe_consumer.words import Opened, SealedWrite, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_grants import ConsumerKey
 from authpipe_oauth_coordinator.peers import to_wire_dialect, to_wire_endpoints, to_wire_values
+from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.egress import Egress
@@ -182,9 +183,9 @@ class Scene:
         self.secrets = Records(entry.name, their_hosts, {RecordClass.CLIENT_SECRET: SECRET.encode()})
         spool = Spool(Path(tempfile.mkdtemp()) / "spool", most=2)
         spool.open()
-        self.jobs = Jobs(self.vault, self.secrets, egress, Bodies(), spool, lambda: NOW, bytes)  # type: ignore[arg-type]
+        self.jobs = Jobs(self.vault, self.secrets, egress, Bodies(), spool, ask, lambda: NOW, bytes)  # type: ignore[arg-type]
         key = ConsumerKey()
-        servicer = WorkerServicer(self.jobs, None, None, None, key)  # type: ignore[arg-type]
+        servicer = WorkerServicer(self.jobs, None, None, None, None, None, key)  # type: ignore[arg-type]
         wire = worker_pb2.Job(
             workspace_id="ws",
             connection_id="con",

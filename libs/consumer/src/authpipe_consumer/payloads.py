@@ -2,6 +2,7 @@
 
 access   {"access_token": …, "token_type": "Bearer", "expire_time": RFC 3339 or null, "scopes": […]}
 basic    {"username": …, "password": …}
+material {name: text, …}: what tokens are asked for with, in the place of a refresh token
 others   the bare value
 """
 
@@ -29,6 +30,11 @@ def access_payload(access_token: Secret, scopes: Sequence[str], expires_at: date
 def basic_payload(username: Secret, password: Secret) -> Secret:
     """Gives the plaintext of a basic record."""
     return _json({"username": username.expose().decode(), "password": password.expose().decode()})
+
+
+def material_payload(brought: Mapping[str, Secret]) -> Secret:
+    """Gives the plaintext of what tokens are asked for with."""
+    return _json({name: value.expose().decode() for name, value in brought.items()})
 
 
 def access_token_of(payload: Secret) -> Secret:

@@ -16,8 +16,11 @@ class RecordClass(enum.IntEnum):
     CLIENT_SECRET = 6
     CODE_VERIFIER = 7
     ANSWER = 8
+    CLIENT_SECRET_2 = 9
 
 
 SERVABLE = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.WEBHOOK_SECRET})
+# Of one provider configuration: two take turns, so that a new one is in use before the one before is retired.
+CLIENT_SECRETS = frozenset({RecordClass.CLIENT_SECRET, RecordClass.CLIENT_SECRET_2})
 # Records that are deleted when they have been used once; their versions go on rising.
 TRANSIENT = frozenset({RecordClass.CODE_VERIFIER, RecordClass.ANSWER})

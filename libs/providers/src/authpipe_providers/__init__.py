@@ -10,6 +10,7 @@ from authpipe_providers.templates import client_hosts, connection_hosts, fill, h
 from authpipe_providers.words import (
     Answer,
     Api,
+    Assertion,
     Dialect,
     Endpoints,
     Entry,
@@ -17,12 +18,16 @@ from authpipe_providers.words import (
     Placement,
     Revocation,
     Rotation,
+    RotationCheck,
+    TwoStep,
     ValueRule,
+    WebhookScheme,
 )
 
 __all__ = [
     "Answer",
     "Api",
+    "Assertion",
     "Dialect",
     "Document",
     "Endpoints",
@@ -32,8 +37,11 @@ __all__ = [
     "Placement",
     "Revocation",
     "Rotation",
+    "RotationCheck",
+    "TwoStep",
     "ValueNotAllowedError",
     "ValueRule",
+    "WebhookScheme",
     "client_hosts",
     "connection_hosts",
     "fill",

@@ -11,10 +11,11 @@ from typing import Any, cast
 import jsonschema
 
 from authpipe_providers.errors import EntryError, ValueNotAllowedError
-from authpipe_providers.templates import require_pattern, require_template, require_values
+from authpipe_providers.templates import placeholders, require_pattern, require_template, require_values
 from authpipe_providers.words import (
     Answer,
     Api,
+    Assertion,
     Dialect,
     Endpoints,
     Entry,
@@ -23,7 +24,10 @@ from authpipe_providers.words import (
     Placement,
     Revocation,
     Rotation,
+    RotationCheck,
+    TwoStep,
     ValueRule,
+    WebhookScheme,
 )
 from authpipe_sensitive import Label
 
@@ -70,13 +74,15 @@ def parse(document: Document) -> Entry:
 def read(document: Document) -> Entry:
     """Reads an entry that was checked when it was stored."""
     oauth2 = document.get("oauth2")
+    two_step = document.get("two_step")
+    grants = [*(oauth2.get("grants", ["authorization_code"]) if oauth2 else []), *(["two_step"] if two_step else [])]
     return Entry(
         name=document["name"],
         display_name=document["display_name"],
-        endpoints=_endpoints(oauth2) if oauth2 else None,
-        dialect=_dialect(oauth2 or {}),
+        endpoints=_endpoints(oauth2) if oauth2 else _two_step_endpoint(two_step) if two_step else None,
+        dialect=_two_step_dialect(two_step) if two_step else _dialect(oauth2 or {}),
         values=tuple(_rule(name, rule) for name, rule in sorted(document.get("values", {}).items())),
-        grants=tuple((oauth2 or {}).get("grants", ["authorization_code"])),
+        grants=tuple(grants),
         client_authentication=tuple((oauth2 or {}).get("client_authentication", [])),
         default_scopes=tuple((oauth2 or {}).get("default_scopes", [])),
         rotation=Rotation((oauth2 or {}).get("rotation", "strict")),
@@ -91,6 +97,11 @@ def read(document: Document) -> Entry:
         documentation=tuple(document.get("documentation", [])),
         read_on=document.get("read_on", ""),
         document=document,
+        rotation_check=RotationCheck(**document["rotation_check"]) if "rotation_check" in document else None,
+        webhook=_webhook(document["webhook"]) if "webhook" in document else None,
+        credentials=tuple(
+            (name, each["title"]) for name, each in sorted((two_step or {}).get("credentials", {}).items())
+        ),
     )
 
 
@@ -113,6 +124,8 @@ def urls(entry: Entry) -> Iterator[str]:
         yield from entry.api.base_urls
     if entry.health is not None:
         yield entry.health.url
+    if entry.rotation_check is not None:
+        yield entry.rotation_check.url
 
 
 def _require_sense(entry: Entry) -> None:
@@ -133,8 +146,20 @@ def _require_sense(entry: Entry) -> None:
     placements = [each for each in (entry.api_key, entry.api.token if entry.api else None) if each is not None]
     if any(each.where != "basic" and not each.name for each in placements):
         raise EntryError(field=Label("api_key"), cause=Label("NAME_MISSING"))
-    if entry.endpoints is None and entry.api is None:
+    _require_filled(entry)
+    if entry.endpoints is None and entry.api is None and entry.webhook is None:
         raise EntryError(field=Label("api"), cause=Label("NOWHERE_TO_GO"))
+
+
+def _require_filled(entry: Entry) -> None:
+    """Returns when nothing has a placeholder that nobody fills."""
+    own = entry.dialect.two_step
+    if own is not None:
+        named = {name for _, text in (*own.headers, *own.fields) for name in placeholders(text)}
+        if named != {name for name, _ in entry.credentials}:
+            raise EntryError(field=Label("two_step"), cause=Label("CREDENTIALS_DIFFER"))
+    if entry.webhook is not None and not placeholders(entry.webhook.signed) <= {"body", "timestamp", "id"}:
+        raise EntryError(field=Label("webhook"), cause=Label("PLACEHOLDER_NOT_DECLARED"))
 
 
 def _where(path: Any) -> Label:
@@ -185,7 +210,32 @@ def _dialect(data: Document) -> Dialect:
         metadata=_pairs(data.get("metadata", {})),
         life_seconds=data.get("life_seconds", 0),
         revocation=_revocation(data["revocation"]) if "revocation" in data else None,
+        resource=data.get("resource", ""),
+        assertion=Assertion(**data.get("assertion", {})),
     )
+
+
+def _two_step_endpoint(data: Document) -> Endpoints:
+    return Endpoints("", "", data["url"], "", "none", iss_required=False)
+
+
+def _two_step_dialect(data: Document) -> Dialect:
+    asked = TwoStep(
+        data.get("method", "POST"),
+        data.get("body", "json") == "json",
+        _pairs(data.get("headers", {})),
+        _pairs(data.get("fields", {})),
+    )
+    return Dialect(
+        answer=Answer(**{**data.get("answer", {}), "token_type_absent": True}),
+        metadata=_pairs(data.get("metadata", {})),
+        life_seconds=data.get("life_seconds", 0),
+        two_step=asked,
+    )
+
+
+def _webhook(data: Document) -> WebhookScheme:
+    return WebhookScheme(**{**data, "signature_header": data["signature_header"].lower()})
 
 
 def _revocation(data: Document) -> Revocation:

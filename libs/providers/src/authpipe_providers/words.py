@@ -103,6 +103,36 @@ class Revocation(NamedTuple):
     tokens: tuple[str, ...] = ("refresh_token", "access_token")
 
 
+class Assertion(NamedTuple):
+    """How a JWT that asks for a token is made (RFC 7523, section 3).
+
+    Args:
+        audience: Its audience; empty: the token endpoint.
+        life_seconds: How long it lives.
+        scope_claim: Whether it carries the scopes.
+    """
+
+    audience: str = ""
+    life_seconds: int = 300
+    scope_claim: bool = False
+
+
+class TwoStep(NamedTuple):
+    """A Provider's own request that gives a token for credentials; in its values `{name}` is a credential.
+
+    Args:
+        method: The HTTP method.
+        json_body: Whether the body is JSON; else a form.
+        headers: Its headers.
+        fields: Its fields.
+    """
+
+    method: str = "POST"
+    json_body: bool = True
+    headers: Pairs = ()
+    fields: Pairs = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a token endpoint is spoken to where it is not as RFC 6749 says.
@@ -118,6 +148,9 @@ class Dialect:
         metadata: What of an answer is worth keeping: names and JSON pointers.
         life_seconds: How long an access token lives where the answer does not say; 0: unknown.
         revocation: The Provider's own way to revoke; None: RFC 7009.
+        resource: What tokens are for (RFC 8707, section 2); empty: nothing is said.
+        assertion: How a JWT that asks for a token is made.
+        two_step: The Provider's own request that gives a token for credentials; None: it has none.
     """
 
     scope_separator: str = " "
@@ -130,13 +163,55 @@ class Dialect:
     metadata: Pairs = ()
     life_seconds: int = 0
     revocation: Revocation | None = None
+    resource: str = ""
+    assertion: Assertion = Assertion()
+    two_step: TwoStep | None = None
+
+
+class WebhookScheme(NamedTuple):
+    """How a Provider signs what it sends: an HMAC over `signed`, in which `{body}`, `{timestamp}` and `{id}` are filled in.
+
+    Args:
+        algorithm: sha256, sha1 or sha512.
+        encoding: hex or base64: how the signature is written.
+        signature_header: The header that carries it, lower case.
+        prefix: What stands before it there; where several are listed, before each.
+        separator: What separates several in that header; empty: there is one.
+        signed: What is signed.
+        timestamp_header: The header with the time in seconds; empty: none.
+        timestamp_prefix: What stands before the time in the signature's header; empty: it is not there.
+        id_header: The header with the message's id; empty: none.
+        tolerance_seconds: How old a message may be; 0: of any age.
+        secret_prefix: What stands before the secret and is no part of it.
+        secret_base64: Whether the rest of the secret is base64.
+    """
+
+    algorithm: str = "sha256"
+    encoding: str = "hex"
+    signature_header: str = ""
+    prefix: str = ""
+    separator: str = ""
+    signed: str = "{body}"
+    timestamp_header: str = ""
+    timestamp_prefix: str = ""
+    id_header: str = ""
+    tolerance_seconds: int = 0
+    secret_prefix: str = ""
+    secret_base64: bool = False
+
+
+class RotationCheck(NamedTuple):
+    """Where an API says when an API key ends: a JSON pointer into an answer."""
+
+    url: str
+    pointer: str
 
 
 class Placement(NamedTuple):
     """Where an API wants a credential.
 
     Args:
-        where: header, query or basic.
+        where: header, query, basic, hmac or sigv4.
         name: Of the header or parameter.
         prefix: What stands before it in a header.
     """
@@ -192,6 +267,9 @@ class Entry:
         documentation: The pages that this was made from.
         read_on: When those were read; empty: they are still to be compared with this.
         document: The file itself, as it is kept.
+        rotation_check: Where its API says when an API key ends; None: nowhere.
+        webhook: How it signs what it sends; None: nothing is known.
+        credentials: What a two-step token is asked for with: names and titles.
     """
 
     name: str
@@ -214,3 +292,6 @@ class Entry:
     documentation: tuple[str, ...] = ()
     read_on: str = ""
     document: Mapping[str, object] = field(default_factory=dict, compare=False, hash=False)
+    rotation_check: RotationCheck | None = None
+    webhook: WebhookScheme | None = None
+    credentials: Pairs = ()

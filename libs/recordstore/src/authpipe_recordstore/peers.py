@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
@@ -77,6 +78,17 @@ class KeyservicePeer:
         """Destroys the connection key."""
         request = pb.DestroyContextKeyRequest(workspace_id=workspace, connection_id=connection, request_id=request_id)
         await self._peer.call_idempotent(lambda stub: stub.DestroyContextKey, request)
+
+    async def keep(self, workspace: str, connection: str, until: dt.datetime, request_id: str) -> None:
+        """Keeps the connection key: it opens nothing."""
+        request = pb.KeepContextKeyRequest(workspace_id=workspace, connection_id=connection, request_id=request_id)
+        request.keep_until.FromDatetime(until)
+        await self._peer.call_idempotent(lambda stub: stub.KeepContextKey, request)
+
+    async def restore(self, grant: str, request_id: str) -> None:
+        """Takes the connection key back, under a grant for that."""
+        request = pb.RestoreContextKeyRequest(grant=grant, request_id=request_id)
+        await self._peer.call_idempotent(lambda stub: stub.RestoreContextKey, request)
 
 
 class AuditPeer:

@@ -83,6 +83,19 @@ class RecordServicer:
         await self._records.withhold(current_caller(), request.workspace_id, request.connection_id, request.request_id)
         return pb.WithholdRecordsResponse()
 
+    async def KeepRecords(self, request: pb.KeepRecordsRequest, _: object) -> pb.KeepRecordsResponse:
+        """Keeps a disconnected connection."""
+        until = request.keep_until.ToDatetime(dt.UTC)
+        await self._records.keep(
+            current_caller(), request.workspace_id, request.connection_id, until, request.request_id
+        )
+        return pb.KeepRecordsResponse()
+
+    async def RestoreRecords(self, request: pb.RestoreRecordsRequest, _: object) -> pb.RestoreRecordsResponse:
+        """Takes a connection back that was kept."""
+        await self._records.restore(current_caller(), request.grant, request.request_id)
+        return pb.RestoreRecordsResponse()
+
     async def DeleteRecords(self, request: pb.DeleteRecordsRequest, _: object) -> pb.DeleteRecordsResponse:
         """Erases a connection."""
         count = await self._records.delete(

@@ -123,6 +123,24 @@ class Store:
         """Deletes a connection's records and leaves a mark that it is gone; gives how many there were."""
         return await self._set_state(workspace, connection_id, "deleted", entry)
 
+    async def keep(self, workspace: str, connection_id: str, entry: AuditEntry) -> None:
+        """Marks a connection as kept: nothing of it is served or written."""
+        await self._set_state(workspace, connection_id, "kept", entry)
+
+    async def restore(self, workspace: str, connection_id: str, entry: AuditEntry) -> bool:
+        """Marks a kept connection as active; False: it is neither."""
+        async with self._database.transaction() as connection:
+            result = await connection.execute(
+                sa.text(
+                    "update connection_states set state = 'active' where workspace_id = :workspace"
+                    " and connection_id = :connection and state in ('kept', 'active')"
+                ),
+                {"workspace": workspace, "connection": connection_id},
+            )
+            if result.rowcount:
+                await self._outbox.append(connection, entry)
+        return bool(result.rowcount)
+
     async def _set_state(self, workspace: str, connection_id: str, state: str, entry: AuditEntry) -> int:
         names = {"workspace": workspace, "connection": connection_id}
         deleted = 0

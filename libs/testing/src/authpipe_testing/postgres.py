@@ -6,7 +6,9 @@ root, so as root it runs as the user `postgres`, which may then read through fol
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import pwd
 import shutil
 import subprocess
@@ -150,17 +152,21 @@ log_parameter_max_length_on_error = 0
 
     def stop(self) -> None:
         """Stops the server at once; what was committed is safe."""
-        self._stop("fast")
-
-    def crash(self) -> None:
-        """Ends the server without a word to its clients; what was committed is found in its log when it starts again."""
-        self._stop("immediate")
-
-    def _stop(self, mode: str) -> None:
-        command = [_binary("pg_ctl"), "stop", "-D", str(self.folder), "-m", mode, "-w", "-t", "20"]
+        command = [_binary("pg_ctl"), "stop", "-D", str(self.folder), "-m", "fast", "-w", "-t", "20"]
         subprocess.run([*_as_database_user(), *command], check=False, capture_output=True, cwd="/")
         if server := _SERVERS.pop(self.folder, None):
             server.wait(20)
+
+    def crash(self) -> None:
+        """Kills the server and all its processes, as a machine that dies does; what was committed is found when it starts."""
+        server = _SERVERS.pop(self.folder)
+        backends = _children(server.pid)
+        for pid in (server.pid, *backends):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        server.wait(20)
+        while any(Path(f"/proc/{pid}").exists() for pid in backends):
+            time.sleep(0.01)
 
     def pid(self) -> int:
         """Gives the process id of the server; 0: it does not run."""
@@ -225,3 +231,12 @@ def _binary(name: str) -> str:
     raise FileNotFoundError(
         "PostgreSQL is not installed: apt install postgresql, dnf install postgresql-server, or brew install postgresql."
     )
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"PPid:\t{parent}\n" in status.read_text():
+                found.append(int(status.parent.name))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import time
 import uuid
@@ -24,6 +25,7 @@ from authpipe_keyservice.domain.bindings import Bindings
 from authpipe_keyservice.domain.budgets import Budgets, DistinctWorkspaces
 from authpipe_keyservice.domain.customer_keys import CustomerKeys
 from authpipe_keyservice.domain.deks import Deks
+from authpipe_keyservice.domain.keeping import Keeping
 from authpipe_keyservice.domain.keyring import Keyring
 from authpipe_keyservice.domain.keys import KeyCache
 from authpipe_keyservice.domain.releasing import Releasing
@@ -192,12 +194,16 @@ class _KeyDomain:
             randomness=os.urandom,
         )
         files = config.files
+        verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
+        self._keeping = Keeping(
+            self._keys, verifier.verify, f"{domain}/{config.region}", lambda: dt.datetime.now(dt.UTC)
+        )
         self._releasing = Releasing(
             key_domain=domain,
             region=config.region,
             store=self._keys,
             deks=deks,
-            verifier=Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time),
+            verifier=verifier,
             budgets=Budgets(
                 per_workspace=_budgets(config.per_workspace),
                 per_signer=_budgets(config.per_signer),
@@ -230,7 +236,7 @@ class _KeyDomain:
         server.add(
             keyservice_pb2.DESCRIPTOR.services_by_name["KeyService"],
             keyservice_pb2_grpc.add_KeyServiceServicer_to_server,
-            KeyServicer(self._releasing, self._keys, self._replica, leaf),
+            KeyServicer(self._releasing, self._keys, self._replica, leaf, self._keeping),
         )
         server.add(
             administration_pb2.DESCRIPTOR.services_by_name["KeyAdministration"],

@@ -51,6 +51,19 @@ class NotActiveError(DomainError):
     reason = "CONNECTION_DISCONNECTED"
 
 
+class NotKeptError(DomainError):
+    """The connection's key is not kept, or not any more: nothing of it opens. Connect the account anew."""
+
+    reason = "CONNECTION_NOT_KEPT"
+
+
+class KeptTooLongError(DomainError):
+    """A connection is kept for thirty days at most. Nothing was changed."""
+
+    reason = "KEPT_TOO_LONG"
+    status = Status.INVALID_ARGUMENT
+
+
 class ErasedError(DomainError):
     """The connection's key does not exist or was destroyed: nothing of it opens."""
 

@@ -13,9 +13,11 @@ import pytest
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
+    DeviceFlow,
     Ending,
     Failing,
     Flow,
+    Health,
     Kind,
     Lease,
     Left,
@@ -49,6 +51,8 @@ class FakeTables:
     left: dict[tuple[str, str], Left] = field(default_factory=dict)
     flows: dict[bytes, Flow] = field(default_factory=dict)
     used: set[bytes] = field(default_factory=set)
+    devices: dict[tuple[str, str], DeviceFlow] = field(default_factory=dict)
+    checks: dict[tuple[str, str], dt.datetime | None] = field(default_factory=dict)
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     async def get_config(self, workspace: str, config_id: str) -> ProviderConfig | None:
@@ -90,12 +94,14 @@ class FakeTables:
         target: State,
         reason: str,
         entry: AuditEntry,
+        keep_until: dt.datetime | None = None,
     ) -> bool:
         found = self.connections.get((workspace, connection_id))
         if found is None or found.state not in sources:
             return False
+        due = self.now() if target is State.ACTIVE and found.refreshable else found.refresh_due_at
         self.connections[workspace, connection_id] = dataclasses.replace(
-            found, state=target, state_reason=reason, failing=None
+            found, state=target, state_reason=reason, failing=None, keep_until=keep_until, refresh_due_at=due
         )
         self.events.append(entry)
         return True
@@ -111,6 +117,48 @@ class FakeTables:
                 found, state_reason=reason, refresh_due_at=None, failing=failing
             )
         self.events.append(entry)
+
+    async def note_health(
+        self,
+        checked: Connection,
+        health: Health,
+        due: dt.datetime | None,
+        rotate_at: dt.datetime | None,
+        entry: AuditEntry,
+    ) -> None:
+        found = self.connections[checked.workspace, checked.id]
+        if found.state in {State.ACTIVE, State.NEEDS_REAUTH}:
+            found = dataclasses.replace(found, health=health, rotate_at=rotate_at)
+        if found.state is State.ACTIVE and health.refusals > 1:
+            found = dataclasses.replace(found, state=State.NEEDS_REAUTH, state_reason=health.reason)
+        elif (found.state, found.state_reason, health.state) == (State.NEEDS_REAUTH, "CREDENTIAL_REFUSED", "passing"):
+            found = dataclasses.replace(found, state=State.ACTIVE, state_reason="")
+        self.connections[checked.workspace, checked.id] = found
+        self.checks[checked.workspace, checked.id] = due
+        self.events.append(entry)
+
+    async def change_secrets(
+        self, config: ProviderConfig, classes: tuple[int, ...], entry: AuditEntry
+    ) -> ProviderConfig | None:
+        found = self.configs[config.workspace, config.id]
+        if found.secret_classes != config.secret_classes:
+            return None
+        self.configs[config.workspace, config.id] = dataclasses.replace(found, secret_classes=classes)
+        self.events.append(entry)
+        return self.configs[config.workspace, config.id]
+
+    async def add_device(self, flow: DeviceFlow, draft: Connection, entry: AuditEntry) -> None:
+        self.devices[flow.workspace, flow.connection_id] = flow
+        await self.add_connection(draft, entry)
+
+    async def get_device(self, workspace: str, connection_id: str) -> DeviceFlow | None:
+        return self.devices.get((workspace, connection_id))
+
+    async def note_device(self, flow: DeviceFlow) -> None:
+        self.devices[flow.workspace, flow.connection_id] = flow
+
+    async def claim_devices(self, most: int) -> list[DeviceFlow]:
+        return [each for each in self.devices.values() if each.status == "pending"][:most]
 
     async def add_flow(self, state_hash: bytes, flow: Flow, entry: AuditEntry) -> None:
         self.flows[state_hash] = flow

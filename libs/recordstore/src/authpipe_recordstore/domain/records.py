@@ -94,6 +94,12 @@ class Keys(Protocol):
     async def destroy(self, workspace: str, connection: str, request_id: str) -> None:
         """Destroys the connection key."""
 
+    async def keep(self, workspace: str, connection: str, until: datetime, request_id: str) -> None:
+        """Keeps the connection key: it opens nothing."""
+
+    async def restore(self, grant: str, request_id: str) -> None:
+        """Takes the connection key back, under a grant for that."""
+
 
 class Store(Protocol):
     """The store's own tables."""
@@ -117,6 +123,12 @@ class Store(Protocol):
 
     async def delete(self, workspace: str, connection: str, entry: AuditEntry) -> int:
         """Deletes a connection's records and leaves a mark that it is gone; gives how many there were."""
+
+    async def keep(self, workspace: str, connection: str, entry: AuditEntry) -> None:
+        """Marks a connection as kept."""
+
+    async def restore(self, workspace: str, connection: str, entry: AuditEntry) -> bool:
+        """Marks a kept connection as active; False: it is neither."""
 
 
 class Records:
@@ -246,6 +258,27 @@ class Records:
             workspace, connection, _entry("RECORDS_WITHHELD", caller, workspace, connection, request_id)
         )
         await self._keys.restrict(workspace, connection, request_id)
+
+    async def keep(self, caller: str, workspace: str, connection: str, until: datetime, request_id: str) -> None:
+        """Keeps a disconnected connection: here first, which nothing can block, then at keyservice."""
+        await self._store.keep(workspace, connection, _entry("RECORDS_KEPT", caller, workspace, connection, request_id))
+        await self._keys.keep(workspace, connection, until, request_id)
+
+    async def restore(self, caller: str, token: str, request_id: str) -> None:
+        """Takes a connection back that was kept. Its key first: keyservice judges the grant for itself.
+
+        Raises:
+            GrantError: The grant is not for that.
+            WithheldError: The connection is not kept.
+        """
+        grant = self._verify(token)
+        if grant.purpose != "reconnect" or len(grant.connections) != 1:
+            raise GrantError
+        workspace, connection = grant.workspace, grant.connections[0]
+        await self._keys.restore(token, request_id)
+        entry = _entry("RECORDS_RESTORED", caller, workspace, connection, request_id)
+        if not await self._store.restore(workspace, connection, entry):
+            raise WithheldError
 
     async def delete(self, caller: str, workspace: str, connection: str, request_id: str) -> int:
         """Erases: the key first, so that from then on no copy opens, then the records."""

@@ -21,6 +21,7 @@ from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.peers import (
     AuditPeer,
     AuthorityPeer,
@@ -29,15 +30,14 @@ from authpipe_gateway_edge.peers import (
     ServedRecordsPeer,
     WorkerPeer,
 )
+from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
-from authpipe_gateway_edge.rest.resources import Api
 from authpipe_gateway_edge.servicer import GatewayServicer
 from authpipe_grants import ConsumerKey, TrustAnchor
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
-_CLIENT_SECRET = 6
 _LONGEST_MESSAGE = 64 * 1024
 
 
@@ -64,7 +64,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     coordinator = CoordinatorPeer(coordinator_peer)
     audit = AuditPeer(audit_peer)
     serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
-    managing = Managing(authority, coordinator, MaskedPeer(vault, 0), MaskedPeer(secrets, _CLIENT_SECRET), audit)
+    managing = Managing(authority, coordinator, MaskedPeer(vault), MaskedPeer(secrets), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
     behind = (config.authority, config.vault, config.clientsecrets, config.coordinator, config.worker, config.audit)
     probes = [Probe(peer, files) for peer in behind]
@@ -72,14 +72,21 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     async def is_ready() -> bool:
         return all(await asyncio.gather(*(probe.is_serving() for probe in probes)))
 
-    proxying = Proxying(authority, coordinator, WorkerPeer(worker))
+    worker_peer = WorkerPeer(worker)
+    proxying = Proxying(authority, coordinator, worker_peer)
+    webhooks = Webhooks(authority, coordinator, worker_peer)
     app = EdgeApp(
-        Api(managing, importing, config.public_url), serving, proxying, coordinator, is_ready, config.security_contact
+        Api(managing, importing, webhooks, config.public_url),
+        serving,
+        proxying,
+        coordinator,
+        is_ready,
+        config.security_contact,
     )
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()
-    public = _public_grpc(config, GatewayServicer(serving, managing, importing, config.public_url))
+    public = _public_grpc(config, GatewayServicer(serving, managing, importing, webhooks, config.public_url))
     await public.start()
     rest = rest_server(app, config.rest, config.public_certificate, config.public_key)
     serving_rest = asyncio.create_task(rest.serve(), name="rest")

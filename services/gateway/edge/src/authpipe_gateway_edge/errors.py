@@ -45,6 +45,19 @@ class CrossOriginError(DomainError):
     status = Status.PERMISSION_DENIED
 
 
+class TwoSecretsError(DomainError):
+    """Two client secrets are in use. Retire the older one first."""
+
+    reason = "TWO_CLIENT_SECRETS"
+
+
+class SchemeUnknownError(DomainError):
+    """Nobody says how what came is signed: give `scheme`, or import the secret with a Provider whose entry has `webhook`."""
+
+    reason = "WEBHOOK_SCHEME_UNKNOWN"
+    status = Status.INVALID_ARGUMENT
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """How a reason is shown.
@@ -116,6 +129,39 @@ PROBLEMS: dict[str, Problem] = {
         502,
         "Answer lost",
         "The request was sent, and no answer came; the Provider may have carried it out. See `cause`.",
+    ),
+    "TWO_CLIENT_SECRETS": Problem(
+        409, "Two client secrets", "Two client secrets are in use. Retire the older one first."
+    ),
+    "ONE_CLIENT_SECRET": Problem(
+        409, "One client secret", "There is but one: add the new one first, then the older one can be retired."
+    ),
+    "GRANT_NOT_OFFERED": Problem(
+        400,
+        "Grant not offered",
+        "This Provider gives no tokens in that way, as far as its entry says; see `grants` of the provider configuration.",
+    ),
+    "CONNECTION_NOT_KEPT": Problem(
+        409, "Connection not kept", "It is not kept, or not any more: it was erased. Connect the account anew."
+    ),
+    "CREDENTIAL_NOT_CHECKABLE": Problem(
+        409,
+        "Credential not checkable",
+        "Nobody knows a harmless request for it. Describe its Provider with `health_check`, and import it anew.",
+    ),
+    "CHECK_TOO_SOON": Problem(429, "Tried just now", "The credential was tried within the last minute."),
+    "WEBHOOK_SCHEME_UNKNOWN": Problem(
+        400,
+        "Webhook scheme unknown",
+        "Nobody says how this is signed: give `scheme`, or import the secret with a Provider whose entry has `webhook`.",
+    ),
+    "WEBHOOK_SCHEME_NOT_ALLOWED": Problem(
+        400,
+        "Webhook scheme not allowed",
+        "A word of it is unknown, no header is named, or a time is looked at unsigned.",
+    ),
+    "MATERIAL_UNUSABLE": Problem(
+        400, "Material unusable", "What was brought to ask for tokens with cannot be used, such as a key that is none."
     ),
     "LEASE_HELD": Problem(503, "Connection busy", "Its credential is being written just now. Try again shortly."),
     "TOO_MANY_PROVIDERS": Problem(409, "Too many Providers", "A workspace describes at most two hundred of its own."),

@@ -23,13 +23,16 @@ from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_gateway_edge.domain.proxying import Answered, Asked, Body
 from authpipe_gateway_edge.domain.ports import Act
 from authpipe_gateway_edge.domain.words import (
+    Arrived,
     Caller,
     Choice,
     Connection,
+    DeviceFlow,
     Event,
     EventFilter,
     Failing,
     Freshness,
+    Health,
     NewConnection,
     NewProviderConfig,
     Pairs,
@@ -38,6 +41,7 @@ from authpipe_gateway_edge.domain.words import (
     ProxyRoute,
     Question,
     Verdict,
+    WebhookScheme,
 )
 from authpipe_grants import thumbprint
 from authpipe_rpc import Coalescer, Peer, PeerRefused
@@ -52,6 +56,7 @@ _STATES = {
     types_pb2.CONNECTION_STATE_NEEDS_REAUTH: "needs_reauth",
     types_pb2.CONNECTION_STATE_DISCONNECTING: "disconnecting",
     types_pb2.CONNECTION_STATE_DISCONNECTED: "disconnected",
+    types_pb2.CONNECTION_STATE_KEPT: "kept",
 }
 _KINDS = {
     types_pb2.CONNECTION_KIND_OAUTH2: "oauth2",
@@ -60,6 +65,14 @@ _KINDS = {
     types_pb2.CONNECTION_KIND_WEBHOOK_SECRET: "webhook_secret",
 }
 _KIND_NUMBERS = {name: number for number, name in _KINDS.items()}
+_RENEWALS = {
+    types_pb2.RENEWAL_REFRESH_TOKEN: "refresh_token",
+    types_pb2.RENEWAL_CLIENT_CREDENTIALS: "client_credentials",
+    types_pb2.RENEWAL_JWT_BEARER: "jwt_bearer",
+    types_pb2.RENEWAL_TOKEN_EXCHANGE: "token_exchange",
+    types_pb2.RENEWAL_TWO_STEP: "two_step",
+}
+_RENEWAL_NUMBERS = {name: number for number, name in _RENEWALS.items()} | {"": types_pb2.RENEWAL_UNSPECIFIED}
 
 
 class AuthorityPeer:
@@ -153,24 +166,22 @@ class MaskedPeer:
 
     Args:
         peer: The connection to it.
-        record_class: The class to ask for; 0: what may be served.
     """
 
-    def __init__(self, peer: Peer[Any], record_class: int) -> None:
+    def __init__(self, peer: Peer[Any]) -> None:
         self._peer = peer
-        self._record_class = record_class
 
-    async def masked(self, verdict: Verdict, ids: Sequence[str]) -> dict[str, str]:
-        """Gives the masked prefix of each that has a record."""
+    async def masked(self, verdict: Verdict, ids: Sequence[str], classes: Sequence[int] = ()) -> dict[str, str]:
+        """Gives the masked prefix of each that has a record: of these classes, or of what may be served."""
         if not ids:
             return {}
         refs = [
             records_pb2.RecordRef(
                 workspace_id=verdict.workspace,
                 connection_id=each,
-                record_class=self._record_class,  # type: ignore[arg-type]
+                record_class=record_class,  # type: ignore[arg-type]
             )
-            for each in ids
+            for each, record_class in zip(ids, classes or [0] * len(ids), strict=True)
         ]
         request = records_pb2.GetMaskedRequest(items=refs, grant=verdict.manage_grant)
         response = await self._peer.call_idempotent(lambda stub: stub.GetMasked, request)
@@ -242,6 +253,74 @@ class CoordinatorPeer:
             request_id=request_id,
         )
         return _config((await self._peer.call(lambda stub: stub.UpdateProviderConfig, request)).provider_config)
+
+    async def activate_secret(
+        self, verdict: Verdict, config_id: str, record_class: int, request_id: str
+    ) -> ProviderConfig:
+        """Takes a further client secret into use."""
+        request = pb.ActivateClientSecretRequest(
+            grant=verdict.manage_grant, id=config_id, record_class=record_class, request_id=request_id
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.ActivateClientSecret, request)
+        return _config(response.provider_config)
+
+    async def retire_secret(self, verdict: Verdict, config_id: str, request_id: str) -> tuple[ProviderConfig, int]:
+        """Takes the older client secret out of use; gives where it is stored."""
+        request = pb.RetireClientSecretRequest(grant=verdict.manage_grant, id=config_id, request_id=request_id)
+        response = await self._peer.call(lambda stub: stub.RetireClientSecret, request)
+        return _config(response.provider_config), response.retired_class
+
+    async def begin_device(
+        self, verdict: Verdict, config_id: str, end_user_id: str, values: Pairs, request_id: str
+    ) -> DeviceFlow:
+        """Begins a device flow."""
+        request = pb.BeginDeviceFlowRequest(
+            grant=verdict.manage_grant,
+            provider_config_id=config_id,
+            end_user_id=end_user_id,
+            values=_parameters(values),
+            request_id=request_id,
+        )
+        begun = await self._peer.call(lambda stub: stub.BeginDeviceFlow, request)
+        return DeviceFlow(
+            begun.connection_id,
+            "pending",
+            begun.user_code,
+            begun.verification_uri,
+            begun.verification_uri_complete,
+            begun.expire_time.ToDatetime(dt.UTC),
+        )
+
+    async def device(self, verdict: Verdict, connection_id: str) -> DeviceFlow:
+        """Says how far a device flow is."""
+        request = pb.GetDeviceFlowRequest(grant=verdict.manage_grant, connection_id=connection_id)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetDeviceFlow, request)
+        return DeviceFlow(connection_id, response.status)
+
+    async def webhook_scheme(self, verdict: Verdict, connection_id: str) -> WebhookScheme | None:
+        """Gives how a connection's Provider signs; None: its entry does not say."""
+        request = pb.GetWebhookSchemeRequest(grant=verdict.manage_grant, connection_id=connection_id)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetWebhookScheme, request)
+        if not response.HasField("scheme"):
+            return None
+        return WebhookScheme(*(getattr(response.scheme, name) for name in WebhookScheme._fields))
+
+    async def check(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
+        """Has a credential tried."""
+        request = pb.CheckConnectionRequest(
+            grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id
+        )
+        return _connection((await self._peer.call(lambda stub: stub.CheckConnection, request)).connection)
+
+    async def reconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
+        """Takes a connection back that was kept."""
+        request = pb.ReconnectRequest(
+            grant=verdict.manage_grant,
+            record_grant=verdict.record_grant,
+            connection_id=connection_id,
+            request_id=request_id,
+        )
+        return _connection((await self._peer.call_idempotent(lambda stub: stub.Reconnect, request)).connection)
 
     async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None:
         """Deletes one."""
@@ -341,6 +420,8 @@ class CoordinatorPeer:
             allowed_hosts=new.allowed_hosts,
             request_id=request_id,
             values=_parameters(new.values),
+            renewal=_RENEWAL_NUMBERS[new.renewal],
+            rotate_time=_wire_time(new.rotate_at),
         )
         response = await self._peer.call(lambda stub: stub.DraftConnection, request)
         return response.connection_id, response.provider, response.hosts_digest
@@ -402,9 +483,11 @@ class CoordinatorPeer:
             self._routes.popitem(last=False)
         return route
 
-    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection:
+    async def disconnect(self, verdict: Verdict, connection_id: str, keep_days: int, request_id: str) -> Connection:
         """Disconnects."""
-        request = pb.DisconnectRequest(grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id)
+        request = pb.DisconnectRequest(
+            grant=verdict.manage_grant, connection_id=connection_id, request_id=request_id, keep_days=keep_days
+        )
         return _connection((await self._peer.call_idempotent(lambda stub: stub.Disconnect, request)).connection)
 
 
@@ -426,6 +509,32 @@ class WorkerPeer:
             response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
             self._thumbprint = thumbprint(response.public_key)
         return self._thumbprint
+
+    async def verify_webhook(
+        self,
+        verdict: Verdict,
+        connection_id: str,
+        scheme: WebhookScheme,
+        arrived: Arrived,
+        request_id: str,
+        thumbprint: str,
+    ) -> str:
+        """Says why what came is not believed; empty: it is."""
+        request = worker_pb2.VerifyWebhookRequest(
+            workspace_id=verdict.workspace,
+            connection_id=connection_id,
+            credential_grant=verdict.record_grant,
+            consumer_thumbprint=thumbprint,
+            request_id=request_id,
+            scheme=types_pb2.WebhookScheme(**scheme._asdict()),
+            headers=[
+                worker_pb2.Header(name=name.lower(), value=value.encode("latin-1", "replace"))
+                for name, value in arrived.headers
+            ],
+            body=arrived.body,
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.VerifyWebhook, request)
+        return "" if response.valid else response.reason
 
     async def proxy(
         self, route: ProxyRoute, verdict: Verdict, asked: Asked, body: Body, request_id: str, thumbprint: str
@@ -549,6 +658,8 @@ def _config(wire: types_pb2.ProviderConfig) -> ProviderConfig:
         created_at=wire.create_time.ToDatetime(dt.UTC),
         hosts=wire.hosts_digest,
         questions=tuple(map(_question, wire.values)),
+        secret_classes=tuple(wire.client_secret_classes),
+        grants=tuple(wire.grants),
     )
 
 
@@ -583,7 +694,16 @@ def _connection(wire: types_pb2.Connection) -> Connection:
         failing=_failing(wire.refresh_failure) if wire.HasField("refresh_failure") else None,
         values=tuple((each.name, each.value) for each in wire.values),
         metadata=tuple((each.name, each.value) for each in wire.metadata),
+        renewal=_RENEWALS.get(wire.renewal, ""),
+        health=_health(wire.health) if wire.HasField("health") else None,
+        rotate_at=wire.rotate_time.ToDatetime(dt.UTC) if wire.HasField("rotate_time") else None,
+        rotation_due=wire.rotation_due,
+        keep_until=wire.keep_until.ToDatetime(dt.UTC) if wire.HasField("keep_until") else None,
     )
+
+
+def _health(wire: types_pb2.Health) -> Health:
+    return Health(wire.state, wire.reason, wire.check_time.ToDatetime(dt.UTC))
 
 
 def _failing(wire: types_pb2.RefreshFailure) -> Failing:

@@ -16,6 +16,7 @@ from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.domain.words import Caller
 from authpipe_gateway_edge.errors import MalformedRequestError, problem_of
 from authpipe_gateway_edge.rest.problems import new_request_id
@@ -25,6 +26,7 @@ from authpipe_rpc.errors import abort
 from authpipe_sensitive import DomainError, Label, Secret, Status, get_log
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_LONGEST_KEPT_DAYS = 30
 ShownT = TypeVar("ShownT")
 WorkT = TypeVar("WorkT")
 
@@ -36,10 +38,14 @@ class GatewayServicer:
         serving: The rules over values.
         managing: The rules over names.
         importing: The rules over what is brought.
+        webhooks: The rules over webhooks' signatures.
         public_url: How browsers reach us.
     """
 
-    def __init__(self, serving: Serving, managing: Managing, importing: Importing, public_url: str) -> None:
+    def __init__(
+        self, serving: Serving, managing: Managing, importing: Importing, webhooks: Webhooks, public_url: str
+    ) -> None:
+        self._webhooks = webhooks
         self._serving = serving
         self._managing = managing
         self._importing = importing
@@ -91,6 +97,19 @@ class GatewayServicer:
                 ),
                 _config,
             ),
+        )
+
+    async def AddClientSecret(self, request: pb.AddClientSecretRequest, context: Context) -> pb.ProviderConfig:
+        """Adds a second client secret."""
+        secret = Secret(request.client_secret.encode())
+        return await self._run(
+            context, lambda caller: _after(self._importing.add_secret(caller, request.id, secret), _config)
+        )
+
+    async def RetireClientSecret(self, request: pb.RetireClientSecretRequest, context: Context) -> pb.ProviderConfig:
+        """Retires the older client secret."""
+        return await self._run(
+            context, lambda caller: _after(self._importing.retire_secret(caller, request.id), _config)
         )
 
     async def DeleteProviderConfig(
@@ -150,6 +169,22 @@ class GatewayServicer:
 
         return await self._run(context, work)
 
+    async def BeginDeviceFlow(self, request: pb.BeginDeviceFlowRequest, context: Context) -> pb.DeviceFlow:
+        """Begins a device flow."""
+        values = _pairs(request.values)
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.begin_device(caller, request.provider_config_id, request.end_user_id, values), _device
+            ),
+        )
+
+    async def GetDeviceFlow(self, request: pb.GetDeviceFlowRequest, context: Context) -> pb.DeviceFlow:
+        """Says how far a device flow is."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.device(caller, request.connection_id), _device)
+        )
+
     async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:
         """Imports a credential."""
         new = words.NewConnection(
@@ -167,6 +202,9 @@ class GatewayServicer:
             scopes=tuple(request.scopes),
             expires_at=request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None,
             values=_pairs(request.values),
+            renewal=request.renewal,
+            material=tuple((each.name, Secret(each.value.encode())) for each in request.material),
+            rotate_at=request.rotate_time.ToDatetime(dt.UTC) if request.HasField("rotate_time") else None,
         )
         return await self._run(
             context, lambda caller: _after(self._importing.import_connection(caller, new), _connection)
@@ -229,8 +267,40 @@ class GatewayServicer:
 
     async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:
         """Disconnects."""
+        keep_days = request.keep_days
+        if keep_days > _LONGEST_KEPT_DAYS:
+            await _abort(context, MalformedRequestError(field=Label("keep_days")), new_request_id())
         return await self._run(
-            context, lambda caller: _after(self._managing.disconnect(caller, request.connection_id), _connection)
+            context,
+            lambda caller: _after(self._managing.disconnect(caller, request.connection_id, keep_days), _connection),
+        )
+
+    async def CheckConnection(self, request: pb.CheckConnectionRequest, context: Context) -> pb.Connection:
+        """Tries a credential."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.check(caller, request.connection_id), _connection)
+        )
+
+    async def ReconnectConnection(self, request: pb.ReconnectConnectionRequest, context: Context) -> pb.Connection:
+        """Takes a connection back that was kept."""
+        return await self._run(
+            context, lambda caller: _after(self._managing.reconnect(caller, request.connection_id), _connection)
+        )
+
+    async def VerifyWebhook(self, request: pb.VerifyWebhookRequest, context: Context) -> pb.VerifyWebhookResponse:
+        """Compares a webhook's signature."""
+        scheme = None
+        if request.HasField("scheme"):
+            scheme = words.WebhookScheme(
+                *(getattr(request.scheme, name) for name in words.WebhookScheme._fields)
+            )._replace(signed=request.scheme.signed or "{body}")
+        arrived = words.Arrived(_pairs(request.headers), request.body, scheme)
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._webhooks.verify(caller, request.connection_id, arrived),
+                lambda reason: pb.VerifyWebhookResponse(valid=not reason, reason=reason),
+            ),
         )
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
@@ -333,6 +403,19 @@ def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
         client_secret_masked=config.masked,
         create_time=_time(config.created_at),
         values=map(_question, config.questions),
+        client_secret_count=len(config.secret_classes),
+        grants=config.grants,
+    )
+
+
+def _device(flow: words.DeviceFlow) -> pb.DeviceFlow:
+    return pb.DeviceFlow(
+        connection_id=flow.connection_id,
+        status=flow.status,
+        user_code=flow.user_code,
+        verification_uri=flow.verification_uri,
+        verification_uri_complete=flow.verification_uri_complete,
+        expire_time=_time(flow.expires_at),
     )
 
 
@@ -378,7 +461,18 @@ def _connection(connection: words.Connection) -> pb.Connection:
         refresh_failure=_failing(connection.failing),
         values=_values(connection.values),
         metadata=_values(connection.metadata),
+        renewal=connection.renewal,
+        health=_health(connection.health),
+        rotate_time=_time(connection.rotate_at),
+        rotation_due=connection.rotation_due,
+        keep_until=_time(connection.keep_until),
     )
+
+
+def _health(health: words.Health | None) -> pb.Health | None:
+    if health is None:
+        return None
+    return pb.Health(state=health.state, reason=health.reason, check_time=_time(health.checked_at))
 
 
 def _failing(failing: words.Failing | None) -> pb.RefreshFailure | None:

@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from authpipe_envelope import SERVABLE, RecordClass
+from authpipe_envelope import CLIENT_SECRETS, SERVABLE, RecordClass
 from authpipe_grants import Grant, GrantError
 from authpipe_keyservice.errors import (
     ErasedError,
@@ -41,11 +41,13 @@ class Direction(enum.Enum):
 class KeyState(enum.Enum):
     """States of a connection key.
 
-    active → restricted (only revocation) → destroyed; active → destroyed. Nothing returns.
+    active → restricted (only revocation) → destroyed; active → destroyed. restricted → kept (nothing opens), from where a
+    grant of authority's for that leads back to active until it is over: kept → active, kept → restricted, kept → destroyed.
     """
 
     ACTIVE = "active"
     RESTRICTED = "restricted"
+    KEPT = "kept"
     DESTROYED = "destroyed"
 
 
@@ -65,7 +67,7 @@ class Rule:
 _NONE: frozenset[RecordClass] = frozenset()
 _TOKENS = frozenset({RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER})
 _CHECKED = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC})
-_SECRET = frozenset({RecordClass.CLIENT_SECRET})
+_SECRET = CLIENT_SECRETS
 _KEPT = SERVABLE | {RecordClass.REFRESH}
 _VERIFIER = frozenset({RecordClass.CODE_VERIFIER})
 

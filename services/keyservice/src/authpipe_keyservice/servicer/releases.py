@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_envelope import RecordClass
 from authpipe_grants import Kind
+from authpipe_keyservice.domain.keeping import Keeping
 from authpipe_keyservice.domain.release import Direction, KeyState, Wanted
 from authpipe_keyservice.domain.replicas import Replica
 from authpipe_keyservice.domain.releasing import Ask, Batch, IndexedKey, Releasing
@@ -27,10 +29,12 @@ class KeyServicer:
         store: Connection keys and floors.
         replica: Tells the other replicas to forget a key.
         leaf: Signs what is sealed.
+        keeping: The rules over keys that are kept.
     """
 
-    def __init__(self, releasing: Releasing, store: KeyTable, replica: Replica, leaf: Leaf) -> None:
+    def __init__(self, releasing: Releasing, store: KeyTable, replica: Replica, leaf: Leaf, keeping: Keeping) -> None:
         self._releasing = releasing
+        self._keeping = keeping
         self._store = store
         self._replica = replica
         self._leaf = leaf
@@ -99,6 +103,19 @@ class KeyServicer:
         """Restricts a connection key to revocation."""
         await self._set_state(request, KeyState.RESTRICTED, "CONTEXT_KEY_RESTRICTED")
         return pb.RestrictContextKeyResponse()
+
+    async def KeepContextKey(self, request: pb.KeepContextKeyRequest, _: object) -> pb.KeepContextKeyResponse:
+        """Keeps a connection key."""
+        until = request.keep_until.ToDatetime(dt.UTC)
+        await self._keeping.keep(
+            request.workspace_id, request.connection_id, until, current_caller(), request.request_id
+        )
+        return pb.KeepContextKeyResponse()
+
+    async def RestoreContextKey(self, request: pb.RestoreContextKeyRequest, _: object) -> pb.RestoreContextKeyResponse:
+        """Takes a connection key back."""
+        await self._keeping.restore(request.grant, request.request_id)
+        return pb.RestoreContextKeyResponse()
 
     async def DestroyContextKey(self, request: pb.DestroyContextKeyRequest, _: object) -> pb.DestroyContextKeyResponse:
         """Destroys a connection key."""

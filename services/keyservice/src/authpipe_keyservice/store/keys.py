@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -185,6 +186,31 @@ class KeyTable:
             )
             await connection.execute(retired.bindparams(workspace=workspace, connection=connection_id))
             return await order_to_forget(connection, workspace, connection_id)
+
+    async def keep(self, workspace: str, connection_id: str, until: datetime, entry: AuditEntry) -> bool:
+        """Keeps a key that is active, restricted or kept already; False: it is destroyed, or was never made."""
+        return await self._change(
+            "update connection_keys set state = 'kept', kept_until = :until where workspace_id = :workspace"
+            " and connection_id = :connection and state in ('active', 'restricted', 'kept')",
+            {"workspace": workspace, "connection": connection_id, "until": until},
+            entry,
+        )
+
+    async def restore(self, workspace: str, connection_id: str, entry: AuditEntry) -> bool:
+        """Makes a kept key active again while that is possible; False: it is not. One that is active stays so."""
+        return await self._change(
+            "update connection_keys set state = 'active', kept_until = null where workspace_id = :workspace"
+            " and connection_id = :connection and (state = 'active' or (state = 'kept' and kept_until > now()))",
+            {"workspace": workspace, "connection": connection_id},
+            entry,
+        )
+
+    async def _change(self, statement: str, values: dict[str, Any], entry: AuditEntry) -> bool:
+        async with self._database.transaction() as connection:
+            result = await connection.execute(sa.text(statement), values)
+            if result.rowcount:
+                await self._outbox.append(connection, entry)
+        return bool(result.rowcount)
 
 
 def _key_row(row: Sequence[Any]) -> KeyRow | None:

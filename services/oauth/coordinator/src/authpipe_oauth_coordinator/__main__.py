@@ -24,10 +24,13 @@ from authpipe_grants.leaf import Leaf
 from authpipe_oauth_coordinator.config import Config
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.device_flows import DeviceFlows
 from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.flows import Flows
 from authpipe_oauth_coordinator.domain.grants import Grants
+from authpipe_oauth_coordinator.domain.health import HealthChecks
+from authpipe_oauth_coordinator.domain.imports import Imports
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
@@ -35,7 +38,14 @@ from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
-from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable, EntryTable, FlowTable, LeaseTable
+from authpipe_oauth_coordinator.store import (
+    ConfigTable,
+    ConnectionTable,
+    DeviceTable,
+    EntryTable,
+    FlowTable,
+    LeaseTable,
+)
 from authpipe_providers import load_catalog
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -50,21 +60,20 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await database.open()
     outbox = Outbox()
     own = (database, outbox)
-    config_table, connection_table = ConfigTable(*own), ConnectionTable(*own)
-    leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
+    config_table, connection_table, leases = ConfigTable(*own), ConnectionTable(*own), LeaseTable(*own)
     # A Provider may take its time: half a minute for the worker, which has the shorter limit itself.
-    worker_peer: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50, one_replica=True)
+    worker_peer: Peer[Any] = Peer(
+        config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50, one_replica=True
+    )
+    leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     grants = Grants(lambda: leaf.issuer, config.region)
     worker = WorkerPeer(worker_peer, grants)
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
-    audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3)
-    audit = AuditPeer(audit_peer)
+    audit = AuditPeer(Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3))
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    leases = LeaseTable(*own)
     leasing = Leasing(leases, holder, config.lease_seconds)
-    patience = dt.timedelta(seconds=config.spool_patience_seconds)
-    jitter = random.SystemRandom().random
+    jitter, patience = random.SystemRandom().random, dt.timedelta(seconds=config.spool_patience_seconds)
     refreshing = Refreshing(config_table, connection_table, leasing, worker, audit, _now, patience, jitter)
     schedule = Schedule(
         connection_table,
@@ -76,7 +85,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     entries = Entries(EntryTable(*own), load_catalog())
     answers = Answers(connection_table, leases, refreshing, grants.for_answer)
-    connections = Connections(config_table, entries, connection_table, refreshing, _now, _new_id, jitter)
+    imports = Imports(config_table, entries, connection_table, refreshing, _now, _new_id, jitter)
+    connections = Connections(config_table, connection_table, refreshing, _now)
     disconnecting = Disconnecting(
         config_table,
         connection_table,
@@ -87,6 +97,19 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         jitter,
         config.lease_seconds,
         dt.timedelta(seconds=config.revocation_patience_seconds),
+        dt.timedelta(days=config.kept_days),
+    )
+    devices = DeviceFlows(config_table, connection_table, DeviceTable(*own), worker, audit, _now, _new_id, jitter)
+    health_checks = HealthChecks(
+        config_table,
+        connection_table,
+        connection_table,
+        refreshing,
+        worker,
+        _now,
+        _new_id,
+        jitter,
+        dt.timedelta(seconds=config.health_check_seconds or 86_400.0),
     )
     resealing = Resealing(config_table, connection_table, leasing, worker, audit, _now)
     flows = Flows(
@@ -113,10 +136,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             configs,
             entries,
             flows,
+            imports,
             connections,
             disconnecting,
             answers,
             resealing,
+            devices,
+            health_checks,
             config_table,
             connection_table,
             verifier.verify,
@@ -126,16 +152,30 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await server.start()
     beside = Background(stop)
     beside.add("audit relay", Relay(database, outbox, audit).run(stop))
-    for what, sweep in (("connections", disconnecting.sweep), ("flows", flows.sweep), ("configs", configs.sweep)):
-        beside.add(f"sweep of {what}", _sweep(sweep, config.sweep_seconds, stop))
+    turns: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
+        ("sweep of connections", disconnecting.sweep, config.sweep_seconds),
+        ("sweep of flows", flows.sweep, config.sweep_seconds),
+        ("sweep of configs", configs.sweep, config.sweep_seconds),
+        ("device flows", devices.run, 1.0),
+    ]
     if config.refresh_ahead:
-        beside.add("schedule of refreshes", _sweep(schedule.run, config.schedule_seconds, stop))
+        turns.append(("schedule of refreshes", schedule.run, config.schedule_seconds))
+    if config.health_check_seconds:
+        turns.append(("health checks", health_checks.run, config.sweep_seconds))
+    _take_turns(beside, turns, stop)
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
     await schedule.finish()
     await beside.finish()
     await database.close()
+
+
+def _take_turns(
+    beside: Background, turns: list[tuple[str, Callable[[], Awaitable[object]], float]], stop: asyncio.Event
+) -> None:
+    for what, turn, seconds in turns:
+        beside.add(what, _sweep(turn, seconds, stop))
 
 
 async def _sweep(sweep: Callable[[], Awaitable[object]], seconds: float, stop: asyncio.Event) -> None:

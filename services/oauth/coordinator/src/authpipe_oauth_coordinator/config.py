@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_database import DatabaseConfig
 from authpipe_rpc import Files, PeerConfig, ServerConfig
@@ -23,6 +23,8 @@ class Config(BaseModel):
         refreshes_at_once: How many scheduled refreshes one replica has under way.
         refreshes_per_provider: How many scheduled refreshes a second one Provider gets, from all replicas together.
         revocation_patience_seconds: For how long a Provider is asked to revoke before the rest is erased all the same.
+        kept_days: For how many days a connection may be kept to be taken back, 0 to 30; 0: it is erased at once.
+        health_check_seconds: How often each credential is tried by itself; 0: when somebody asks.
         sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
     """
 
@@ -45,6 +47,8 @@ class Config(BaseModel):
     refreshes_per_provider: int = 50
     sweep_seconds: float = 5.0
     revocation_patience_seconds: float = 86_400.0
+    kept_days: float = Field(default=30.0, ge=0, le=30)
+    health_check_seconds: float = Field(default=86_400.0, ge=0)
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

@@ -53,6 +53,44 @@ class RedirectUriError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class GrantNotOfferedError(DomainError):
+    """This Provider gives no tokens in that way, as far as its entry says. Choose one of its `grants`."""
+
+    reason = "GRANT_NOT_OFFERED"
+    status = Status.INVALID_ARGUMENT
+
+
+class TwoSecretsError(DomainError):
+    """Two client secrets are in use. Retire the older one first."""
+
+    reason = "TWO_CLIENT_SECRETS"
+
+
+class OneSecretError(DomainError):
+    """There is but one client secret: add the new one first, then the older one can be retired."""
+
+    reason = "ONE_CLIENT_SECRET"
+
+
+class NotKeptError(DomainError):
+    """The connection is not kept, or not any more: it was erased. Connect the account anew."""
+
+    reason = "CONNECTION_NOT_KEPT"
+
+
+class NotCheckableError(DomainError):
+    """Nobody knows a harmless request for this credential. Describe its Provider with `health_check`."""
+
+    reason = "CREDENTIAL_NOT_CHECKABLE"
+
+
+class CheckTooSoonError(DomainError):
+    """The credential was tried within the last minute."""
+
+    reason = "CHECK_TOO_SOON"
+    status = Status.RESOURCE_EXHAUSTED
+
+
 class AnswerNotAwaitedError(DomainError):
     """Nobody waits for this answer any more: it was found elsewhere, given up, or its connection is gone."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
@@ -13,14 +13,29 @@ from authpipe_envelope import RecordClass
 from authpipe_grants import thumbprint
 from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.ports import Job
-from authpipe_oauth_coordinator.domain.words import Acting, Pairs, RevokeOutcome, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    BegunDevice,
+    HealthOutcome,
+    Pairs,
+    Renewal,
+    RevokeOutcome,
+    TokenOutcome,
+)
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
-from authpipe_providers import Api, Endpoints, Entry
+from authpipe_providers import Api, Endpoints, Entry, TwoStep
 from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
 _KEY_CHANGED = "CONSUMER_KEY_CHANGED"
 _KEYS_TRIED = 3
+RENEWALS = {
+    Renewal.REFRESH_TOKEN: types_pb2.RENEWAL_REFRESH_TOKEN,
+    Renewal.CLIENT_CREDENTIALS: types_pb2.RENEWAL_CLIENT_CREDENTIALS,
+    Renewal.JWT_BEARER: types_pb2.RENEWAL_JWT_BEARER,
+    Renewal.TOKEN_EXCHANGE: types_pb2.RENEWAL_TOKEN_EXCHANGE,
+    Renewal.TWO_STEP: types_pb2.RENEWAL_TWO_STEP,
+}
 
 
 class WorkerPeer:
@@ -60,6 +75,57 @@ class WorkerPeer:
         async def call(wire: worker_pb2.Job) -> TokenOutcome:
             request = worker_pb2.ExchangeCodeRequest(job=wire, code=code, redirect_uri=redirect_uri)
             return _outcome((await self._peer.call(lambda stub: stub.ExchangeCode, request)).outcome)
+
+        return await self._with_grants(job, call)
+
+    async def push_authorization(self, job: Job, parameters: Mapping[str, str]) -> tuple[str, str]:
+        """Has an authorization request pushed; gives why it was not taken, or what the browser carries in its place."""
+        pushed = [worker_pb2.PushedParameter(name=name, value=value) for name, value in parameters.items()]
+
+        async def call(wire: worker_pb2.Job) -> tuple[str, str]:
+            request = worker_pb2.PushAuthorizationRequest(job=wire, parameters=pushed)
+            response = await self._peer.call(lambda stub: stub.PushAuthorization, request)
+            return response.failure, response.request_uri
+
+        return await self._with_grants(job, call)
+
+    async def begin_device(self, job: Job) -> BegunDevice:
+        """Has a device code asked for and stored sealed."""
+
+        async def call(wire: worker_pb2.Job) -> BegunDevice:
+            response = await self._peer.call(lambda stub: stub.BeginDevice, worker_pb2.BeginDeviceRequest(job=wire))
+            return BegunDevice(
+                response.failure,
+                response.user_code,
+                response.verification_uri,
+                response.verification_uri_complete,
+                response.life_seconds,
+                response.interval_seconds,
+            )
+
+        return await self._with_grants(job, call)
+
+    async def poll_device(self, job: Job) -> TokenOutcome:
+        """Has it asked once whether a person has agreed."""
+
+        async def call(wire: worker_pb2.Job) -> TokenOutcome:
+            response = await self._peer.call(lambda stub: stub.PollDevice, worker_pb2.PollDeviceRequest(job=wire))
+            return _outcome(response.outcome)
+
+        return await self._with_grants(job, call)
+
+    async def check(self, job: Job, *, rotation: bool) -> HealthOutcome:
+        """Has a credential tried."""
+
+        async def call(wire: worker_pb2.Job) -> HealthOutcome:
+            request = worker_pb2.CheckHealthRequest(
+                job=wire,
+                record_class=int(job.record_class),  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+                rotation=rotation,
+            )
+            response = await self._peer.call(lambda stub: stub.CheckHealth, request)
+            ends = response.rotate_time.ToDatetime(dt.UTC) if response.HasField("rotate_time") else None
+            return HealthOutcome(response.failure, response.refused, ends)
 
         return await self._with_grants(job, call)
 
@@ -130,7 +196,9 @@ class WorkerPeer:
             dialect=to_wire_dialect(job.config.entry),
             endpoints=to_wire_endpoints(job.endpoints),
             client_id=job.config.client_id,
-            client_grant=sign.for_client(job.acting, job.config.id, self._thumbprint) if job.authenticate else "",
+            client_grant=sign.for_client(job.acting, job.config.id, job.config.secret_classes, self._thumbprint)
+            if job.authenticate
+            else "",
             credential_grant=sign.for_credential(
                 job.purpose, job.acting, job.connection_id, self._thumbprint, fence=job.fence, forced=job.forced
             ),
@@ -140,6 +208,8 @@ class WorkerPeer:
             scopes=job.scopes,
             spend=job.spend,
             spent_fence=job.spent_fence,
+            client_secret_classes=job.config.secret_classes,  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+            renewal=RENEWALS[job.renewal],
         )
 
 
@@ -148,6 +218,10 @@ class _StoreStub(Protocol):
     def WithholdRecords(self) -> Callable[..., Awaitable[records_pb2.WithholdRecordsResponse]]: ...
     @property
     def DeleteRecords(self) -> Callable[..., Awaitable[records_pb2.DeleteRecordsResponse]]: ...
+    @property
+    def KeepRecords(self) -> Callable[..., Awaitable[records_pb2.KeepRecordsResponse]]: ...
+    @property
+    def RestoreRecords(self) -> Callable[..., Awaitable[records_pb2.RestoreRecordsResponse]]: ...
 
 
 class StorePeer:
@@ -173,6 +247,19 @@ class StorePeer:
             workspace_id=workspace, connection_id=connection, request_id=request_id
         )
         await self._peer.call_idempotent(lambda stub: stub.DeleteRecords, request)
+
+    async def keep(self, workspace: str, connection: str, until: dt.datetime, request_id: str) -> None:
+        """Keeps it sealed, to be taken back until then. vault alone does that."""
+        request = records_pb2.KeepRecordsRequest(
+            workspace_id=workspace, connection_id=connection, request_id=request_id
+        )
+        request.keep_until.FromDatetime(until)
+        await self._peer.call_idempotent(lambda stub: stub.KeepRecords, request)
+
+    async def restore(self, grant: str, request_id: str) -> None:
+        """Takes back what was kept, under a grant for that. vault alone does that."""
+        request = records_pb2.RestoreRecordsRequest(grant=grant, request_id=request_id)
+        await self._peer.call_idempotent(lambda stub: stub.RestoreRecords, request)
 
 
 class AuditPeer:
@@ -230,7 +317,7 @@ def to_wire_pairs(pairs: Pairs) -> list[types_pb2.Parameter]:
 def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
     """Gives how a Provider is spoken to as it goes over the wire."""
     dialect, api, health = entry.dialect, entry.api or Api(), entry.health
-    own = dialect.revocation
+    own, check = dialect.revocation, entry.rotation_check
     return types_pb2.Dialect(
         token_parameters=to_wire_pairs(dialect.token_parameters),
         refresh_parameters=to_wire_pairs(dialect.refresh_parameters),
@@ -250,6 +337,22 @@ def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
         health_check_url=health.url if health is not None else "",
         health_check_method=health.method if health is not None else "",
         public_key_pins=entry.pins,
+        resource=dialect.resource,
+        assertion=types_pb2.Assertion(**dialect.assertion._asdict()),
+        two_step=_two_step(dialect.two_step) if dialect.two_step is not None else None,
+        rotation_check_url=check.url if check is not None else "",
+        rotation_check_pointer=check.pointer if check is not None else "",
+        scope_separator=dialect.scope_separator,
+        scope_parameter=dialect.scope_parameter,
+    )
+
+
+def _two_step(own: TwoStep) -> types_pb2.TwoStep:
+    return types_pb2.TwoStep(
+        method=own.method,
+        json_body=own.json_body,
+        headers=to_wire_pairs(own.headers),
+        fields=to_wire_pairs(own.fields),
     )
 
 

@@ -13,16 +13,28 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.device_flows import DeviceFlows
 from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.flows import Callback, Flows, authorization_origin
+from authpipe_oauth_coordinator.domain.health import ROTATION_NOTICE, HealthChecks
+from authpipe_oauth_coordinator.domain.imports import Brought, Imports
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
 from authpipe_oauth_coordinator.domain.resealing import Resealing
-from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, ProviderConfig, State, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Kind,
+    ProviderConfig,
+    Renewal,
+    State,
+    TokenOutcome,
+)
 from authpipe_oauth_coordinator.errors import MalformedError, NotFoundError
 from authpipe_oauth_coordinator.peers import (
+    RENEWALS,
     from_wire_endpoints,
     to_wire_dialect,
     to_wire_endpoints,
@@ -35,11 +47,13 @@ from authpipe_sensitive import Label
 
 _USUAL_PAGE, _LONGEST_PAGE = 50, 200
 _LONGEST_DOCUMENT = 32_768
+_LONGEST_KEPT_DAYS = 30
 _STATES = {
     State.ACTIVE: types_pb2.CONNECTION_STATE_ACTIVE,
     State.NEEDS_REAUTH: types_pb2.CONNECTION_STATE_NEEDS_REAUTH,
     State.DISCONNECTING: types_pb2.CONNECTION_STATE_DISCONNECTING,
     State.DISCONNECTED: types_pb2.CONNECTION_STATE_DISCONNECTED,
+    State.KEPT: types_pb2.CONNECTION_STATE_KEPT,
 }
 _KINDS = {
     Kind.OAUTH2: types_pb2.CONNECTION_KIND_OAUTH2,
@@ -48,6 +62,9 @@ _KINDS = {
     Kind.WEBHOOK_SECRET: types_pb2.CONNECTION_KIND_WEBHOOK_SECRET,
 }
 _KINDS_BACK = {number: kind for kind, number in _KINDS.items()}
+_RENEWALS_BACK = {number: renewal for renewal, number in RENEWALS.items()} | {
+    types_pb2.RENEWAL_UNSPECIFIED: Renewal.REFRESH_TOKEN
+}
 
 
 class CoordinatorServicer:
@@ -57,10 +74,13 @@ class CoordinatorServicer:
         configs: The rules over provider configurations.
         entries: What is known of Providers.
         flows: The rules over flows.
+        imports: The rules over what customers bring.
         connections: The rules over connections.
         disconnecting: The rules over their end.
         answers: The rules over answers that wait on a worker's disk.
         resealing: The rules over sealing again.
+        devices: The rules over device flows.
+        health: The rules over trying credentials.
         config_table: For lists.
         connection_table: For lists.
         verify: Verifies grants.
@@ -72,10 +92,13 @@ class CoordinatorServicer:
         configs: ProviderConfigs,
         entries: Entries,
         flows: Flows,
+        imports: Imports,
         connections: Connections,
         disconnecting: Disconnecting,
         answers: Answers,
         resealing: Resealing,
+        devices: DeviceFlows,
+        health: HealthChecks,
         config_table: ConfigStore,
         connection_table: ConnectionStore,
         verify: Callable[[str], Grant],
@@ -84,10 +107,13 @@ class CoordinatorServicer:
         self._configs = configs
         self._entries = entries
         self._flows = flows
+        self._imports = imports
         self._connections = connections
         self._disconnecting = disconnecting
         self._answers = answers
         self._resealing = resealing
+        self._devices = devices
+        self._health = health
         self._config_table = config_table
         self._connection_table = connection_table
         self._verify = verify
@@ -144,6 +170,22 @@ class CoordinatorServicer:
             acting, request.id, tuple(request.scopes), tuple(request.redirect_uris), request.display_name
         )
         return pb.UpdateProviderConfigResponse(provider_config=_config(changed))
+
+    async def ActivateClientSecret(
+        self, request: pb.ActivateClientSecretRequest, _: object
+    ) -> pb.ActivateClientSecretResponse:
+        """Takes a further client secret into use."""
+        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        changed = await self._configs.activate_secret(acting, request.id, request.record_class)
+        return pb.ActivateClientSecretResponse(provider_config=_config(changed))
+
+    async def RetireClientSecret(
+        self, request: pb.RetireClientSecretRequest, _: object
+    ) -> pb.RetireClientSecretResponse:
+        """Takes the older client secret out of use."""
+        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        changed, retired = await self._configs.retire_secret(acting, request.id)
+        return pb.RetireClientSecretResponse(provider_config=_config(changed), retired_class=retired)
 
     async def DeleteProviderConfig(
         self, request: pb.DeleteProviderConfigRequest, _: object
@@ -233,21 +275,42 @@ class CoordinatorServicer:
         connection = await self._flows.complete(callback)
         return pb.CompleteFlowResponse(connection_id=connection.id, provider=connection.provider)
 
+    async def BeginDeviceFlow(self, request: pb.BeginDeviceFlowRequest, _: object) -> pb.BeginDeviceFlowResponse:
+        """Begins a device flow."""
+        acting = self._acting(request.grant, request.request_id, "create_connect_session")
+        flow, begun = await self._devices.begin(
+            acting, request.provider_config_id, request.end_user_id, _mapping(request.values)
+        )
+        return pb.BeginDeviceFlowResponse(
+            connection_id=flow.connection_id,
+            user_code=begun.user_code,
+            verification_uri=begun.verification_uri,
+            verification_uri_complete=begun.verification_uri_complete,
+            expire_time=_time(flow.expires_at),
+        )
+
+    async def GetDeviceFlow(self, request: pb.GetDeviceFlowRequest, _: object) -> pb.GetDeviceFlowResponse:
+        """Says how far a device flow is."""
+        acting = self._acting(request.grant, "", "read_connections")
+        return pb.GetDeviceFlowResponse(status=(await self._devices.get(acting, request.connection_id)).status)
+
     async def DraftConnection(self, request: pb.DraftConnectionRequest, _: object) -> pb.DraftConnectionResponse:
         """Reserves an id for an import."""
         acting = self._acting(request.grant, request.request_id, "draft_connection")
         kind = _KINDS_BACK.get(request.kind)
         if kind is None:
             raise MalformedError(field=Label("kind"))
-        connection = await self._connections.draft(
-            acting,
+        brought = Brought(
             kind,
             request.end_user_id,
             request.provider,
             request.provider_config_id,
             tuple(request.allowed_hosts),
             _mapping(request.values),
+            _RENEWALS_BACK[request.renewal],
+            request.rotate_time.ToDatetime(dt.UTC) if request.HasField("rotate_time") else None,
         )
+        connection = await self._imports.draft(acting, brought)
         return pb.DraftConnectionResponse(
             connection_id=connection.id, provider=connection.provider, hosts_digest=connection.hosts
         )
@@ -259,7 +322,7 @@ class CoordinatorServicer:
         acting = self._acting(request.grant, request.request_id, "import_connection", request.connection_id)
         expires = request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None
         outcome = TokenOutcome("", tuple(request.scopes), expires, request.refreshable)
-        connection = await self._connections.activate(acting, request.connection_id, outcome)
+        connection = await self._imports.activate(acting, request.connection_id, outcome)
         return pb.ActivateConnectionResponse(connection=_connection(connection))
 
     async def GetConnection(self, request: pb.GetConnectionRequest, _: object) -> pb.GetConnectionResponse:
@@ -303,10 +366,31 @@ class CoordinatorServicer:
             values=to_wire_values(entry, connection.values),
         )
 
+    async def GetWebhookScheme(self, request: pb.GetWebhookSchemeRequest, _: object) -> pb.GetWebhookSchemeResponse:
+        """Gives how a Provider signs."""
+        acting = self._acting(request.grant, "", "verify_webhook", request.connection_id)
+        scheme = await self._connections.webhook_scheme(acting, request.connection_id)
+        wire = types_pb2.WebhookScheme(**scheme._asdict()) if scheme is not None else None
+        return pb.GetWebhookSchemeResponse(scheme=wire)
+
+    async def CheckConnection(self, request: pb.CheckConnectionRequest, _: object) -> pb.CheckConnectionResponse:
+        """Has a credential tried."""
+        acting = self._acting(request.grant, request.request_id, "check_health", request.connection_id)
+        return pb.CheckConnectionResponse(
+            connection=_connection(await self._health.check(acting, request.connection_id))
+        )
+
+    async def Reconnect(self, request: pb.ReconnectRequest, _: object) -> pb.ReconnectResponse:
+        """Takes a connection back."""
+        acting = self._acting(request.grant, request.request_id, "reconnect", request.connection_id)
+        connection = await self._disconnecting.reconnect(acting, request.connection_id, request.record_grant)
+        return pb.ReconnectResponse(connection=_connection(connection))
+
     async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:
         """Disconnects."""
         acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
-        connection = await self._disconnecting.disconnect(acting, request.connection_id)
+        keep = dt.timedelta(days=min(request.keep_days, _LONGEST_KEPT_DAYS))
+        connection = await self._disconnecting.disconnect(acting, request.connection_id, keep)
         return pb.DisconnectResponse(connection=_connection(connection))
 
     async def ClaimAnswer(self, request: pb.ClaimAnswerRequest, _: object) -> pb.ClaimAnswerResponse:
@@ -365,11 +449,18 @@ def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
         create_time=_time(config.created_at),
         hosts_digest=config.hosts,
         values=map(_question, config.entry.values),
+        client_secret_classes=config.secret_classes,
+        grants=config.entry.grants,
     )
 
 
 def _provider(entry: Entry, *, own: bool) -> pb.Provider:
-    kinds = {"oauth2": entry.endpoints is not None, "api_key": entry.api_key is not None, "basic": entry.basic}
+    kinds = {
+        "oauth2": entry.endpoints is not None,
+        "api_key": entry.api_key is not None,
+        "basic": entry.basic,
+        "webhook_secret": entry.webhook is not None,
+    }
     return pb.Provider(
         name=entry.name,
         display_name=entry.display_name,
@@ -390,6 +481,10 @@ def _document(text: str) -> Document:
     if not isinstance(found, dict):
         raise EntryError(field=Label("document"), cause=Label("NO_OBJECT"))
     return found
+
+
+def _is_soon(moment: dt.datetime | None) -> bool:
+    return moment is not None and moment - dt.datetime.now(dt.UTC) < ROTATION_NOTICE
 
 
 def _question(rule: ValueRule) -> types_pb2.ValueQuestion:
@@ -419,7 +514,14 @@ def _connection(connection: Connection) -> types_pb2.Connection:
         state_time=_time(connection.state_at),
         values=to_wire_pairs(connection.values),
         metadata=to_wire_pairs(connection.metadata),
+        renewal=RENEWALS[connection.renewal],
+        rotate_time=_time(connection.rotate_at) if connection.rotate_at else None,
+        rotation_due=_is_soon(connection.rotate_at),
+        keep_until=_time(connection.keep_until) if connection.keep_until else None,
     )
+    if connection.health is not None and connection.health.state:
+        wire.health.state, wire.health.reason = connection.health.state, connection.health.reason
+        wire.health.check_time.FromDatetime(connection.health.at)
     if connection.state is State.NEEDS_REAUTH:
         wire.state_help = meaning(connection.state_reason).helps
     if connection.state is State.ACTIVE and failing is not None:

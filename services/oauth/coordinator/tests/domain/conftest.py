@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.device_flows import DeviceFlows
 from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
+from authpipe_oauth_coordinator.domain.health import HealthChecks
+from authpipe_oauth_coordinator.domain.imports import Imports
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import Job
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
+    BegunDevice,
     Connection,
+    HealthOutcome,
     ProviderConfig,
     RevokeOutcome,
     State,
     TokenOutcome,
 )
-from authpipe_providers import Endpoints
+from authpipe_providers import Endpoints, Entry
 from authpipe_oauth_coordinator.errors import AuditUnavailableError, NeedsReauthError, RefreshFailedError
 from authpipe_sensitive import DomainError, Status
 
@@ -69,6 +74,13 @@ class Stage:
         self.hold = asyncio.Event()
         self.hold.set()
         self.answer: TokenOutcome | DomainError = TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
+        self.health: HealthOutcome | DomainError = HealthOutcome()
+        self.polled: TokenOutcome | DomainError = TokenOutcome("AUTHORIZATION_PENDING")
+        self.begun = BegunDevice("", "ABCD", "https://as.example/device", "", 600, 5)
+        self.kept: list[tuple[str, dt.datetime]] = []
+        self.restored: list[str] = []
+        self.checked: list[Job] = []
+        self.checked_rotation = False
         self.found: TokenOutcome = TokenOutcome("ANSWER_AWAITED", nothing_sent=True)
         self.revocation: RevokeOutcome | DomainError = RevokeOutcome(revoked=True)
         self.expires = START + dt.timedelta(seconds=expires_in)
@@ -77,21 +89,28 @@ class Stage:
         return self.now
 
     def replica(self, name: str, patience: dt.timedelta = dt.timedelta(seconds=2)) -> Connections:
-        return Connections(
-            self.tables,
-            Entries(self.tables, {}),
-            self.tables,
-            self.refreshing(name),
-            self.clock,
-            lambda kind: f"{kind}_new",
-            lambda: 0.0,
-            patience,
-        )
+        return Connections(self.tables, self.tables, self.refreshing(name), self.clock, patience)
 
     def disconnecting(self) -> Disconnecting:
         day = dt.timedelta(days=1)
         new_id, jitter = (lambda kind: f"{kind}_new"), (lambda: 0.0)
-        return Disconnecting(self.tables, self.tables, self, self, self.clock, new_id, jitter, 30.0, day)
+        return Disconnecting(self.tables, self.tables, self, self, self.clock, new_id, jitter, 30.0, day, 30 * day)
+
+    def imports(self, catalog: Mapping[str, Entry] | None = None) -> Imports:
+        entries = Entries(NoEntries(), catalog or {})  # type: ignore[arg-type]
+        new_id = lambda kind: f"{kind}_new"  # noqa: E731
+        return Imports(self.tables, entries, self.tables, self.refreshing("imports"), self.clock, new_id, lambda: 0.0)
+
+    def devices(self) -> DeviceFlows:
+        new_id = lambda kind: f"{kind}_new"  # noqa: E731
+        audit = Audit(self)
+        return DeviceFlows(self.tables, self.tables, self.tables, self, audit, self.clock, new_id, lambda: 0.0)
+
+    def checks(self) -> HealthChecks:
+        new_id, jitter = (lambda kind: f"{kind}_new"), (lambda: 0.5)
+        every = dt.timedelta(days=1)
+        refreshing = self.refreshing("checks")
+        return HealthChecks(self.tables, self.tables, self.tables, refreshing, self, self.clock, new_id, jitter, every)
 
     def refreshing(self, name: str) -> Refreshing:
         leasing = Leasing(self.tables, name, 30.0)
@@ -132,7 +151,34 @@ class Stage:
             raise self.revocation
         return self.revocation
 
+    async def begin_device(self, job: Job) -> BegunDevice:
+        self.jobs.append(job)
+        return self.begun
+
+    async def poll_device(self, job: Job) -> TokenOutcome:
+        self.jobs.append(job)
+        if isinstance(self.polled, DomainError):
+            raise self.polled
+        return self.polled
+
+    async def check(self, job: Job, *, rotation: bool) -> HealthOutcome:
+        self.checked.append(job)
+        self.checked_rotation = rotation
+        if isinstance(self.health, DomainError):
+            raise self.health
+        return self.health
+
     # vault.
+    async def keep(self, _: str, connection: str, until: dt.datetime, __: str) -> None:
+        if self.vault_away:
+            raise AwayError
+        self.kept.append((connection, until))
+
+    async def restore(self, grant: str, _: str) -> None:
+        if self.vault_away:
+            raise AwayError
+        self.restored.append(grant)
+
     async def withhold(self, _: str, connection: str, __: str) -> None:
         if self.vault_away:
             raise AwayError
@@ -160,6 +206,13 @@ class Stage:
 
     def events(self) -> list[str]:
         return [each.name for each in self.tables.events]
+
+
+class NoEntries:
+    """No Provider is described by a workspace."""
+
+    async def get_entry(self, _: str, __: str) -> None:
+        return None
 
 
 class Audit:

@@ -153,7 +153,7 @@ async def test_a_holder_that_was_thought_dead_is_passed_over_and_changes_nothing
     slept = asyncio.create_task(stage.replica("sleeper").ensure_fresh(ACTING, "con", ZERO, force=False))
     await asyncio.sleep(0.01)
     # It is stopped, so its heartbeat is too, and the lease runs out; the next one gets it.
-    stage.now += dt.timedelta(seconds=31)
+    stage.now += dt.timedelta(seconds=62)
     asleep, stage.hold = stage.hold, asyncio.Event()
     stage.hold.set()
     assert (await stage.replica("next").ensure_fresh(ACTING, "con", ZERO, force=False)).refreshed

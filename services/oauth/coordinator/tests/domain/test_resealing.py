@@ -86,7 +86,7 @@ async def test_which_records_there_are_depends_on_the_kind(stage: Any) -> None:
     await stage.resealing("one").provider_config(ACTING, "pc")
     assert stage.resealed == [
         ("con", (RecordClass.WEBHOOK_SECRET,), 1),
-        ("pc", (RecordClass.CLIENT_SECRET,), 0),
+        ("pc", (RecordClass.CLIENT_SECRET, RecordClass.CLIENT_SECRET_2), 0),
     ]
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
-from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, TokenOutcome, Unfinished
+from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, Renewal, TokenOutcome, Unfinished
 from authpipe_providers import Endpoints, Entry, Rotation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,8 +23,14 @@ def config(rotation: Rotation, grace: int = 0) -> ProviderConfig:
     return ProviderConfig("ws", "pc", "p", "P", "c", (), (), ENDPOINTS, bytes(32), START, entry)
 
 
-def after(left: Left, seconds: float, rotation: Rotation = Rotation.STRICT, grace: int = 0) -> Spending:
-    return decide(left, config(rotation, grace), START + dt.timedelta(seconds=seconds), PATIENCE)
+def after(
+    left: Left,
+    seconds: float,
+    rotation: Rotation = Rotation.STRICT,
+    grace: int = 0,
+    renewal: Renewal = Renewal.REFRESH_TOKEN,
+) -> Spending:
+    return decide(left, config(rotation, grace), renewal, START + dt.timedelta(seconds=seconds), PATIENCE)
 
 
 @pytest.mark.promise("P36")
@@ -36,34 +42,40 @@ def test_the_table() -> None:
     # With grace: within its seconds, and then as with strict.
     assert after(SPENT, 9, Rotation.GRACE, 10) is Spending.SEND
     assert after(SPENT, 10, Rotation.GRACE, 10) is Spending.LOOK
-    assert after(SPENT, 31, Rotation.GRACE, 10) is Spending.RETRY
-    # Strict: the answer is waited for, longer where there is one; then once, carefully; then never.
-    assert after(SPENT, 29) is Spending.LOOK
-    assert after(SPENT, 31) is Spending.RETRY
-    assert after(SPOOLED, 31) is Spending.LOOK
+    assert after(SPENT, 61, Rotation.GRACE, 10) is Spending.RETRY
+    # Strict: the answer is waited for, longer where there is one; then once more, carefully.
+    assert after(SPENT, 59) is Spending.LOOK
+    assert after(SPENT, 61) is Spending.RETRY
+    assert after(SPOOLED, 61) is Spending.LOOK
     assert after(SPOOLED, 901) is Spending.RETRY
-    assert after(SPENT._replace(retried=True), 31) is Spending.GIVE_UP
-    assert after(SPENT._replace(retried=True), 29) is Spending.LOOK
+    # The answer to a retry is waited for too, and one that was lost is made again: it does no more harm.
+    again = SPENT._replace(retries=1, again_at=START + dt.timedelta(seconds=61))
+    assert after(again, 100) is Spending.LOOK
+    assert after(again, 122) is Spending.RETRY
+    assert after(SPENT._replace(retries=3, again_at=START), 61) is Spending.GIVE_UP
+    assert after(SPENT._replace(retries=3, again_at=START), 59) is Spending.LOOK
+    # What stands in the place of a refresh token is good for as often as one likes.
+    assert after(SPENT, 0, renewal=Renewal.JWT_BEARER) is Spending.SEND
 
 
 @pytest.mark.promise("P36")
 @given(
     st.sampled_from([SPENT, SPOOLED]),
-    st.booleans(),
+    st.integers(0, 4),
     st.floats(0, 2_000),
     st.sampled_from([Rotation.STRICT, Rotation.GRACE]),
     st.integers(1, 600),
 )
-def test_a_strict_provider_sees_a_token_that_may_be_spent_at_most_once_more_and_not_at_once(
-    left: Left, retried: bool, seconds: float, rotation: Rotation, grace: int
+def test_a_strict_provider_sees_a_token_that_may_be_spent_a_few_times_more_at_most_and_not_at_once(
+    left: Left, retries: int, seconds: float, rotation: Rotation, grace: int
 ) -> None:
-    found = after(left._replace(retried=retried), seconds, rotation, grace)
+    found = after(left._replace(retries=retries), seconds, rotation, grace)
     if found is Spending.SEND:
         assert rotation is Rotation.GRACE
         assert seconds < grace
     if found is Spending.RETRY:
-        assert not retried
-        assert seconds >= 30
+        assert retries < 3
+        assert seconds >= 60
 
 
 @pytest.mark.promise("P36")

@@ -15,6 +15,7 @@ from authpipe_oauth_coordinator.domain.words import (
     Connection,
     Ending,
     Failing,
+    Health,
     Flow,
     Lease,
     Left,
@@ -30,7 +31,7 @@ from hypothesis import strategies as st
 Entry = Callable[[str], AuditEntry]
 HOUR = 3600.0
 DUE = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-LEFT = Left(Unfinished.SPOOLED, 1, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), retried=True)
+LEFT = Left(Unfinished.SPOOLED, 1, dt.datetime(2026, 1, 1, tzinfo=dt.UTC), retries=1)
 
 
 def fresh() -> str:
@@ -109,18 +110,22 @@ async def test_a_state_is_used_once_however_many_come_at_once(tables: Any, entry
     assert await tables.flows.use_flow(secrets.token_bytes(32), lambda _: entry("FLOW_STATE_USED")) is None
 
 
-# draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected (domain/words).
+# draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected or ⇄ kept (domain/words).
 MOVES = {
     State.DRAFT: {State.DISCONNECTING},
     State.ACTIVE: {State.DISCONNECTING},
     State.NEEDS_REAUTH: {State.DISCONNECTING},
-    State.DISCONNECTING: {State.DISCONNECTED},
+    State.DISCONNECTING: {State.DISCONNECTED, State.KEPT},
     State.DISCONNECTED: set[State](),
+    State.KEPT: {State.ACTIVE, State.DISCONNECTING},
 }
 _RULES = [
     ((State.ACTIVE, State.NEEDS_REAUTH), State.DISCONNECTING),
     ((State.DISCONNECTING,), State.DISCONNECTED),
     ((State.DRAFT,), State.DISCONNECTING),
+    ((State.DISCONNECTING,), State.KEPT),
+    ((State.KEPT,), State.ACTIVE),
+    ((State.KEPT,), State.DISCONNECTING),
 ]
 
 
@@ -135,6 +140,7 @@ _RULES = [
             st.integers(0, 3).map(lambda back: ("end", back)),
             st.integers(0, 3).map(lambda back: ("fail", back)),
             st.integers(0, 3).map(lambda back: ("left", back)),
+            st.integers(0, 2).map(lambda refusals: ("check", refusals)),
         ),
         max_size=14,
     )
@@ -166,7 +172,11 @@ async def test_postgresql_does_what_the_double_does_and_states_move_only_along_t
         reached = (
             MOVES[before]
             | {before}
-            | {State.DRAFT: {State.ACTIVE}, State.ACTIVE: {State.NEEDS_REAUTH}}.get(before, set())
+            | {
+                State.DRAFT: {State.ACTIVE},
+                State.ACTIVE: {State.NEEDS_REAUTH},
+                State.NEEDS_REAUTH: {State.ACTIVE},
+            }.get(before, set())
         )
         assert after in reached, (before, after)
         before = after
@@ -191,6 +201,12 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
             return await leases.end_lease(
                 "ws", name, max(1, fence - number), Ending(outcome, left=Left(), due=DUE), entry("TOKEN_REFRESHED")
             )
+        case "check":
+            health = Health("failing" if number else "passing", "CREDENTIAL_REFUSED" if number else "", DUE, number)
+            checked = await connections.get_connection("ws", name)
+            await connections.note_health(checked, health, DUE, None, entry("HEALTH_CHECK_PASSED"))
+            found = await connections.get_connection("ws", name)
+            return found.health, found.state_reason
         case "left":
             noted = await leases.note_left("ws", name, max(1, fence - number), LEFT._replace(fence=fence))
             return noted, await leases.get_left("ws", name)

@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 import os
 import secrets
+import time
 from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
@@ -15,18 +16,22 @@ from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
 from authpipe_grants import ConsumerKey, TrustAnchor
+from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.config import Config
+from authpipe_oauth_worker.domain.checking import Checking
 from authpipe_oauth_worker.domain.delivering import Delivering
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.domain.proxying import Proxying
 from authpipe_oauth_worker.domain.resealing import Resealing
+from authpipe_oauth_worker.domain.webhooks import Webhooks
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.peers import CoordinatorPeer
 from authpipe_oauth_worker.placing import place
 from authpipe_oauth_worker.requests import token_request
 from authpipe_oauth_worker.servicer import WorkerServicer
+from authpipe_oauth_worker.signatures import matches
 from authpipe_oauth_worker.spool import Spool
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -55,14 +60,20 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     spool = Spool(config.spool)
     spool.open()
-    jobs = Jobs(*consumers, egress, bodies, spool, _now, os.urandom)
+    jobs = Jobs(*consumers, egress, bodies, spool, ask, _now, os.urandom)
     coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
     proxying = Proxying(consumers[0], egress, place)
     health = Health()
     server = RpcServer(name, config.server, files, health, streams=True)
     servicer = WorkerServicer(
-        jobs, Resealing(*consumers), proxying, lambda issuer: discover(issuer, egress.get, bodies.read), key
+        jobs,
+        Resealing(*consumers),
+        proxying,
+        Checking(jobs.desk, place),
+        Webhooks(consumers[0], matches, time.time),
+        lambda issuer: discover(issuer, egress.get, bodies.read),
+        key,
     )
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],

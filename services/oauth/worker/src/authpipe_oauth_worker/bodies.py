@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 from authpipe_oauth_worker.domain.answers import Answer, Said
 from authpipe_sensitive import Secret
 
-_SECRET_NAMES = frozenset({"access_token", "refresh_token", "id_token"})
+_SECRET_NAMES = frozenset({"access_token", "refresh_token", "id_token", "device_code"})
 
 
 class Bodies:

@@ -35,7 +35,7 @@ class Config(BaseModel):
     deliver_seconds: float = 1.0
     provider_ca: Path | None = None
     unsafe_allow_loopback: bool = False
-    provider_timeout_seconds: float = 20.0
+    provider_timeout_seconds: float = 40.0
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

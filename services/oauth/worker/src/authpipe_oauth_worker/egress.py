@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import socket
 import ssl
@@ -29,7 +30,7 @@ from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
-from authpipe_oauth_worker.errors import AnswerLostError, EgressError
+from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_sensitive import Label, Secret
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -88,6 +89,7 @@ class Egress:
         self._context.minimum_version = ssl.TLSVersion.TLSv1_3
         if ca is not None:
             self._context.load_verify_locations(ca)
+        self._ca = ca
         self._timeout = timeout_seconds
         self._allow_loopback = allow_loopback
         self._resolve = resolve
@@ -136,12 +138,19 @@ class Egress:
             ClientKeyError: The client's key cannot be used.
         """
         headers, body = self._write(url, form, client, json_body=json_body)
-        return await self._send("POST", url, headers, body, pins)
+        certificate = client.secret if client.method == "tls_client_auth" else None
+        return await self._send("POST", url, headers, body, pins, certificate)
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, Secret | str], body: Secret | None, pins: Iterable[str] = ()
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, Secret | str],
+        body: Secret | None,
+        pins: Iterable[str] = (),
+        query: Secret | None = None,
     ) -> Answer:
-        """Sends a request once. A redirect is an answer.
+        """Sends a request once, with what is added to its query. A redirect is an answer.
 
         Raises:
             EgressError: It was not reached: nothing was sent.
@@ -150,6 +159,8 @@ class Egress:
         plain = {
             name: value.expose().decode() if isinstance(value, Secret) else value for name, value in headers.items()
         }
+        if query is not None:
+            url += ("&" if "?" in url else "?") + query.expose().decode()
         return await self._send(method, url, plain, bytes(body.expose()) if body is not None else None, pins)
 
     @asynccontextmanager
@@ -208,12 +219,18 @@ class Egress:
             await pool.aclose()
 
     async def _send(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None, pins: Iterable[str]
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        pins: Iterable[str],
+        certificate: Secret | None = None,
     ) -> Answer:
         _require_url(url)
         try:
             with self._breaker(urlsplit(url).netloc.lower()):
-                return _require_there(await self._carry(method, url, headers, body, pins))
+                return _require_there(await self._carry(method, url, headers, body, pins, certificate))
         except _AwayAnswer as away:
             return away.answer
         except OpenedState:
@@ -231,7 +248,13 @@ class Egress:
         return breaker
 
     async def _carry(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None, pins: Iterable[str]
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        pins: Iterable[str],
+        certificate: Secret | None,
     ) -> Answer:
         sent = False
 
@@ -242,7 +265,8 @@ class Egress:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._pool(frozenset(pins)).stream(
+                self._pool_of(frozenset(pins), certificate) as pool,
+                pool.stream(
                     method, url, headers=list((_HEADERS | headers).items()), content=body, extensions={"trace": trace}
                 ) as response,
             ):
@@ -255,6 +279,41 @@ class Egress:
             raise EgressError(cause=_why(error)) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
             raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
+
+    @asynccontextmanager
+    async def _pool_of(
+        self, pins: frozenset[str], certificate: Secret | None
+    ) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
+        """Gives the connections for a request; one that shows a client's certificate is nobody else's, and ends with it."""
+        if certificate is None:
+            yield self._pool(pins)
+            return
+        backend = _Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
+        async with httpcore2.AsyncConnectionPool(
+            ssl_context=self._with_certificate(certificate), max_connections=1, network_backend=backend
+        ) as pool:
+            yield pool
+
+    def _with_certificate(self, certificate: Secret) -> ssl.SSLContext:
+        """Makes a context that shows a client's certificate (RFC 8705, section 2.1): a PEM of it and its key.
+
+        Raises:
+            ClientKeyError: It is none.
+        """
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        if self._ca is not None:
+            context.load_verify_locations(self._ca)
+        # OpenSSL reads it from a file; this one is in memory alone, and gone when it was read.
+        file = os.memfd_create("client", os.MFD_CLOEXEC)
+        try:
+            os.write(file, certificate.expose())
+            context.load_cert_chain(f"/proc/self/fd/{file}")
+        except ssl.SSLError:
+            raise ClientKeyError from None
+        finally:
+            os.close(file)
+        return context
 
     def _pool(self, pins: frozenset[str], most: int = _MOST_CONNECTIONS) -> httpcore2.AsyncConnectionPool:
         pool = self._pools.get((pins, most))

@@ -45,6 +45,26 @@ class NotProxiableError(DomainError):
     reason = "CREDENTIAL_NOT_PROXIABLE"
 
 
+class NotCheckableError(DomainError):
+    """Nobody knows a harmless request for this credential. Describe its Provider with `health_check`."""
+
+    reason = "CREDENTIAL_NOT_CHECKABLE"
+
+
+class MaterialError(DomainError):
+    """What the connection has brought to ask for tokens with cannot be used. Import it again."""
+
+    reason = "MATERIAL_UNUSABLE"
+    status = Status.INVALID_ARGUMENT
+
+
+class WebhookSchemeError(DomainError):
+    """The scheme of a webhook's signature makes no sense: a word is unknown, no header is named, or a time is not signed."""
+
+    reason = "WEBHOOK_SCHEME_NOT_ALLOWED"
+    status = Status.INVALID_ARGUMENT
+
+
 class DiscoveryError(DomainError):
     """The issuer's metadata cannot be used; the metadata of this error says why. Give explicit endpoints instead."""
 

@@ -46,8 +46,11 @@ def token_request(
             case "client_secret_jwt":
                 auth = ClientAuth(client.id, OctKey.import_key(secret), ClientSecretJWT())
             case "private_key_jwt":
-                key = _private_key(secret)
-                auth = ClientAuth(client.id, key, PrivateKeyJWT(headers=_kid(key), alg=_algorithm(key)))
+                key = private_key(secret)
+                auth = ClientAuth(client.id, key, PrivateKeyJWT(headers=_kid(key), alg=algorithm_of(key)))
+            case "tls_client_auth":
+                # RFC 8705, section 2: the certificate of the connection says it; the id stands in the request.
+                auth = ClientAuth(client.id, "", "none")
             case _:
                 auth = ClientAuth(client.id, secret, client.method)
         _, headers, body = auth.prepare(
@@ -67,7 +70,12 @@ def _open(value: Secret | str) -> str:
     return value.expose().decode() if isinstance(value, Secret) else value
 
 
-def _private_key(text: str) -> RSAKey | ECKey | OKPKey:
+def private_key(text: str) -> RSAKey | ECKey | OKPKey:
+    """Reads a private key, a PEM or a JWK (RFC 7517).
+
+    Raises:
+        ClientKeyError: It is none that can sign.
+    """
     if text.lstrip().startswith("{"):
         key = import_key(json.loads(text))
         if not isinstance(key, _PEM_TYPES) or not key.is_private:
@@ -83,7 +91,8 @@ def _private_key(text: str) -> RSAKey | ECKey | OKPKey:
     raise ClientKeyError
 
 
-def _algorithm(key: RSAKey | ECKey | OKPKey) -> str:
+def algorithm_of(key: RSAKey | ECKey | OKPKey) -> str:
+    """Gives the algorithm by which a key signs: the one that it declares, or the usual one of its type."""
     declared = key.get("alg")
     if isinstance(declared, str):
         return declared

@@ -9,12 +9,27 @@ from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
 from authpipe_envelope import RecordClass
 from authpipe_grants import ConsumerKey
-from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
+from authpipe_oauth_worker.domain.answers import Failure
+from authpipe_oauth_worker.domain.checking import Check, Checking
+from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying
 from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
+from authpipe_oauth_worker.domain.webhooks import Arrived, Webhooks
+from authpipe_oauth_worker.domain.words import Endpoints, Job, Outcome, Renewal
 from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
 from authpipe_providers import Answer as AnswerPlaces
-from authpipe_providers import Dialect, Placement, Revocation, ValueRule, client_hosts, connection_hosts, fill
+from authpipe_providers import (
+    Assertion,
+    Dialect,
+    Placement,
+    Revocation,
+    TwoStep,
+    ValueRule,
+    WebhookScheme,
+    client_hosts,
+    connection_hosts,
+    fill,
+)
 from authpipe_providers import Endpoints as Found
 
 
@@ -25,6 +40,8 @@ class WorkerServicer:
         jobs: Carries out jobs.
         resealing: Seals records again.
         proxying: Carries requests to APIs.
+        checking: Tries credentials.
+        webhooks: Compares signatures.
         discover: Fetches metadata.
         key: This worker's HPKE key.
     """
@@ -34,12 +51,16 @@ class WorkerServicer:
         jobs: Jobs,
         resealing: Resealing,
         proxying: Proxying,
+        checking: Checking,
+        webhooks: Webhooks,
         discover: Callable[[str], Awaitable[Found]],
         key: ConsumerKey,
     ) -> None:
         self._jobs = jobs
         self._resealing = resealing
         self._proxying = proxying
+        self._checking = checking
+        self._webhooks = webhooks
         self._going: set[asyncio.Task[Outcome]] = set()
         self._discover = discover
         self._key = key
@@ -74,6 +95,58 @@ class WorkerServicer:
         """Exchanges a code."""
         outcome = await self._jobs.exchange_code(self._job(request.job), request.code, request.redirect_uri)
         return pb.ExchangeCodeResponse(outcome=_outcome(outcome))
+
+    async def BeginDevice(self, request: pb.BeginDeviceRequest, _: object) -> pb.BeginDeviceResponse:
+        """Asks for a device code."""
+        began = await self._jobs.begin_device(self._job(request.job))
+        if isinstance(began, Failure):
+            return pb.BeginDeviceResponse(failure=began.reason)
+        return pb.BeginDeviceResponse(
+            user_code=began.user_code,
+            verification_uri=began.verification_uri,
+            verification_uri_complete=began.verification_uri_complete,
+            life_seconds=began.life_seconds,
+            interval_seconds=began.interval_seconds,
+        )
+
+    async def PollDevice(self, request: pb.PollDeviceRequest, _: object) -> pb.PollDeviceResponse:
+        """Asks once whether a person has agreed."""
+        return pb.PollDeviceResponse(outcome=_outcome(await self._jobs.poll_device(self._job(request.job))))
+
+    async def PushAuthorization(self, request: pb.PushAuthorizationRequest, _: object) -> pb.PushAuthorizationResponse:
+        """Pushes an authorization request."""
+        parameters = {each.name: each.value for each in request.parameters}
+        pushed = await self._jobs.push_authorization(self._job(request.job), parameters)
+        if isinstance(pushed, Failure):
+            return pb.PushAuthorizationResponse(failure=pushed.reason)
+        return pb.PushAuthorizationResponse(request_uri=pushed)
+
+    async def CheckHealth(self, request: pb.CheckHealthRequest, _: object) -> pb.CheckHealthResponse:
+        """Tries a credential."""
+        job, how = self._job(request.job), _check(request)
+        try:
+            record_class = RecordClass(request.record_class)
+        except ValueError:
+            raise MalformedError from None
+        checked = await self._checking.check(job, record_class, how)
+        response = pb.CheckHealthResponse(failure=checked.failure, refused=checked.refused)
+        if checked.rotate_at is not None:
+            response.rotate_time.FromDatetime(checked.rotate_at)
+        return response
+
+    async def VerifyWebhook(self, request: pb.VerifyWebhookRequest, _: object) -> pb.VerifyWebhookResponse:
+        """Compares a webhook's signature."""
+        self._require_key(request.consumer_thumbprint)
+        arrived = Arrived(
+            request.workspace_id,
+            request.connection_id,
+            request.credential_grant,
+            request.request_id,
+            {each.name.lower(): each.value.decode("latin-1") for each in request.headers},
+            request.body,
+        )
+        reason = await self._webhooks.verify(arrived, _scheme(request.scheme))
+        return pb.VerifyWebhookResponse(valid=not reason, reason=reason)
 
     async def Refresh(self, request: pb.RefreshRequest, _: object) -> pb.RefreshResponse:
         """Uses a refresh token."""
@@ -174,6 +247,8 @@ class WorkerServicer:
             tuple(job.scopes),
             job.spend,
             job.spent_fence,
+            tuple(map(RecordClass, job.client_secret_classes)) or (RecordClass.CLIENT_SECRET,),
+            Renewal(job.renewal) if job.renewal else Renewal.REFRESH_TOKEN,
         )
 
 
@@ -186,6 +261,8 @@ def _endpoints(job: pb.Job) -> Endpoints:
         return fill(url, values, rules) if url else ""
 
     own = dialect.revocation
+    # One that has our client id in its address is of no use where there is no client, as for an API key.
+    revokes = bool(own.url) and (bool(job.client_id) or "{client_id}" not in own.url)
     known = Dialect(
         token_parameters=_pairs(dialect.token_parameters),
         refresh_parameters=_pairs(dialect.refresh_parameters),
@@ -200,8 +277,22 @@ def _endpoints(job: pb.Job) -> Endpoints:
         metadata=_pairs(dialect.metadata),
         life_seconds=dialect.life_seconds,
         revocation=Revocation(own.method, filled(own.url), own.token_in, own.name, own.client, tuple(own.tokens))
-        if own.url
+        if revokes
         else None,
+        resource=dialect.resource,
+        assertion=Assertion(
+            dialect.assertion.audience, dialect.assertion.life_seconds or 300, dialect.assertion.scope_claim
+        ),
+        two_step=TwoStep(
+            dialect.two_step.method,
+            dialect.two_step.json_body,
+            _pairs(dialect.two_step.headers),
+            _pairs(dialect.two_step.fields),
+        )
+        if dialect.HasField("two_step")
+        else None,
+        scope_separator=dialect.scope_separator or " ",
+        scope_parameter=dialect.scope_parameter or "scope",
     )
     urls = (
         wire.token_endpoint,
@@ -214,6 +305,7 @@ def _endpoints(job: pb.Job) -> Endpoints:
         own.url,
         *dialect.api_base_urls,
         dialect.health_check_url,
+        dialect.rotation_check_url,
     )
     return Endpoints(
         filled(wire.token_endpoint),
@@ -224,12 +316,50 @@ def _endpoints(job: pb.Job) -> Endpoints:
         frozenset(client_hosts(urls, rules)),
         known,
         tuple(dialect.public_key_pins),
+        filled(wire.pushed_authorization_request_endpoint),
+        filled(wire.device_authorization_endpoint),
+        filled(wire.introspection_endpoint),
+        filled(wire.userinfo_endpoint),
     )
 
 
 def _filling(job: pb.Job) -> tuple[dict[str, str], tuple[ValueRule, ...]]:
     rules = tuple(ValueRule(each.name, one_of=tuple(each.one_of)) for each in job.values)
     return {each.name: each.value for each in job.values} | {"client_id": job.client_id}, rules
+
+
+def _check(request: pb.CheckHealthRequest) -> Check:
+    dialect, (values, rules) = request.job.dialect, _filling(request.job)
+
+    def filled(url: str) -> str:
+        return fill(url, values, rules) if url else ""
+
+    return Check(
+        dialect.health_check_method or "GET",
+        filled(dialect.health_check_url),
+        _pairs(dialect.api_headers),
+        _placement(dialect.access_token_placement),
+        _placement(dialect.api_key_placement),
+        filled(dialect.rotation_check_url) if request.rotation else "",
+        dialect.rotation_check_pointer,
+    )
+
+
+def _scheme(wire: types_pb2.WebhookScheme) -> WebhookScheme:
+    return WebhookScheme(
+        wire.algorithm or "sha256",
+        wire.encoding or "hex",
+        wire.signature_header.lower(),
+        wire.prefix,
+        wire.separator,
+        wire.signed or "{body}",
+        wire.timestamp_header.lower(),
+        wire.timestamp_prefix,
+        wire.id_header.lower(),
+        wire.tolerance_seconds,
+        wire.secret_prefix,
+        wire.secret_base64,
+    )
 
 
 def _placement(wire: types_pb2.Placement) -> Placement:

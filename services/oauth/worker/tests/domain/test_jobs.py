@@ -20,10 +20,12 @@ from authpipe.oauth.v1 import worker_pb2
 from authpipe_consumer.words import Opened, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_grants import ConsumerKey
+from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
-from authpipe_oauth_worker.domain import jobs as jobs_module
+from authpipe_oauth_worker.domain import refresh as refresh_module
 from authpipe_oauth_worker.domain.answers import Answer
-from authpipe_oauth_worker.domain.jobs import Endpoints, Job, Jobs, Outcome
+from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.domain.words import Endpoints, Job, Outcome
 from authpipe_oauth_worker.errors import AnswerLostError, EgressError, HostError
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.spool import Spool
@@ -135,7 +137,7 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     clock = lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # noqa: E731
     spool = Spool(provider.folder, most=2)
     spool.open()
-    jobs = Jobs(vault, secrets, provider, Bodies(), spool, clock, lambda size: bytes(size))  # type: ignore[arg-type]
+    jobs = Jobs(vault, secrets, provider, Bodies(), spool, ask, clock, lambda size: bytes(size))  # type: ignore[arg-type]
     return jobs, vault, provider, story
 
 
@@ -144,7 +146,7 @@ async def test_the_answer_is_sealed_and_stored_before_it_is_judged() -> None:
     jobs, vault, _, story = stage()
     outcome = await jobs.refresh(JOB)
     assert story == [
-        "open", "open", "prepare", "open", "PROVIDER",
+        "open", "prepare", "open", "PROVIDER",
         "seal ANSWER", "put ANSWER", "seal ACCESS", "seal REFRESH", "put ACCESS+REFRESH",
     ]  # fmt: skip
     assert outcome.failure == ""
@@ -170,13 +172,13 @@ async def test_whatever_is_away_before_the_call_the_provider_sees_none(step: str
 async def test_the_attack_sees_a_refresh_that_asks_for_write_keys_only_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = textwrap.dedent(inspect.getsource(Jobs.refresh))
-    early = "keys = await self._prepare(job)\n"
+    source = textwrap.dedent(inspect.getsource(refresh_module.Refresh.refresh))
+    early = "keys = await self._desk.prepare(job)\n"
     late = "# Step 4: seal, keep, commit, then judge.\n"
     assert source.count(early) == source.count(late) == 1, "the control is not written like this any more"
-    namespace = dict(vars(jobs_module))
+    namespace = dict(vars(refresh_module))
     exec(source.replace(early, "keys = {}\n").replace(late, early), namespace)  # our own source, changed
-    monkeypatch.setattr(Jobs, "refresh", namespace["refresh"])
+    monkeypatch.setattr(refresh_module.Refresh, "refresh", namespace["refresh"])
     with pytest.raises(AssertionError):
         await test_whatever_is_away_before_the_call_the_provider_sees_none("prepare")
 
@@ -298,7 +300,7 @@ async def test_a_disk_that_fills_up_just_then_is_no_loss_while_vault_is_there(
 async def test_where_the_answer_is_only_looked_for_nothing_is_sent_and_no_client_secret_is_opened() -> None:
     jobs, vault, provider, story = stage()
     assert await jobs.refresh(dataclasses.replace(JOB, spend=False)) == Outcome("ANSWER_AWAITED", nothing_sent=True)
-    assert (provider.forms, story) == ([], ["open", "open", "prepare"])
+    assert (provider.forms, story) == ([], ["open", "prepare"])
     newer = dataclasses.replace(JOB, spend=False, spent_fence=1)
     assert await jobs.refresh(newer) == Outcome("ANSWER_AWAITED", nothing_sent=True), "it was stored under no lease"
     older = dataclasses.replace(newer, spent_fence=2)
@@ -337,9 +339,9 @@ async def test_an_answer_that_is_there_and_does_not_open_now_keeps_its_token_fro
     opening = vault.open
 
     async def refused(wants: Sequence[Want]) -> list[Opened | DomainError]:
-        if wants[0].record_class is RecordClass.ANSWER:
-            return [PeerRefused("HSM_UNAVAILABLE", Status.UNAVAILABLE)]
-        return await opening(wants)
+        refusal = PeerRefused("HSM_UNAVAILABLE", Status.UNAVAILABLE)
+        found = zip(wants, await opening(wants), strict=True)
+        return [refusal if want.record_class is RecordClass.ANSWER else each for want, each in found]
 
     vault.open = refused  # type: ignore[method-assign]
     assert await jobs.refresh(JOB) == Outcome("HSM_UNAVAILABLE", nothing_sent=True)
@@ -358,7 +360,7 @@ async def test_a_refresh_outlives_whoever_asked_for_it() -> None:
 
     provider.post_form = slow  # type: ignore[method-assign]
     key = ConsumerKey()
-    servicer = WorkerServicer(jobs, None, None, None, key)  # type: ignore[arg-type]
+    servicer = WorkerServicer(jobs, None, None, None, None, None, key)  # type: ignore[arg-type]
     servicer._job = lambda _: JOB  # type: ignore[method-assign]  # noqa: SLF001  # the wire's part is not told here
     asking = asyncio.create_task(servicer.Refresh(worker_pb2.RefreshRequest(), None))
     await asyncio.sleep(0.01)

@@ -12,7 +12,8 @@ SERVABLE = (1, 3, 4, 5)
 IMPORTABLE = (1, 2, 3, 4, 5)
 # A webhook secret goes nowhere: it verifies what came.
 PROXIABLE = (1, 3, 4)
-CLIENT_SECRET = 6
+WEBHOOK_SECRET = 5
+CLIENT_SECRETS = (6, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ ACTS: dict[int, ActRule] = {
     5: ActRule("disconnect", "connections:write"),
     6: ActRule("create_connect_session", "connect_sessions:write"),
     7: ActRule("read_provider_configs", "provider_configs:read"),
-    8: ActRule("configure_provider", "provider_configs:write", "configure", "client-secrets", (CLIENT_SECRET,)),
+    8: ActRule("configure_provider", "provider_configs:write", "configure", "client-secrets", CLIENT_SECRETS),
     9: ActRule("read_audit", "audit:read"),
     # Reserving an id comes before the grant that names it.
     10: ActRule("draft_connection", "connections:write"),
@@ -53,4 +54,8 @@ ACTS: dict[int, ActRule] = {
     # The worker opens it, never the edge.
     13: ActRule("proxy", "proxy:use", "proxy", "user-credentials", PROXIABLE, "oauth/worker"),
     14: ActRule("refresh", "proxy:use"),
+    15: ActRule("verify_webhook", "proxy:use", "proxy", "user-credentials", (WEBHOOK_SECRET,), "oauth/worker"),
+    16: ActRule("check_health", "connections:write"),
+    # It opens nothing by itself: vault and keyservice take back what was kept.
+    17: ActRule("reconnect", "connections:write", "reconnect", "user-credentials", IMPORTABLE),
 }

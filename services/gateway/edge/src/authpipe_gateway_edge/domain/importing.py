@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import re
 
-from authpipe_consumer.payloads import access_payload, basic_payload
+from authpipe_consumer.payloads import access_payload, basic_payload, material_payload
 from authpipe_consumer.words import Consumer, Sealing
-from authpipe_envelope import RecordClass
+from authpipe_envelope import CLIENT_SECRETS, RecordClass
 from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator
-from authpipe_gateway_edge.domain.words import Caller, Connection, NewConnection, NewProviderConfig, ProviderConfig
-from authpipe_gateway_edge.errors import MalformedRequestError
+from authpipe_gateway_edge.domain.words import (
+    Caller,
+    Connection,
+    NewConnection,
+    NewProviderConfig,
+    ProviderConfig,
+    Verdict,
+    require_id,
+)
+from authpipe_gateway_edge.errors import MalformedRequestError, TwoSecretsError
 from authpipe_sensitive import Label, Secret, mask
 
 # RFC 6749, appendix A: VSCHAR. No CR, LF or NUL reaches a header.
 _VALUE = re.compile(rb"[\x20-\x7e]{1,16384}")
-_LONGEST_SECRET = 16_384
+_TEXT = re.compile(rb"[\x20-\x7e\r\n]{1,16384}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_LONGEST_SECRET, _MOST_MATERIAL = 16_384, 10
+_NOTHING: frozenset[str] = frozenset()
+# What has to be brought, and what may be.
+_MATERIAL = {
+    "client_credentials": (_NOTHING, _NOTHING),
+    "jwt_bearer": (frozenset({"private_key", "issuer"}), frozenset({"subject", "key_id"})),
+    "token_exchange": (frozenset({"subject_token"}), frozenset({"subject_token_type"})),
+    "two_step": (_NOTHING, _NOTHING),
+}
 
 
 class Importing:
@@ -75,13 +93,48 @@ class Importing:
         config = await self._coordinator.draft_config(verdict, new, caller.request_id)
         verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, config.id)
         if not public:
-            keys = await self._secrets.prepare(
-                verdict.workspace, config.id, [RecordClass.CLIENT_SECRET], verdict.record_grant, caller.request_id
-            )
-            sealing = Sealing(config.provider, config.hosts, mask(new.client_secret))
-            record = self._secrets.seal(keys[RecordClass.CLIENT_SECRET], sealing, new.client_secret)
-            await self._secrets.put([record], [], verdict.record_grant, caller.request_id)
+            place, masked = RecordClass.CLIENT_SECRET, mask(new.client_secret)
+            await self._seal_secret(verdict, config, place, new.client_secret, masked, caller.request_id)
         return await self._coordinator.activate_config(verdict, config.id, caller.request_id)
+
+    async def add_secret(self, caller: Caller, config_id: str, secret: Secret) -> ProviderConfig:
+        """Adds a second client secret: sealed in the place that is free, then taken into use.
+
+        Raises:
+            MalformedRequestError: It is missing or too long.
+            DomainError: Refused; the reason says why.
+        """
+        if not 1 <= len(secret) <= _LONGEST_SECRET:
+            raise MalformedRequestError(field=Label("client_secret"))
+        verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
+        config = await self._coordinator.get_config(verdict, require_id(config_id))
+        if len(config.secret_classes) != 1:
+            raise TwoSecretsError if config.secret_classes else MalformedRequestError(field=Label("client_secret"))
+        free = next(each for each in CLIENT_SECRETS if int(each) not in config.secret_classes)
+        verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, config.id)
+        await self._seal_secret(verdict, config, free, secret, mask(secret), caller.request_id)
+        return await self._coordinator.activate_secret(verdict, config.id, int(free), caller.request_id)
+
+    async def retire_secret(self, caller: Caller, config_id: str) -> ProviderConfig:
+        """Takes the older client secret out of use, then overwrites it: no version of it opens any more."""
+        verdict = await self._authority.authorize(caller, Act.CONFIGURE_PROVIDER, require_id(config_id))
+        config, retired = await self._coordinator.retire_secret(verdict, config_id, caller.request_id)
+        place = RecordClass(retired)
+        await self._seal_secret(verdict, config, place, Secret(b"retired"), "…", caller.request_id)
+        return config
+
+    async def _seal_secret(
+        self,
+        verdict: Verdict,
+        config: ProviderConfig,
+        place: RecordClass,
+        secret: Secret,
+        masked: str,
+        request_id: str,
+    ) -> None:
+        keys = await self._secrets.prepare(verdict.workspace, config.id, [place], verdict.record_grant, request_id)
+        record = self._secrets.seal(keys[place], Sealing(config.provider, config.hosts, masked), secret)
+        await self._secrets.put([record], [], verdict.record_grant, request_id)
 
 
 def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[Secret, Secret | None]]:
@@ -96,6 +149,8 @@ def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[Secret, Secret | 
         case "basic":
             pair = basic_payload(_value(new.username, "username"), _value(new.password, "password"))
             return {RecordClass.BASIC: (pair, None)}
+        case "oauth2" if new.renewal:
+            return {RecordClass.REFRESH: (_material(new), None)}
         case "oauth2":
             access_token = _value(new.access_token, "access_token")
             plaintexts: dict[RecordClass, tuple[Secret, Secret | None]] = {
@@ -106,6 +161,33 @@ def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[Secret, Secret | 
             return plaintexts
         case _:
             raise MalformedRequestError(field=Label("kind"))
+
+
+def _material(new: NewConnection) -> Secret:
+    """Gives what tokens are asked for with, as it is sealed in the place of a refresh token."""
+    wanted, possible = _MATERIAL.get(new.renewal, (None, None))
+    if wanted is None or possible is None:
+        raise MalformedRequestError(field=Label("renewal"))
+    brought = dict(new.material)
+    extra = set(brought) - wanted - possible if new.renewal != "two_step" else set()
+    if (
+        new.access_token
+        or new.refresh_token
+        or len(brought) != len(new.material)
+        or extra
+        or not wanted <= set(brought)
+    ):
+        raise MalformedRequestError(field=Label("material"))
+    if len(brought) > _MOST_MATERIAL or not all(_NAME.fullmatch(name) for name in brought):
+        raise MalformedRequestError(field=Label("material"))
+    return material_payload({name: _text(value) for name, value in brought.items()})
+
+
+def _text(value: Secret) -> Secret:
+    # A private key has lines; it goes into no header.
+    if not value.matches(_TEXT):
+        raise MalformedRequestError(field=Label("material"))
+    return value
 
 
 def _value(value: Secret, name: str) -> Secret:

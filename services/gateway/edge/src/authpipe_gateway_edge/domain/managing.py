@@ -10,11 +10,13 @@ from authpipe_gateway_edge.domain.ports import Act, AuditLog, Authority, Coordin
 from authpipe_gateway_edge.domain.words import (
     Caller,
     Connection,
+    DeviceFlow,
     Event,
     EventFilter,
     Pairs,
     Provider,
     ProviderConfig,
+    Verdict,
     require_id,
     require_plain,
 )
@@ -44,15 +46,20 @@ class Managing:
         """Gives a provider configuration."""
         verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
         config = await self._coordinator.get_config(verdict, require_id(config_id))
-        masked = await self._secrets.masked(verdict, [config.id])
-        return dataclasses.replace(config, masked=masked.get(config.id, ""))
+        return (await self._with_masks(verdict, [config]))[0]
 
     async def list_configs(self, caller: Caller, size: int, token: str) -> tuple[list[ProviderConfig], str]:
         """Lists provider configurations."""
         verdict = await self._authority.authorize(caller, Act.READ_PROVIDER_CONFIGS, "")
         configs, following = await self._coordinator.list_configs(verdict, size, require_plain(token, "page_token"))
-        masked = await self._secrets.masked(verdict, [config.id for config in configs])
-        return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in configs], following
+        return await self._with_masks(verdict, configs), following
+
+    async def _with_masks(self, verdict: Verdict, configs: Sequence[ProviderConfig]) -> list[ProviderConfig]:
+        """Gives provider configurations with the masked prefix of the client secret that is tried first."""
+        shown = [config for config in configs if config.secret_classes]
+        classes = [config.secret_classes[0] for config in shown]
+        masked = await self._secrets.masked(verdict, [config.id for config in shown], classes)
+        return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in configs]
 
     async def update_config(
         self, caller: Caller, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str
@@ -118,6 +125,28 @@ class Managing:
         masked = await self._vault.masked(verdict, [each.id for each in connections])
         return [dataclasses.replace(each, masked=masked.get(each.id, "")) for each in connections], following
 
+    async def begin_device(self, caller: Caller, config_id: str, end_user_id: str, values: Pairs) -> DeviceFlow:
+        """Begins a connection that a person agrees to on another device."""
+        verdict = await self._authority.authorize(caller, Act.CREATE_CONNECT_SESSION, "")
+        return await self._coordinator.begin_device(
+            verdict, require_id(config_id), end_user_id, values, caller.request_id
+        )
+
+    async def device(self, caller: Caller, connection_id: str) -> DeviceFlow:
+        """Says how far such a connection is."""
+        verdict = await self._authority.authorize(caller, Act.READ_CONNECTIONS, "")
+        return await self._coordinator.device(verdict, require_id(connection_id))
+
+    async def check(self, caller: Caller, connection_id: str) -> Connection:
+        """Has a credential tried."""
+        verdict = await self._authority.authorize(caller, Act.CHECK_HEALTH, require_id(connection_id))
+        return await self._coordinator.check(verdict, connection_id, caller.request_id)
+
+    async def reconnect(self, caller: Caller, connection_id: str) -> Connection:
+        """Takes a connection back that was kept."""
+        verdict = await self._authority.authorize(caller, Act.RECONNECT, require_id(connection_id))
+        return await self._coordinator.reconnect(verdict, connection_id, caller.request_id)
+
     async def refresh(self, caller: Caller, connection_id: str) -> Connection:
         """Has a token refreshed now."""
         verdict = await self._authority.authorize(caller, Act.REFRESH, require_id(connection_id))
@@ -126,10 +155,10 @@ class Managing:
         )
         return fresh.connection
 
-    async def disconnect(self, caller: Caller, connection_id: str) -> Connection:
-        """Disconnects."""
+    async def disconnect(self, caller: Caller, connection_id: str, keep_days: int) -> Connection:
+        """Disconnects; keeps it sealed for so many days, where that is asked for and it cannot be revoked."""
         verdict = await self._authority.authorize(caller, Act.DISCONNECT, require_id(connection_id))
-        return await self._coordinator.disconnect(verdict, connection_id, caller.request_id)
+        return await self._coordinator.disconnect(verdict, connection_id, keep_days, caller.request_id)
 
     async def list_events(self, caller: Caller, wanted: EventFilter) -> tuple[list[Event], str]:
         """Lists the workspace's audit events."""

@@ -9,9 +9,11 @@ from typing import Protocol
 
 from authpipe_consumer.words import Opened, Want
 from authpipe_gateway_edge.domain.words import (
+    Arrived,
     Caller,
     Choice,
     Connection,
+    DeviceFlow,
     Event,
     EventFilter,
     Freshness,
@@ -22,6 +24,7 @@ from authpipe_gateway_edge.domain.words import (
     ProviderConfig,
     ProxyRoute,
     Verdict,
+    WebhookScheme,
 )
 
 
@@ -42,6 +45,9 @@ class Act(IntEnum):
     DESCRIBE_PROVIDER = 12
     PROXY = 13
     PROXY_REFRESH = 14
+    VERIFY_WEBHOOK = 15
+    CHECK_HEALTH = 16
+    RECONNECT = 17
 
 
 class Authority(Protocol):
@@ -78,8 +84,26 @@ class ServedRecords(Protocol):
 class Masked(Protocol):
     """A store's masked prefixes."""
 
-    async def masked(self, verdict: Verdict, ids: Sequence[str]) -> dict[str, str]:
-        """Gives the masked prefix of each that has a record."""
+    async def masked(self, verdict: Verdict, ids: Sequence[str], classes: Sequence[int] = ()) -> dict[str, str]:
+        """Gives the masked prefix of each that has a record: of these classes, or of what may be served."""
+
+
+class WebhookWorker(Protocol):
+    """The worker, as far as it compares signatures."""
+
+    async def thumbprint(self, *, anew: bool) -> str:
+        """Gives the thumbprint of its HPKE key."""
+
+    async def verify_webhook(
+        self,
+        verdict: Verdict,
+        connection_id: str,
+        scheme: WebhookScheme,
+        arrived: Arrived,
+        request_id: str,
+        thumbprint: str,
+    ) -> str:
+        """Says why what came is not believed; empty: it is."""
 
 
 class Coordinator(Protocol):
@@ -92,6 +116,17 @@ class Coordinator(Protocol):
     async def update_config(
         self, verdict: Verdict, config_id: str, scopes: Sequence[str], uris: Sequence[str], name: str, request_id: str
     ) -> ProviderConfig: ...
+    async def activate_secret(
+        self, verdict: Verdict, config_id: str, record_class: int, request_id: str
+    ) -> ProviderConfig: ...
+    async def retire_secret(self, verdict: Verdict, config_id: str, request_id: str) -> tuple[ProviderConfig, int]: ...
+    async def begin_device(
+        self, verdict: Verdict, config_id: str, end_user_id: str, values: Pairs, request_id: str
+    ) -> DeviceFlow: ...
+    async def device(self, verdict: Verdict, connection_id: str) -> DeviceFlow: ...
+    async def webhook_scheme(self, verdict: Verdict, connection_id: str) -> WebhookScheme | None: ...
+    async def check(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
+    async def reconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
     async def delete_config(self, verdict: Verdict, config_id: str, request_id: str) -> None: ...
     async def create_session(
         self,
@@ -127,7 +162,7 @@ class Coordinator(Protocol):
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
     ) -> Freshness: ...
     async def proxy_route(self, verdict: Verdict, connection_id: str) -> ProxyRoute: ...
-    async def disconnect(self, verdict: Verdict, connection_id: str, request_id: str) -> Connection: ...
+    async def disconnect(self, verdict: Verdict, connection_id: str, keep_days: int, request_id: str) -> Connection: ...
 
 
 class AuditLog(Protocol):

@@ -20,6 +20,7 @@ _KINDS = {
 }
 # A token that ends while it travels is of no use.
 _TRAVEL = timedelta(seconds=5)
+_NOTHING_STORED = "RECORD_NOT_FOUND"
 
 
 class Served(NamedTuple):
@@ -73,8 +74,17 @@ class Serving:
             DomainError: Refused; the reason says why.
         """
         verdict = await self._authority.authorize(caller, Act.SERVE, require_id(connection))
-        opened = await self._open(verdict, connection, caller)
         wanted = max(_TRAVEL, timedelta(seconds=min_ttl_seconds))
+        try:
+            opened = await self._open(verdict, connection, caller)
+        except DomainError as error:
+            if error.reason != _NOTHING_STORED:
+                raise
+            # A connection that asks for its tokens may have none yet; one that does not exist is told so there.
+            await self._coordinator.ensure_fresh(
+                verdict, connection, int(wanted.total_seconds()), force=False, request_id=caller.request_id
+            )
+            opened = await self._open(verdict, connection, caller)
         if opened.expires_at is not None and opened.expires_at - self._clock() <= wanted:
             opened.plaintext.destroy()
             fresh = await self._coordinator.ensure_fresh(

@@ -132,6 +132,8 @@ class ProviderConfig:
     hosts: bytes
     masked: str = ""
     questions: tuple[Question, ...] = ()
+    secret_classes: tuple[int, ...] = ()
+    grants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,71 @@ class Failing(NamedTuple):
     retry_at: datetime | None
 
 
+class Health(NamedTuple):
+    """What came of trying a credential.
+
+    Args:
+        state: passing, failing or unknown.
+        reason: Why; empty while passing.
+        checked_at: When it was tried last.
+    """
+
+    state: str
+    reason: str
+    checked_at: datetime
+
+
+class DeviceFlow(NamedTuple):
+    """A connection that a person agrees to on another device.
+
+    Args:
+        connection_id: The connection to be.
+        status: pending, connected, denied or expired.
+        user_code: What the end user types; shown when it begins.
+        verification_uri: Where.
+        verification_uri_complete: The same with the code in it; empty: there is none.
+        expires_at: When it is over; None: shown when it begins.
+    """
+
+    connection_id: str
+    status: str
+    user_code: str = ""
+    verification_uri: str = ""
+    verification_uri_complete: str = ""
+    expires_at: datetime | None = None
+
+
+class WebhookScheme(NamedTuple):
+    """How what came is signed; see the proto for what each field means."""
+
+    algorithm: str = ""
+    encoding: str = ""
+    signature_header: str = ""
+    prefix: str = ""
+    separator: str = ""
+    signed: str = ""
+    timestamp_header: str = ""
+    timestamp_prefix: str = ""
+    id_header: str = ""
+    tolerance_seconds: int = 0
+    secret_prefix: str = ""
+    secret_base64: bool = False
+
+
+class Arrived(NamedTuple):
+    """What came to the customer's address.
+
+    Args:
+        headers: Names and values.
+        body: To the byte.
+        scheme: How it is signed; None: as its Provider's entry says.
+    """
+
+    headers: Pairs
+    body: bytes
+    scheme: WebhookScheme | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """A connection; never a value."""
@@ -190,6 +257,11 @@ class Connection:
     masked: str = ""
     values: Pairs = ()
     metadata: Pairs = ()
+    renewal: str = "refresh_token"
+    health: Health | None = None
+    rotate_at: datetime | None = None
+    rotation_due: bool = False
+    keep_until: datetime | None = None
 
 
 class Freshness(NamedTuple):
@@ -222,6 +294,9 @@ class NewConnection:
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
     values: Pairs = ()
+    renewal: str = ""
+    material: tuple[tuple[str, Secret], ...] = ()
+    rotate_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

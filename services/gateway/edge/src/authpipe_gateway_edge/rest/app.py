@@ -15,7 +15,8 @@ from authpipe_gateway_edge.domain.ports import Coordinator
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
-from authpipe_gateway_edge.rest import connect, resources
+from authpipe_gateway_edge.rest import connect, provider_configs, resources
+from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.proxy import ProxyRoute
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
 from authpipe_gateway_edge.rest.tokens import PATH, Send, TokenRoute
@@ -41,7 +42,7 @@ class EdgeApp:
 
     def __init__(
         self,
-        api: resources.Api,
+        api: Api,
         serving: Serving,
         proxying: Proxying,
         coordinator: Coordinator,
@@ -121,7 +122,7 @@ async def _send_problem(send: Send, error: DomainError, request_id: str) -> None
 
 
 def _fastapi(
-    api: resources.Api, coordinator: Coordinator, ready: Callable[[], Awaitable[bool]], security_contact: str
+    api: Api, coordinator: Coordinator, ready: Callable[[], Awaitable[bool]], security_contact: str
 ) -> FastAPI:
     app = FastAPI(
         title="Authpipe",
@@ -132,6 +133,7 @@ def _fastapi(
         # FastAPI's own spans have the address with its query: the state and code of a flow, the token of a session.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
+    app.include_router(provider_configs.router(api))
     app.include_router(resources.router(api))
     app.include_router(connect.router(coordinator, api.public_url))
 

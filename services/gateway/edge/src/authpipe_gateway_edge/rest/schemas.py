@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import base64
+import binascii
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from authpipe_gateway_edge.domain import words
-from authpipe_sensitive import Secret
+from authpipe_gateway_edge.errors import MalformedRequestError
+from authpipe_sensitive import Label, Secret
 
 
 class _Strict(BaseModel):
@@ -74,11 +77,19 @@ class ProviderConfigIn(_Strict):
     token_endpoint: str = Field("", max_length=2000, description="this one,")
     revocation_endpoint: str = Field("", max_length=2000, description="and, where there is one, this one.")
     token_endpoint_auth_method: Literal[
-        "", "client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"
+        "",
+        "client_secret_basic",
+        "client_secret_post",
+        "client_secret_jwt",
+        "private_key_jwt",
+        "tls_client_auth",
+        "none",
     ] = Field("", description="Of what the Provider takes; empty: what it prefers.")
     client_id: str = Field(max_length=500)
     client_secret: SecretStr = Field(
-        SecretStr(""), max_length=16384, description="Write only. With private_key_jwt the key, a PEM or a JWK."
+        SecretStr(""),
+        max_length=16384,
+        description="Write only. With private_key_jwt the key, a PEM or a JWK; with tls_client_auth certificate and key, PEM.",
     )
     scopes: list[str] = Field(default=[], max_length=200)
     redirect_uris: list[str] = Field(
@@ -101,6 +112,16 @@ class ProviderConfigIn(_Strict):
             redirect_uris=tuple(self.redirect_uris) or (callback,),
             display_name=self.display_name,
         )
+
+
+class ClientSecretIn(_Strict):
+    """A second client secret."""
+
+    client_secret: SecretStr = Field(min_length=1, max_length=16384, description="Write only.")
+
+    def secret(self) -> Secret:
+        """Gives it shut."""
+        return _shut(self.client_secret)
 
 
 class ProviderConfigPatch(_Strict):
@@ -128,6 +149,8 @@ class ProviderConfigOut(BaseModel):
     token_endpoint_auth_method: str
     create_time: datetime
     values: list[QuestionOut]
+    client_secret_count: int
+    grants: list[str]
 
     @classmethod
     def of(cls, config: words.ProviderConfig) -> ProviderConfigOut:
@@ -147,6 +170,8 @@ class ProviderConfigOut(BaseModel):
             token_endpoint_auth_method=config.auth_method,
             create_time=config.created_at,
             values=[QuestionOut.of(each) for each in config.questions],
+            client_secret_count=len(config.secret_classes),
+            grants=list(config.grants),
         )
 
 
@@ -198,6 +223,16 @@ class ConnectionIn(_Strict):
     values: dict[str, str] = Field(
         default={}, max_length=20, description="For oauth2: what the Provider asks each connection for."
     )
+    renewal: Literal["", "client_credentials", "jwt_bearer", "token_exchange", "two_step"] = Field(
+        "", description="For oauth2: how tokens are asked for; empty: they are given here."
+    )
+    material: dict[str, SecretStr] = Field(
+        default={},
+        max_length=10,
+        description="With jwt_bearer private_key, issuer and, if need be, subject and key_id; with token_exchange subject_token"
+        " and subject_token_type; with two_step what the Provider's entry asks for.",
+    )
+    rotate_time: datetime | None = Field(None, description="For api_key: when it ends.")
 
     def to_words(self) -> words.NewConnection:
         """Gives it in the domain's words."""
@@ -216,7 +251,94 @@ class ConnectionIn(_Strict):
             scopes=tuple(self.scopes),
             expires_at=self.expire_time,
             values=tuple(sorted(self.values.items())),
+            renewal=self.renewal,
+            material=tuple((name, _shut(value)) for name, value in sorted(self.material.items())),
+            rotate_at=_with_zone(self.rotate_time),
         )
+
+
+class DeviceFlowIn(_Strict):
+    """Who connects what on another device."""
+
+    provider_config_id: str = Field(max_length=80)
+    end_user_id: str = Field(min_length=1, max_length=200, description="Your id of the end user.")
+    values: dict[str, str] = Field(default={}, max_length=20)
+
+
+class DeviceFlowOut(BaseModel):
+    """A connection that a person agrees to on another device; what they need is shown when it begins."""
+
+    connection_id: str
+    status: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expire_time: datetime | None
+
+    @classmethod
+    def of(cls, flow: words.DeviceFlow) -> DeviceFlowOut:
+        """Gives it as JSON shows it."""
+        return cls(
+            connection_id=flow.connection_id,
+            status=flow.status,
+            user_code=flow.user_code,
+            verification_uri=flow.verification_uri,
+            verification_uri_complete=flow.verification_uri_complete,
+            expire_time=flow.expires_at,
+        )
+
+
+class WebhookSchemeIn(_Strict):
+    """How what came is signed: an HMAC over `signed`, in which `{body}`, `{timestamp}` and `{id}` are filled in."""
+
+    algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
+    encoding: Literal["hex", "base64"] = "hex"
+    signature_header: str = Field(min_length=1, max_length=100)
+    prefix: str = Field("", max_length=20, description="Before each signature, such as `sha256=`.")
+    separator: Literal["", ",", " ", ";"] = Field("", description="Between several in that header.")
+    signed: str = Field("{body}", max_length=100)
+    timestamp_header: str = Field("", max_length=100)
+    timestamp_prefix: str = Field("", max_length=20, description="Before the time in the signature's header.")
+    id_header: str = Field("", max_length=100)
+    tolerance_seconds: int = Field(0, ge=0, le=3600)
+    secret_prefix: str = Field("", max_length=20)
+    secret_base64: bool = False
+
+
+class WebhookIn(_Strict):
+    """What came to your address: its headers, and its body to the byte."""
+
+    headers: dict[str, str] = Field(max_length=64)
+    body_base64: str = Field(max_length=65536, description="The body, base64.")
+    scheme: WebhookSchemeIn | None = Field(None, description="Absent: as the Provider's entry says.")
+
+    def to_words(self) -> words.Arrived:
+        """Gives it in the domain's words.
+
+        Raises:
+            MalformedRequestError: The body is not base64.
+        """
+        try:
+            body = base64.b64decode(self.body_base64, validate=True)
+        except binascii.Error:
+            raise MalformedRequestError(field=Label("body_base64")) from None
+        scheme = words.WebhookScheme(**self.scheme.model_dump()) if self.scheme is not None else None
+        return words.Arrived(tuple(self.headers.items()), body, scheme)
+
+
+class WebhookOut(BaseModel):
+    """Yes or no; if no, why."""
+
+    valid: bool
+    reason: str
+
+
+class HealthOut(BaseModel):
+    """What came of trying the credential."""
+
+    state: str
+    reason: str
+    check_time: datetime
 
 
 class RefreshFailureOut(BaseModel):
@@ -260,6 +382,11 @@ class ConnectionOut(BaseModel):
     refresh_failure: RefreshFailureOut | None
     values: dict[str, str]
     metadata: dict[str, str]
+    renewal: str
+    health: HealthOut | None
+    rotate_time: datetime | None
+    rotation_due: bool
+    keep_until: datetime | None
 
     @classmethod
     def of(cls, connection: words.Connection) -> ConnectionOut:
@@ -282,6 +409,11 @@ class ConnectionOut(BaseModel):
             refresh_failure=RefreshFailureOut.of(connection.failing) if connection.failing else None,
             values=dict(connection.values),
             metadata=dict(connection.metadata),
+            renewal=connection.renewal,
+            health=_health(connection.health),
+            rotate_time=connection.rotate_at,
+            rotation_due=connection.rotation_due,
+            keep_until=connection.keep_until,
         )
 
 
@@ -341,6 +473,16 @@ class ProblemOut(BaseModel):
     detail: str
     reason: str
     request_id: str
+
+
+def _health(health: words.Health | None) -> HealthOut | None:
+    if health is None:
+        return None
+    return HealthOut(state=health.state, reason=health.reason, check_time=health.checked_at)
+
+
+def _with_zone(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def _shut(value: SecretStr) -> Secret:

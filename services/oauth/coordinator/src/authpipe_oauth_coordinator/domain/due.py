@@ -10,6 +10,8 @@ from authpipe_oauth_coordinator.domain.words import Failing
 # keyservice opens a refresh token earlier than this before the end only for a forced refresh.
 MARGIN = timedelta(minutes=15)
 _FIRST_RETRY, _LONGEST_RETRY = timedelta(seconds=10), timedelta(hours=1)
+# What is our own is mended sooner than a Provider, and nobody is burdened by a try.
+_LONGEST_OF_OURS = timedelta(seconds=30)
 # Whoever waits for a token may try sooner than the schedule does, but not as often as they ask.
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=30)
 LONGEST_ASKED = timedelta(days=1)
@@ -32,9 +34,9 @@ def due_at(now: datetime, expires_at: datetime | None, jitter: float) -> datetim
     return expires_at - margin * (1 - jitter / 2)
 
 
-def later(attempts: int, jitter: float) -> timedelta:
+def later(attempts: int, jitter: float, longest: timedelta = _LONGEST_RETRY) -> timedelta:
     """Gives how long to wait after so many failures in a row: ten seconds, doubled up to an hour, half of it at random."""
-    return min(_FIRST_RETRY * (1 << min(attempts - 1, 20)), _LONGEST_RETRY) * (0.5 + jitter / 2)
+    return min(_FIRST_RETRY * (1 << min(attempts - 1, 20)), longest) * (0.5 + jitter / 2)
 
 
 def failed(
@@ -50,7 +52,8 @@ def failed(
         jitter: 0 to 1, random.
 
     Returns:
-        The schedule tries ten seconds from now, doubled with each failure up to an hour, and half of that at random.
+        The schedule tries ten seconds from now, doubled with each failure up to an hour, and half of that at random; where
+        the failure is our own, up to half a minute.
         Whoever asks for the token may have it tried after a second, doubled up to half a minute, or at once where the
         failure is our own. Neither before what the Provider asked for, up to a day.
     """
@@ -59,5 +62,5 @@ def failed(
     asked = min(timedelta(seconds=retry_after_seconds), LONGEST_ASKED)
     ours = meaning(reason).cure is Cure.OURSELVES
     pause = max(timedelta(0) if ours else min(_FIRST_PAUSE * doubled, _LONGEST_PAUSE), asked)
-    retry = max(later(attempts, jitter), asked)
+    retry = max(later(attempts, jitter, _LONGEST_OF_OURS if ours else _LONGEST_RETRY), asked)
     return Failing(reason, before.since if before else now, attempts, now + pause), now + retry

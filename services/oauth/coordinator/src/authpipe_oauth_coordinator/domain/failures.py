@@ -51,7 +51,22 @@ _MEANINGS = {
         "The Provider's answer to a refresh was lost and it takes the token only once. The end user has to connect the"
         " account again.",
     ),
+    "CREDENTIALS_REFUSED": Meaning(
+        Cure.END_USER, "The Provider gives no token for what the connection has brought. Import it again."
+    ),
+    "CREDENTIAL_REFUSED": Meaning(
+        Cure.END_USER,
+        "The Provider said twice that the credential is not good. Connect the account again, or import another one.",
+    ),
+    "MATERIAL_UNUSABLE": Meaning(
+        Cure.END_USER, "What the connection has brought to ask for tokens with cannot be used. Import it again."
+    ),
+    "ACCESS_DENIED": Meaning(Cure.END_USER, "The end user did not agree."),
+    "EXPIRED_TOKEN": Meaning(Cure.END_USER, "The end user did not agree in time."),
     # What is said of our OAuth client.
+    "CLIENT_KEY_UNUSABLE": Meaning(
+        Cure.CUSTOMER, f"The client's key or certificate cannot be used: give another one. {_CONFIGURATION}"
+    ),
     "INVALID_CLIENT": Meaning(
         Cure.CUSTOMER, f"The Provider does not take the client id or secret: mend it. {_CONFIGURATION}"
     ),
@@ -100,6 +115,7 @@ _MEANINGS = {
     ),
     # What passes.
     "PROVIDER_UNAVAILABLE": Meaning(Cure.TIME, f"The Provider says that it is not available. {_WAIT}"),
+    "AUTHORIZATION_PENDING": Meaning(Cure.TIME, f"The end user has not agreed yet. {_WAIT}"),
     "PROVIDER_SLOW_DOWN": Meaning(Cure.TIME, f"The Provider asks for fewer requests. {_WAIT}"),
     "PROVIDER_REFUSED": Meaning(Cure.TIME, f"The Provider refused without saying why. {_WAIT}"),
     "PROVIDER_CIRCUIT_OPEN": Meaning(

@@ -41,6 +41,7 @@ from authpipe_oauth_coordinator.errors import (
     DisconnectedError,
     ExchangeError,
     FlowError,
+    GrantNotOfferedError,
     IssuerMismatchError,
     LeaseHeldError,
     MalformedError,
@@ -200,6 +201,8 @@ class Flows:
         config = await self._configs.get_config(session.workspace, config_id)
         if config is None or (session.provider_config_ids and config_id not in session.provider_config_ids):
             raise SessionError
+        if "authorization_code" not in config.entry.grants or not config.endpoints.authorization_endpoint:
+            raise GrantNotOfferedError
         require_listed(redirect_uri, config.redirect_uris)
         acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
         # What the customer said counts more than what the end user did.
@@ -246,7 +249,19 @@ class Flows:
             if "offline_access" in config.scopes and "prompt" not in parameters:
                 # OpenID Connect Core, section 11: a refresh token needs consent.
                 parameters["prompt"] = "consent"
-        return authorization_url(fill(config.endpoints.authorization_endpoint, values, rules), parameters)
+        if dialect.resource:
+            parameters["resource"] = dialect.resource
+        where = fill(config.endpoints.authorization_endpoint, values, rules)
+        if not config.endpoints.pushed_endpoint:
+            return authorization_url(where, parameters)
+        # RFC 9126: what is asked for goes to the Provider directly, and the browser carries a name for it.
+        authenticate = config.endpoints.auth_method != "none"
+        failure, request_uri = await self._worker.push_authorization(
+            dataclasses.replace(job, authenticate=authenticate), parameters
+        )
+        if failure:
+            raise ExchangeError(provider_reason=Label(failure))
+        return authorization_url(where, {"client_id": config.client_id, "request_uri": request_uri})
 
     async def complete(self, callback: Callback) -> Connection:
         """Ends a flow.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from authpipe_envelope import RecordClass
+from authpipe_envelope import CLIENT_SECRETS, RecordClass
 from authpipe_grants import Issuer
 from authpipe_oauth_coordinator.domain.words import Acting
 
@@ -14,6 +14,8 @@ _CLASSES = {
     "exchange": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.CODE_VERIFIER, RecordClass.ANSWER),
     "refresh": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER),
     "revoke": (RecordClass.ACCESS, RecordClass.REFRESH),
+    "health_check": (RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC),
+    "rotation_check": (RecordClass.API_KEY,),
 }
 
 
@@ -47,7 +49,7 @@ class Grants:
             forced=forced,
         )
 
-    def for_client(self, acting: Acting, provider_config: str, thumbprint: str) -> str:
+    def for_client(self, acting: Acting, provider_config: str, classes: Sequence[int], thumbprint: str) -> str:
         """Signs a grant to authenticate as our OAuth client. The caller has a flow or a lease open."""
         return self._issuer().issue(
             audience=(f"client-secrets/{self._region}",),
@@ -56,7 +58,7 @@ class Grants:
             purpose="client_authentication",
             workspace=acting.workspace,
             connections=(provider_config,),
-            classes=(RecordClass.CLIENT_SECRET,),
+            classes=tuple(classes),
             actor=acting.actor,
             request_id=acting.request_id,
         )
@@ -68,7 +70,7 @@ class Grants:
 
         keyservice takes it only for records that an operator's rotation has left on an older key version.
         """
-        secrets = RecordClass.CLIENT_SECRET in classes
+        secrets = bool(CLIENT_SECRETS & set(classes))
         return self._issuer().issue(
             audience=(f"{'client-secrets' if secrets else 'user-credentials'}/{self._region}",),
             consumer=_WORKER,

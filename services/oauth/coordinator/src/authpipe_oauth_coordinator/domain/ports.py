@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -10,13 +10,18 @@ from typing import Protocol
 from authpipe_envelope import RecordClass
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
+    BegunDevice,
     Connection,
+    DeviceFlow,
     Ending,
     Flow,
+    Health,
+    HealthOutcome,
     Lease,
     Left,
     Pairs,
     ProviderConfig,
+    Renewal,
     RevokeOutcome,
     Session,
     State,
@@ -45,6 +50,8 @@ class Job:
         spend: Whether a refresh token may be sent; else an answer that waits is judged, and that is all.
         spent_fence: The fence under which one was sent of which nobody knows what came; 0: there is none.
         values: What the placeholders of the URLs are filled with.
+        renewal: How the next access token is come by.
+        record_class: For a check: the class of the record.
     """
 
     acting: Acting
@@ -59,6 +66,8 @@ class Job:
     spend: bool = True
     spent_fence: int = 0
     values: Pairs = ()
+    renewal: Renewal = Renewal.REFRESH_TOKEN
+    record_class: RecordClass = RecordClass.ACCESS
 
 
 class Worker(Protocol):
@@ -80,6 +89,18 @@ class Worker(Protocol):
     async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:
         """Has a code exchanged and the answer stored."""
 
+    async def push_authorization(self, job: Job, parameters: Mapping[str, str]) -> tuple[str, str]:
+        """Has an authorization request pushed; gives why it was not taken, or what the browser carries in its place."""
+
+    async def begin_device(self, job: Job) -> BegunDevice:
+        """Has a device code asked for and stored sealed."""
+
+    async def poll_device(self, job: Job) -> TokenOutcome:
+        """Has it asked once whether a person has agreed."""
+
+    async def check(self, job: Job, *, rotation: bool) -> HealthOutcome:
+        """Has a credential tried."""
+
     async def refresh(self, job: Job) -> TokenOutcome:
         """Has a token refreshed and the answer stored."""
 
@@ -98,6 +119,12 @@ class Records(Protocol):
 
     async def delete(self, workspace: str, connection: str, request_id: str) -> None:
         """Erases."""
+
+    async def keep(self, workspace: str, connection: str, until: datetime, request_id: str) -> None:
+        """Keeps it sealed, to be taken back until then."""
+
+    async def restore(self, grant: str, request_id: str) -> None:
+        """Takes back what was kept, under a grant for that."""
 
 
 class AuditLog(Protocol):
@@ -128,6 +155,11 @@ class ConfigStore(Protocol):
 
     async def update_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
         """Stores name, scopes and redirect URIs."""
+
+    async def change_secrets(
+        self, config: ProviderConfig, classes: tuple[int, ...], entry: AuditEntry
+    ) -> ProviderConfig | None:
+        """Stores which client secrets are in use; None: others were, meanwhile."""
 
     async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
         """Deletes a provider configuration without connections; False: it has some."""
@@ -189,11 +221,22 @@ class ConnectionStore(Protocol):
         target: State,
         reason: str,
         entry: AuditEntry,
+        keep_until: datetime | None = None,
     ) -> bool:
         """Moves a connection to another state; False: it is in none of the source states."""
 
+    async def note_health(
+        self,
+        connection: Connection,
+        health: Health,
+        due: datetime | None,
+        rotate_at: datetime | None,
+        entry: AuditEntry,
+    ) -> None:
+        """Stores what came of a check, and when the next one is due; None: there is none."""
+
     async def unfinished(self, older_than_seconds: float) -> list[Connection]:
-        """Gives disconnecting connections and abandoned drafts."""
+        """Gives disconnecting connections, abandoned drafts, and what was kept for long enough."""
 
     async def postpone(
         self, workspace: str, connection_id: str, reason: str, attempts: int, due: datetime, entry: AuditEntry
@@ -202,6 +245,22 @@ class ConnectionStore(Protocol):
 
     async def note(self, entry: AuditEntry) -> None:
         """Makes an event durable on its own: a refusal."""
+
+
+class DeviceStore(Protocol):
+    """Device flows. Every change is one transaction with its event."""
+
+    async def add_device(self, flow: DeviceFlow, draft: Connection, entry: AuditEntry) -> None:
+        """Stores a flow and the draft of its connection."""
+
+    async def get_device(self, workspace: str, connection_id: str) -> DeviceFlow | None:
+        """Gives a flow."""
+
+    async def claim_devices(self, most: int) -> list[DeviceFlow]:
+        """Takes up flows that may be asked about now; they may not again before their interval is over."""
+
+    async def note_device(self, flow: DeviceFlow) -> None:
+        """Stores how far a flow is, and its interval."""
 
 
 class LeaseStore(Protocol):

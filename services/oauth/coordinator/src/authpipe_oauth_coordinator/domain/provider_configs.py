@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from authpipe_envelope import hosts_digest
+from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Records, Worker
 from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
@@ -20,12 +20,28 @@ from authpipe_oauth_coordinator.errors import (
     InUseError,
     MalformedError,
     NotFoundError,
+    OneSecretError,
+    TwoSecretsError,
     UnknownProviderError,
 )
 from authpipe_providers import Endpoints, Entry, client_hosts, read, urls
 from authpipe_sensitive import AuditEntry, Label
 
-_METHODS = {"client_secret_basic", "client_secret_post", "client_secret_jwt", "private_key_jwt", "none"}
+_METHODS = {
+    "client_secret_basic",
+    "client_secret_post",
+    "client_secret_jwt",
+    "private_key_jwt",
+    "tls_client_auth",
+    "none",
+}
+# How a Provider that is in no catalog may be asked; whether it answers is its own to say.
+_GRANTS = ["authorization_code", "client_credentials", "jwt_bearer", "token_exchange"]
+_FIRST = (int(RecordClass.CLIENT_SECRET),)
+_OTHER = {
+    int(RecordClass.CLIENT_SECRET): int(RecordClass.CLIENT_SECRET_2),
+    int(RecordClass.CLIENT_SECRET_2): int(RecordClass.CLIENT_SECRET),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,7 @@ class ProviderConfigs:
             hosts=hosts_digest(client_hosts(urls(known), known.values)),
             created_at=self._clock(),
             entry=known,
+            secret_classes=() if endpoints.auth_method == "none" else _FIRST,
         )
         await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
         return config
@@ -141,6 +158,41 @@ class ProviderConfigs:
         await self._store.update_config(changed, _entry("PROVIDER_CONFIG_CHANGED", acting, config_id))
         return changed
 
+    async def activate_secret(self, acting: Acting, config_id: str, record_class: int) -> ProviderConfig:
+        """Takes a further client secret into use, before the one there is.
+
+        Raises:
+            TwoSecretsError: Two are in use.
+            MalformedError: It was stored in another place, or the client is a public one.
+        """
+        config = await self.get(acting, config_id)
+        if config.secret_classes[:1] == (record_class,):
+            return config  # it was said before, and the answer was lost
+        if len(config.secret_classes) > 1:
+            raise TwoSecretsError
+        if not config.secret_classes or record_class != _OTHER[config.secret_classes[0]]:
+            raise MalformedError(field=Label("record_class"))
+        entry = _entry("CLIENT_SECRET_ADDED", acting, config_id)
+        changed = await self._store.change_secrets(config, (record_class, *config.secret_classes), entry)
+        if changed is None:
+            raise TwoSecretsError
+        return changed
+
+    async def retire_secret(self, acting: Acting, config_id: str) -> tuple[ProviderConfig, int]:
+        """Takes the older one of two client secrets out of use; gives its record class, whose record is then overwritten.
+
+        Raises:
+            OneSecretError: There is but one.
+        """
+        config = await self.get(acting, config_id)
+        if len(config.secret_classes) < 2:
+            raise OneSecretError
+        entry = _entry("CLIENT_SECRET_RETIRED", acting, config_id)
+        changed = await self._store.change_secrets(config, config.secret_classes[:1], entry)
+        if changed is None:
+            raise OneSecretError
+        return changed, config.secret_classes[1]
+
     async def delete(self, acting: Acting, config_id: str) -> None:
         """Deletes one without connections, then its secret.
 
@@ -173,9 +225,9 @@ def _described(endpoints: Endpoints) -> Entry:
     """Describes a Provider that is in no catalog."""
     if endpoints.auth_method not in _METHODS:
         raise MalformedError(field=Label("token_endpoint_auth_method"))
-    require_endpoint(endpoints.authorization_endpoint)
     host = require_endpoint(endpoints.token_endpoint)
     further = (
+        endpoints.authorization_endpoint,
         endpoints.refresh_endpoint,
         endpoints.revocation_endpoint,
         endpoints.pushed_endpoint,
@@ -201,6 +253,7 @@ def _described(endpoints: Endpoints) -> Entry:
             "userinfo_endpoint": endpoints.userinfo_endpoint,
             "client_authentication": [endpoints.auth_method],
             "iss_required": endpoints.iss_required,
+            "grants": [*_GRANTS, *(["device_code"] if endpoints.device_endpoint else [])],
         },
     }
     return read(document)

@@ -18,6 +18,7 @@ from authpipe_oauth_coordinator.domain.words import (
     Ending,
     Lease,
     Left,
+    ProviderConfig,
     State,
     TokenOutcome,
     Unfinished,
@@ -83,7 +84,7 @@ class Refreshing:
     async def _under_lease(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
         workspace, connection_id = connection.workspace, connection.id
         # Step 1: preflight. Anything missing: the Provider is not called (case 24).
-        config = await self._configs.get_config(workspace, connection.provider_config_id)
+        config = await client_of(self._configs, connection)
         if config is None:
             raise NotFoundError
         await self._audit.require_reachable()
@@ -93,7 +94,7 @@ class Refreshing:
         if lease is None:
             return
         # Step 3: what the refresh before has left says whether the token may be sent.
-        spending = decide(lease.left, config, self._clock(), self._spool_patience)
+        spending = decide(lease.left, config, connection.renewal, self._clock(), self._spool_patience)
         # Step 4: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
         job = Job(
             acting,
@@ -107,6 +108,7 @@ class Refreshing:
             scopes=connection.scopes,
             spent_fence=lease.left.fence,
             values=connection.values,
+            renewal=connection.renewal,
         )
         async with self._leasing.kept(workspace, connection_id, lease.fence):
             outcome, left, retried = await self._carry_out(job, lease, spending)
@@ -137,7 +139,14 @@ class Refreshing:
                 case _:
                     return outcome, left_by(outcome, before, before), False
         again = spending is Spending.RETRY
-        meanwhile = Left(Unfinished.SPENT, lease.fence, before.since or self._clock(), before.retried or again)
+        now = self._clock()
+        meanwhile = Left(
+            Unfinished.SPENT,
+            lease.fence,
+            before.since or now,
+            before.retries + again,
+            now if again else before.again_at,
+        )
         # That it is about to be sent is written down before it is.
         if not await self._leasing.note_left(job.acting.workspace, job.connection_id, lease.fence, meanwhile):
             return TokenOutcome("LEASE_HELD_ELSEWHERE", nothing_sent=True), before, False
@@ -182,6 +191,29 @@ class Refreshing:
         else:
             ending = Ending(outcome, left=left, due=due_at(now, outcome.expires_at, jitter))
         await self._leasing.end(connection.workspace, connection.id, lease.fence, ending, entry)
+
+
+async def client_of(configs: ConfigStore, connection: Connection) -> ProviderConfig | None:
+    """Gives the OAuth client of a connection; one that has none of its own stands as its Provider's entry describes it."""
+    if connection.provider_config_id:
+        return await configs.get_config(connection.workspace, connection.provider_config_id)
+    entry = connection.entry
+    if entry is None or entry.endpoints is None:
+        return None
+    return ProviderConfig(
+        connection.workspace,
+        "",
+        connection.provider,
+        entry.display_name,
+        "",
+        (),
+        (),
+        entry.endpoints,
+        connection.hosts,
+        connection.created_at,
+        entry,
+        (),
+    )
 
 
 def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:

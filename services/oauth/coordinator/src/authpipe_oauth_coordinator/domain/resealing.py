@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from authpipe_envelope import RecordClass
+from authpipe_envelope import CLIENT_SECRETS, RecordClass
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Worker
 from authpipe_oauth_coordinator.domain.words import Acting, Kind, State, Unfinished
@@ -83,13 +83,15 @@ class Resealing:
         Raises:
             NotFoundError: There is no such provider configuration.
         """
-        if await self._configs.get_config(acting.workspace, config_id) is None:
+        config = await self._configs.get_config(acting.workspace, config_id)
+        if config is None:
             raise NotFoundError
+        classes = tuple(sorted(CLIENT_SECRETS))  # also the one that is out of use: its key is to go
         await self._audit.require_reachable()
         await self._connections.note(_entry("RESEAL_BEGUN", acting, config_id))
         try:
             # No lease: the store takes a version only over the one before, so whoever is late changes nothing.
-            count = await self._worker.reseal(acting, config_id, (RecordClass.CLIENT_SECRET,), 0)
+            count = await self._worker.reseal(acting, config_id, classes, 0)
         except DomainError as error:
             await self._connections.note(_entry("RECORDS_RESEALED", acting, config_id, reason=error.reason))
             raise

@@ -7,8 +7,9 @@ nowhere. The answer is looked for first, always. Only where it is not found:
     none       the token is sent again: it is good for as often as one likes
     grace      within the Provider's seconds it is sent again; after that as with strict
     strict     for a while only the answer is waited for, which a worker's disk may bring back; then the token is sent
-               once more, carefully: a Provider that never saw it answers, one that did may end the family. After that
-               the end user has to connect the account again.
+               once more, carefully: a Provider that never saw it answers, one that did may end the family, and the end
+               user has to connect the account again. A retry that is lost itself does no more harm the next time; after
+               three nobody waits any longer.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from __future__ import annotations
 import enum
 from datetime import datetime, timedelta
 
-from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, TokenOutcome, Unfinished
+from authpipe_oauth_coordinator.domain.words import Left, ProviderConfig, Renewal, TokenOutcome, Unfinished
 from authpipe_providers import Rotation
 
-# For how long an answer is waited for of which nobody knows whether there is one.
-_UNKNOWN = timedelta(seconds=30)
+# For how long an answer is waited for of which nobody knows whether there is one: longer than a worker waits for it.
+_UNKNOWN = timedelta(seconds=60)
+_MOST_RETRIES = 3
 # What a worker says when a token was sent, or may have been, and what came of it is not known, or stored and not judged.
 _NOT_JUDGED = {"PROVIDER_ANSWER_LOST", "ANSWER_STORED"}
 
@@ -37,25 +39,27 @@ class Spending(enum.Enum):
     GIVE_UP = "give_up"
 
 
-def decide(left: Left, config: ProviderConfig, now: datetime, spool_patience: timedelta) -> Spending:
+def decide(left: Left, config: ProviderConfig, renewal: Renewal, now: datetime, spool_patience: timedelta) -> Spending:
     """Decides what may be done with a refresh token.
 
     Args:
         left: What the refresh before has left.
         config: With what its Provider does.
+        renewal: What stands in the place of a refresh token, which is good for as often as one likes.
         now: The time.
         spool_patience: For how long an answer on a worker's disk is waited for.
     """
     if left.unfinished is Unfinished.NOTHING or left.since is None:
         return Spending.SEND
-    if config.entry.rotation is Rotation.NONE:
+    if config.entry.rotation is Rotation.NONE or renewal is not Renewal.REFRESH_TOKEN:
         return Spending.SEND
-    waited = now - left.since
-    if config.entry.rotation is Rotation.GRACE and waited < timedelta(seconds=config.entry.grace_seconds):
+    grace = timedelta(seconds=config.entry.grace_seconds)
+    if config.entry.rotation is Rotation.GRACE and now - left.since < grace:
         return Spending.SEND
+    waited = now - (left.again_at or left.since)
     if waited < (spool_patience if left.unfinished is Unfinished.SPOOLED else _UNKNOWN):
         return Spending.LOOK
-    return Spending.GIVE_UP if left.retried else Spending.RETRY
+    return Spending.GIVE_UP if left.retries >= _MOST_RETRIES else Spending.RETRY
 
 
 def left_by(outcome: TokenOutcome, before: Left, meanwhile: Left) -> Left:

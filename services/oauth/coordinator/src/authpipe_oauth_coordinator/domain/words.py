@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from authpipe_envelope import RecordClass
 from authpipe_providers import Endpoints, Entry
 
 Pairs = tuple[tuple[str, str], ...]
@@ -15,8 +16,9 @@ Pairs = tuple[tuple[str, str], ...]
 class State(enum.Enum):
     """States of a connection.
 
-    draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected. Nothing returns from there. A draft is
-    seen by nobody; one that is left is swept. In disconnecting nothing is served and only revocation is possible.
+    draft → active ⇄ needs_reauth; each of them → disconnecting → disconnected, from where nothing returns; or → kept,
+    which can be taken back until it is over: kept → active, kept → disconnecting. A draft is seen by nobody; one that is
+    left is swept. In disconnecting nothing is served and only revocation is possible; in kept nothing opens at all.
     """
 
     DRAFT = "draft"
@@ -24,6 +26,7 @@ class State(enum.Enum):
     NEEDS_REAUTH = "needs_reauth"
     DISCONNECTING = "disconnecting"
     DISCONNECTED = "disconnected"
+    KEPT = "kept"
 
 
 class Kind(enum.Enum):
@@ -33,6 +36,16 @@ class Kind(enum.Enum):
     API_KEY = "api_key"
     BASIC = "basic"
     WEBHOOK_SECRET = "webhook_secret"  # the name of a kind  # noqa: S105  # the name of a kind
+
+
+class Renewal(enum.Enum):
+    """How a connection comes to its next access token. With all but REFRESH_TOKEN it is asked for as often as one likes."""
+
+    REFRESH_TOKEN = "refresh_token"  # noqa: S105  # the name of a grant
+    CLIENT_CREDENTIALS = "client_credentials"
+    JWT_BEARER = "jwt_bearer"
+    TOKEN_EXCHANGE = "token_exchange"  # noqa: S105  # the name of a grant
+    TWO_STEP = "two_step"
 
 
 class Unfinished(enum.Enum):
@@ -54,13 +67,15 @@ class Left(NamedTuple):
         unfinished: What is known of it.
         fence: The fence under which its token was sent; 0: nothing was left.
         since: Since when it is not known what came of it; None: nothing was left.
-        retried: Whether the one careful retry was made since.
+        retries: How often it was carefully sent once more since, without an answer.
+        again_at: When it was, the last time; None: it was not.
     """
 
     unfinished: Unfinished = Unfinished.NOTHING
     fence: int = 0
     since: datetime | None = None
-    retried: bool = False
+    retries: int = 0
+    again_at: datetime | None = None
 
 
 class Lease(NamedTuple):
@@ -77,7 +92,7 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
-    """Our OAuth client at a Provider; its secret is in clientsecrets.
+    """Our OAuth client at a Provider; its secrets are in clientsecrets, under `secret_classes`, the newest first.
 
     `endpoints` and `entry` are pinned when it is made. Their URLs may be templates, filled by each connection's values.
     """
@@ -93,6 +108,23 @@ class ProviderConfig:
     hosts: bytes
     created_at: datetime
     entry: Entry = Entry("", "")
+    secret_classes: tuple[int, ...] = (int(RecordClass.CLIENT_SECRET),)
+
+
+class Health(NamedTuple):
+    """What came of trying a credential.
+
+    Args:
+        state: passing, failing or unknown.
+        reason: Why; empty while passing.
+        at: When it was tried last.
+        refusals: How often in a row its Provider said that it is not good.
+    """
+
+    state: str
+    reason: str
+    at: datetime
+    refusals: int = 0
 
 
 class Failing(NamedTuple):
@@ -135,6 +167,58 @@ class Connection:
     values: Pairs = ()
     metadata: Pairs = ()
     entry: Entry | None = None
+    renewal: Renewal = Renewal.REFRESH_TOKEN
+    health: Health | None = None
+    rotate_at: datetime | None = None
+    keep_until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFlow:
+    """A connection that a person agrees to on another device.
+
+    Args:
+        workspace: The tenant.
+        connection_id: The connection to be.
+        provider_config_id: The OAuth client.
+        expires_at: When it is over.
+        interval_seconds: How often it may be asked whether the person has agreed.
+        status: pending, connected, denied or expired.
+    """
+
+    workspace: str
+    connection_id: str
+    provider_config_id: str
+    expires_at: datetime
+    interval_seconds: int
+    status: str = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class BegunDevice:
+    """What a person needs to agree on another device; or why it was not begun."""
+
+    failure: str = ""
+    user_code: str = ""
+    verification_uri: str = ""
+    verification_uri_complete: str = ""
+    life_seconds: int = 0
+    interval_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthOutcome:
+    """What a Provider said of a credential.
+
+    Args:
+        failure: Why it is not good, or why that is not known; empty: it is good.
+        refused: Whether the Provider said that it is not.
+        rotate_at: When the API key ends, as its Provider says; None: it does not say.
+    """
+
+    failure: str = ""
+    refused: bool = False
+    rotate_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

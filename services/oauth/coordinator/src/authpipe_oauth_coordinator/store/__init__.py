@@ -2,8 +2,9 @@
 
 from authpipe_oauth_coordinator.store.configs import ConfigTable
 from authpipe_oauth_coordinator.store.connections import ConnectionTable
+from authpipe_oauth_coordinator.store.devices import DeviceTable
 from authpipe_oauth_coordinator.store.entries import EntryTable
 from authpipe_oauth_coordinator.store.flows import FlowTable
 from authpipe_oauth_coordinator.store.leases import LeaseTable
 
-__all__ = ["ConfigTable", "ConnectionTable", "EntryTable", "FlowTable", "LeaseTable"]
+__all__ = ["ConfigTable", "ConnectionTable", "DeviceTable", "EntryTable", "FlowTable", "LeaseTable"]

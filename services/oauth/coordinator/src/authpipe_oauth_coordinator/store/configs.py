@@ -9,6 +9,12 @@ from authpipe_oauth_coordinator.domain.words import ProviderConfig
 from authpipe_oauth_coordinator.store.rows import CONFIG, config_values, endpoint_values, read_config
 from authpipe_sensitive import AuditEntry
 
+# What a changed provider configuration may have mended.
+_TRY_AGAIN = (
+    "update connections set refresh_due_at = now(), refresh_not_before = now() where workspace_id = :workspace"
+    " and provider_config_id = :id and state = 'active' and refresh_failure <> ''"
+)
+
 
 class ConfigTable:
     """Provider configurations in PostgreSQL.
@@ -28,8 +34,9 @@ class ConfigTable:
             await connection.execute(
                 sa.text(
                     f"insert into provider_configs ({CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
-                    " :client_id, :scopes, :redirect_uris, :hosts, :created_at, cast(:entry as jsonb), :issuer, :authorization, :token,"
-                    " :revocation, :method, :iss_required, 'draft')"
+                    " :client_id, :scopes, :redirect_uris, :hosts, :created_at, cast(:entry as jsonb),"
+                    " :secret_classes, :issuer, :authorization, :token, :revocation, :method, :iss_required,"
+                    " cast(:further as jsonb), 'draft')"
                 ),
                 {**config_values(config), **endpoint_values(config.endpoints)},
             )
@@ -95,14 +102,31 @@ class ConfigTable:
                 },
             )
             await connection.execute(
-                sa.text(
-                    "update connections set refresh_due_at = now(), refresh_not_before = now()"
-                    " where workspace_id = :workspace and provider_config_id = :id and state = 'active'"
-                    " and refresh_failure <> ''"
-                ),
+                sa.text(_TRY_AGAIN),
                 {"workspace": config.workspace, "id": config.id},
             )
             await self._outbox.append(connection, entry)
+
+    async def change_secrets(
+        self, config: ProviderConfig, classes: tuple[int, ...], entry: AuditEntry
+    ) -> ProviderConfig | None:
+        """Stores which client secrets are in use; None: others were, meanwhile. What failed is tried again at once."""
+        names = {"workspace": config.workspace, "id": config.id}
+        async with self._database.transaction() as connection:
+            row = (
+                await connection.execute(
+                    sa.text(
+                        "update provider_configs set client_secret_classes = :classes where workspace_id = :workspace"
+                        f" and id = :id and state = 'active' and client_secret_classes = :before returning {CONFIG}"
+                    ),
+                    {**names, "classes": list(classes), "before": list(config.secret_classes)},
+                )
+            ).one_or_none()
+            if row is None:
+                return None
+            await connection.execute(sa.text(_TRY_AGAIN), names)
+            await self._outbox.append(connection, entry)
+        return read_config(row)
 
     async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
         """Deletes a provider configuration without connections; False: it has some."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
-from authpipe_oauth_coordinator.domain.words import Connection, State, TokenOutcome
-from authpipe_oauth_coordinator.store.rows import CONNECTION, read_connection, write_pairs
+from authpipe_oauth_coordinator.domain.words import Connection, Health, State, TokenOutcome
+from authpipe_oauth_coordinator.store.rows import CONNECTION, connection_values, read_connection, write_pairs
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
 
@@ -29,6 +29,21 @@ taken as (
     where in_provider <= :per_provider and c.state = 'active' and c.refresh_due_at <= now()
     order by in_workspace, ranked.refresh_due_at limit :most for update of c skip locked)
 update connections c set claimed_at = now(), refresh_due_at = now() + make_interval(secs => :seconds)
+from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
+returning {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
+"""  # fixed columns
+
+_CLAIM_CHECKS = f"""
+with due as (
+    select workspace_id, id, health_due_at from connections
+    where state in ('active', 'needs_reauth') and health_due_at <= now() order by health_due_at limit 1000),
+ranked as (
+    select workspace_id, id, row_number() over (partition by workspace_id order by health_due_at, id) as in_workspace
+    from due),
+taken as (
+    select c.workspace_id, c.id from connections c join ranked using (workspace_id, id)
+    where c.health_due_at <= now() order by in_workspace limit :most for update of c skip locked)
+update connections c set health_due_at = now() + make_interval(secs => :seconds)
 from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
 returning {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
 """  # fixed columns
@@ -53,28 +68,10 @@ class ConnectionTable:
                 sa.text(
                     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
                     " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
-                    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb))"
+                    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb), :renewal, '', '', null, 0,"
+                    " :rotate_at, null)"
                 ),
-                {
-                    "workspace": new.workspace,
-                    "id": new.id,
-                    "state": new.state.value,
-                    "reason": new.state_reason,
-                    "state_at": new.state_at,
-                    "kind": new.kind.value,
-                    "provider": new.provider,
-                    "config": new.provider_config_id,
-                    "end_user": new.end_user_id,
-                    "scopes": list(new.scopes),
-                    "expires": new.expires_at,
-                    "refreshable": new.refreshable,
-                    "hosts": new.hosts,
-                    "refreshed": new.refreshed_at,
-                    "created": new.created_at,
-                    "due": new.refresh_due_at,
-                    "values": write_pairs(new.values),
-                    "entry": json.dumps(new.entry.document) if new.entry is not None else None,
-                },
+                connection_values(new),
             )
             await self._outbox.append(connection, entry)
 
@@ -142,6 +139,7 @@ class ConnectionTable:
         target: State,
         reason: str,
         entry: AuditEntry,
+        keep_until: datetime | None = None,
     ) -> bool:
         """Moves a connection to another state; False: it is in none of the source states, and nothing happened."""
         async with self._database.transaction() as connection:
@@ -149,10 +147,13 @@ class ConnectionTable:
                 sa.text(
                     "update connections set state = :target, state_reason = :reason, state_at = now(),"
                     # What failed before belongs to the state before.
-                    " refresh_failure = '', refresh_failing_since = null, refresh_attempts = 0, refresh_not_before = null"
+                    " refresh_failure = '', refresh_failing_since = null, refresh_attempts = 0, refresh_not_before = null,"
+                    " keep_until = :keep_until, refresh_due_at = case when :target = 'active' and refreshable then now()"
+                    " else refresh_due_at end, health_due_at = case when :target = 'active' then now() else health_due_at end"
                     " where workspace_id = :workspace and id = :id and state = any(:sources)"
                 ),
                 {
+                    "keep_until": keep_until,
                     "target": target.value,
                     "reason": reason,
                     "workspace": workspace,
@@ -183,14 +184,15 @@ class ConnectionTable:
             await self._outbox.append(connection, entry)
 
     async def unfinished(self, older_than_seconds: float) -> list[Connection]:
-        """Gives connections that are disconnecting for longer than that, and drafts of a quarter of an hour ago."""
+        """Gives what is disconnecting for longer than that, drafts of a quarter of an hour ago, and what was kept enough."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(
                 sa.text(
                     f"select {CONNECTION} from connections where"  # fixed columns
                     " (state = 'disconnecting' and coalesce(refresh_not_before, state_at + make_interval(secs => :seconds))"
                     " < now())"
-                    " or (state = 'draft' and state_at < now() - interval '15 minutes') order by state_at limit 50"
+                    " or (state = 'draft' and state_at < now() - interval '15 minutes')"
+                    " or (state = 'kept' and keep_until < now()) order by state_at limit 50"
                 ),
                 {"seconds": older_than_seconds},
             )
@@ -207,6 +209,67 @@ class ConnectionTable:
                 sa.text(_CLAIM), {"most": most, "per_provider": per_provider, "seconds": seconds}
             )
             return [read_connection(row) for row in rows]
+
+    async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
+        """Takes up connections whose check is due, one of each workspace before the second of any."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(sa.text(_CLAIM_CHECKS), {"most": most, "seconds": seconds})
+            return [read_connection(row) for row in rows]
+
+    async def note_health(
+        self, checked: Connection, health: Health, due: datetime | None, rotate_at: datetime | None, entry: AuditEntry
+    ) -> None:
+        """Stores what came of a check. Refused twice in a row it needs to be connected again; good again, it does not."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(
+                    "update connections set health_state = :state, health_reason = :reason, health_at = :at,"
+                    " health_refusals = :refusals, health_due_at = :due, rotate_at = :rotate_at,"
+                    " rotation_told = rotation_told and rotate_at is not distinct from :rotate_at"
+                    " where workspace_id = :workspace and id = :id and state in ('active', 'needs_reauth')"
+                ),
+                {
+                    "workspace": checked.workspace,
+                    "id": checked.id,
+                    "state": health.state,
+                    "reason": health.reason,
+                    "at": health.at,
+                    "refusals": health.refusals,
+                    "due": due,
+                    "rotate_at": rotate_at,
+                },
+            )
+            await connection.execute(
+                sa.text(
+                    "update connections set state_at = now(),"
+                    " state = case when health_refusals > 1 then 'needs_reauth' else 'active' end,"
+                    " state_reason = case when health_refusals > 1 then health_reason else '' end"
+                    " where workspace_id = :workspace and id = :id and ((state = 'active' and health_refusals > 1)"
+                    " or (state = 'needs_reauth' and state_reason = 'CREDENTIAL_REFUSED' and health_state = 'passing'))"
+                ),
+                {"workspace": checked.workspace, "id": checked.id},
+            )
+            await self._outbox.append(connection, entry)
+
+    async def tell_rotations(self, notice: timedelta, entry: Callable[[Connection], AuditEntry]) -> int:
+        """Leaves an event for each API key that ends soon, once."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(
+                    "with soon as (select workspace_id, id from connections where state = 'active' and not rotation_told"
+                    " and rotate_at < now() + :notice limit 100 for update skip locked)"
+                    " update connections c set rotation_told = true, health_due_at = least(health_due_at, now())"
+                    " from soon where c.workspace_id = soon.workspace_id and c.id = soon.id returning "
+                    + ", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))  # fixed columns
+                ),
+                {"notice": notice},
+            )
+            found = [read_connection(row) for row in rows]
+            if found:
+                await self._outbox.append(connection, *map(entry, found))
+            else:
+                note_nothing_done()
+        return len(found)
 
     async def note(self, entry: AuditEntry) -> None:
         """Makes an event durable on its own."""

@@ -82,7 +82,7 @@ class FlowTable:
                     "insert into flows (workspace_id, state_hash, connection_id, provider_config_id, end_user_id,"  # fixed columns
                     f" binding_hash, redirect_uri, expires_at, values, {ENDPOINTS}) values (:workspace, :hash, :connection,"
                     " :config, :end_user, :binding, :redirect_uri, :expires, cast(:values as jsonb), :issuer, :authorization, :token,"
-                    " :revocation, :method, :iss_required)"
+                    " :revocation, :method, :iss_required, cast(:further as jsonb))"
                 ),
                 {
                     "workspace": flow.workspace,

@@ -11,10 +11,10 @@ from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, Unfinis
 from authpipe_oauth_coordinator.store.rows import write_pairs
 from authpipe_sensitive import AuditEntry
 
-_LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retried"
+_LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retries, again_at"
 _LEFT = (
     "unfinished = :unfinished, unfinished_fence = :unfinished_fence, unfinished_since = :unfinished_since,"
-    " retried = :retried"
+    " retries = :retries, again_at = :again_at"
 )
 
 
@@ -154,9 +154,10 @@ def _left_values(left: Left) -> dict[str, Any]:
         "unfinished": left.unfinished.value,
         "unfinished_fence": left.fence,
         "unfinished_since": left.since,
-        "retried": left.retried,
+        "retries": left.retries,
+        "again_at": left.again_at,
     }
 
 
 def _read_left(row: Any) -> Left:
-    return Left(Unfinished(row.unfinished), int(row.unfinished_fence), row.unfinished_since, row.retried)
+    return Left(Unfinished(row.unfinished), int(row.unfinished_fence), row.unfinished_since, row.retries, row.again_at)

@@ -6,20 +6,32 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from authpipe_oauth_coordinator.domain.words import Connection, Failing, Kind, Pairs, ProviderConfig, State
+from authpipe_oauth_coordinator.domain.words import (
+    Connection,
+    Failing,
+    Health,
+    Kind,
+    Pairs,
+    ProviderConfig,
+    Renewal,
+    State,
+)
 from authpipe_providers import Endpoints, read
 
 ENDPOINTS = (
-    "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required"
+    "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required,"
+    " further_endpoints"
 )
+_FURTHER = ("refresh_endpoint", "pushed_endpoint", "device_endpoint", "introspection_endpoint", "userinfo_endpoint")
 CONFIG = (
-    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry, "
-    + ENDPOINTS
+    "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry,"
+    " client_secret_classes, " + ENDPOINTS
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
     " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_failure,"
-    " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata, entry"
+    " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata, entry, renewal, health_state,"
+    " health_reason, health_at, health_refusals, rotate_at, keep_until"
 )
 
 
@@ -36,6 +48,7 @@ def config_values(config: ProviderConfig) -> dict[str, Any]:
         "hosts": config.hosts,
         "created_at": config.created_at,
         "entry": json.dumps(config.entry.document),
+        "secret_classes": list(config.secret_classes),
     }
 
 
@@ -48,6 +61,7 @@ def endpoint_values(endpoints: Endpoints) -> dict[str, Any]:
         "revocation": endpoints.revocation_endpoint,
         "method": endpoints.auth_method,
         "iss_required": endpoints.iss_required,
+        "further": json.dumps({name: getattr(endpoints, name) for name in _FURTHER if getattr(endpoints, name)}),
     }
 
 
@@ -60,6 +74,7 @@ def read_endpoints(row: Any) -> Endpoints:
         row.revocation_endpoint,
         row.token_endpoint_auth_method,
         row.iss_required,
+        **{name: row.further_endpoints.get(name, "") for name in _FURTHER},
     )
 
 
@@ -77,7 +92,34 @@ def read_config(row: Any) -> ProviderConfig:
         bytes(row.hosts_digest),
         row.created_at,
         read(row.entry),
+        tuple(row.client_secret_classes),
     )
+
+
+def connection_values(new: Connection) -> dict[str, Any]:
+    """Gives a new connection's values, by the names of the statements."""
+    return {
+        "workspace": new.workspace,
+        "id": new.id,
+        "state": new.state.value,
+        "reason": new.state_reason,
+        "state_at": new.state_at,
+        "kind": new.kind.value,
+        "provider": new.provider,
+        "config": new.provider_config_id,
+        "end_user": new.end_user_id,
+        "scopes": list(new.scopes),
+        "expires": new.expires_at,
+        "refreshable": new.refreshable,
+        "hosts": new.hosts,
+        "refreshed": new.refreshed_at,
+        "created": new.created_at,
+        "due": new.refresh_due_at,
+        "values": write_pairs(new.values),
+        "entry": json.dumps(new.entry.document) if new.entry is not None else None,
+        "renewal": new.renewal.value,
+        "rotate_at": new.rotate_at,
+    }
 
 
 def read_pairs(data: Mapping[str, str]) -> Pairs:
@@ -119,4 +161,8 @@ def read_connection(row: Any) -> Connection:
         read_pairs(row.values),
         read_pairs(row.metadata),
         read(row.entry) if row.entry is not None else None,
+        Renewal(row.renewal),
+        Health(row.health_state, row.health_reason, row.health_at, row.health_refusals) if row.health_state else None,
+        row.rotate_at,
+        row.keep_until,
     )

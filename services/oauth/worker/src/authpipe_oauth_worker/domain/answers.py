@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from authpipe_providers import Dialect
 from authpipe_sensitive import Secret
@@ -24,6 +25,9 @@ _ERRORS = {
     "invalid_scope": "INVALID_SCOPE",
     "invalid_target": "INVALID_TARGET",
     "slow_down": "PROVIDER_SLOW_DOWN",
+    "authorization_pending": "AUTHORIZATION_PENDING",
+    "access_denied": "ACCESS_DENIED",
+    "expired_token": "EXPIRED_TOKEN",
     "bad_verification_code": "INVALID_GRANT",
     "bad_refresh_token": "INVALID_GRANT",
     "incorrect_client_credentials": "INVALID_CLIENT",
@@ -46,6 +50,14 @@ _OK = 200
 _GOOD = {200, 201}
 _LONGEST_METADATA = 200
 _USUAL = Dialect()
+# A person types a user code: RFC 8628, section 6.1.
+_USER_CODE = re.compile(r"[\x21-\x7e]{1,64}")
+_LONGEST_DEVICE_LIFE, _USUAL_DEVICE_LIFE = 3_600, 600
+_USUAL_INTERVAL, _LONGEST_INTERVAL = 5, 60
+# What a Provider's own request answers for credentials that it does not take.
+_REFUSED = {400, 401, 403, 422}
+# What API that answer 200 whatever happens call a credential that is not good (Slack and its like).
+_NOT_GOOD = {"invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "invalid_token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,27 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A device flow that was begun (RFC 8628, section 3.2).
+
+    Args:
+        device_code: What is asked with.
+        user_code: What a person types.
+        verification_uri: Where.
+        verification_uri_complete: The same with the code in it; empty: there is none.
+        life_seconds: For how long.
+        interval_seconds: How often it may be asked.
+    """
+
+    device_code: Secret
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    life_seconds: int
+    interval_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """A bad answer.
 
@@ -106,6 +139,9 @@ class Failure:
 def words() -> frozenset[str]:
     """Gives every word that a judgement may be, for the test that compares it with coordinator's table."""
     return frozenset(_ERRORS.values()) | {
+        "CREDENTIALS_REFUSED",
+        "MATERIAL_UNUSABLE",
+        "CLIENT_KEY_UNUSABLE",
         "PROVIDER_ANSWER_MALFORMED",
         "TOKEN_TYPE_UNKNOWN",
         "PROVIDER_REFUSED",
@@ -116,17 +152,17 @@ def words() -> frozenset[str]:
 
 def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Tokens | Failure:
     """Judges a token answer, found where its Provider puts things."""
-    data = _object(answer, said)
+    data = _token_answer(answer, said, dialect)
     if isinstance(data, Failure):
         return data
     at = dialect.answer
-    access_token = _find(data, at.access_token or "/access_token")
+    access_token = at_pointer(data, at.access_token or "/access_token")
     # Some Providers answer 200 with an error in it; what has a token is no error.
     if answer.status not in _GOOD or (access_token is None and ("error" in data or data.get("ok") is False)):
         return _failure(answer, data)
     if "error" in data and answer.status in _GOOD and not at.access_token:
         return _failure(answer, data)
-    refresh_token = _find(data, at.refresh_token or "/refresh_token")
+    refresh_token = at_pointer(data, at.refresh_token or "/refresh_token")
     if not isinstance(access_token, Secret) or not access_token.matches(_TOKEN):
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
     kept = refresh_token if isinstance(refresh_token, Secret) and refresh_token else None
@@ -138,16 +174,23 @@ def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Token
     token_type = data.get("token_type")
     if not at.token_type_absent and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
         return Failure("TOKEN_TYPE_UNKNOWN", retryable=False)
-    life = _life(_find(data, at.expires_in or "/expires_in"))
+    life = _life(at_pointer(data, at.expires_in or "/expires_in"))
     if isinstance(life, Failure):
         return life
     if life is None and dialect.life_seconds:
         life = dialect.life_seconds
-    metadata = tuple((name, text) for name, at in dialect.metadata if (text := _worth_keeping(_find(data, at))))
-    return Tokens(access_token, kept, life, _scopes(_find(data, at.scope or "/scope"), dialect), metadata)
+    metadata = tuple((name, text) for name, at in dialect.metadata if (text := _worth_keeping(at_pointer(data, at))))
+    return Tokens(access_token, kept, life, _scopes(at_pointer(data, at.scope or "/scope"), dialect), metadata)
 
 
-def _find(data: Mapping[str, object], pointer: str) -> object:
+def _token_answer(answer: Answer, said: Said, dialect: Dialect) -> Mapping[str, object] | Failure:
+    if dialect.two_step is not None and answer.status in _REFUSED:
+        # Nothing but the credentials was judged, whatever the Provider calls it.
+        return Failure("CREDENTIALS_REFUSED", retryable=False)
+    return _object(answer, said)
+
+
+def at_pointer(data: Mapping[str, object], pointer: str) -> object:
     """Gives what stands at a JSON pointer (RFC 6901) of plain names; None: nothing."""
     found: object = data
     for name in pointer.split("/")[1:]:
@@ -188,6 +231,70 @@ def judge_revocation(answer: Answer, said: Said) -> Failure | None:
     # Section 2.2.1: 503 with Retry-After. A status that passes may pass here too.
     passing = failure.retryable or answer.status in {408, 425}
     return dataclasses.replace(failure, retryable=passing, retry_after_seconds=answer.retry_after_seconds)
+
+
+def judge_pushed(answer: Answer, said: Said) -> str | Failure:
+    """Judges the answer to a pushed authorization request (RFC 9126, section 2.2); gives its `request_uri`."""
+    data = _object(answer, said)
+    if isinstance(data, Failure):
+        return data
+    uri = data.get("request_uri")
+    if answer.status not in _GOOD:
+        return _failure(answer, data)
+    if not isinstance(uri, str) or not 1 <= len(uri) <= 500 or not uri.isprintable():
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    return uri
+
+
+def judge_device(answer: Answer, said: Said) -> Began | Failure:
+    """Judges the answer to a request for a device code (RFC 8628, section 3.2)."""
+    data = _object(answer, said)
+    if isinstance(data, Failure):
+        return data
+    if answer.status not in _GOOD:
+        return _failure(answer, data)
+    code, user_code = data.get("device_code"), data.get("user_code")
+    # Some say verification_url.
+    where = data.get("verification_uri") or data.get("verification_url")
+    complete = data.get("verification_uri_complete") or ""
+    good = isinstance(code, Secret) and code.matches(_TOKEN) and isinstance(user_code, str)
+    if not good or not isinstance(user_code, str) or _USER_CODE.fullmatch(user_code) is None:
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    if not _is_page(where) or (complete and not _is_page(complete)):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    life = _number(data.get("expires_in"), _USUAL_DEVICE_LIFE, _LONGEST_DEVICE_LIFE)
+    interval = _number(data.get("interval"), _USUAL_INTERVAL, _LONGEST_INTERVAL)
+    return Began(cast("Secret", code), user_code, str(where), str(complete), life, interval)
+
+
+def _is_page(value: object) -> bool:
+    """Whether a person can be sent there."""
+    return isinstance(value, str) and len(value) <= 500 and value.startswith("https://") and value.isprintable()
+
+
+def _number(value: object, usual: int, most: int) -> int:
+    good = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return min(cast("int", value), most) if good else usual
+
+
+def judge_health(answer: Answer, said: Said) -> Failure | None:
+    """Judges the answer to a harmless request; None: the credential is good; retryable: it says nothing of the credential."""
+    if answer.status == 401:
+        return Failure("CREDENTIAL_REFUSED", retryable=False)
+    if 200 <= answer.status < 300:
+        if said is None or said.get("ok") is not False:
+            return None
+        known = said.get("error") in _NOT_GOOD
+        return Failure("CREDENTIAL_REFUSED" if known else "PROVIDER_REFUSED", retryable=not known)
+    passing = _by_status(answer.status)
+    return Failure(passing.reason if passing else "PROVIDER_REFUSED", retryable=True)
+
+
+def judge_introspection(answer: Answer, said: Said) -> Failure | None:
+    """Judges the answer to an introspection (RFC 7662, section 2.2); None: the token is active."""
+    if answer.status != _OK or said is None or not isinstance(said.get("active"), bool):
+        return Failure("PROVIDER_REFUSED", retryable=True)
+    return None if said["active"] else Failure("CREDENTIAL_REFUSED", retryable=False)
 
 
 def judge_metadata(answer: Answer, said: Said) -> Mapping[str, object] | Failure:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from authpipe_oauth_worker.domain.answers import Answer, Said
+from authpipe_oauth_worker.domain.words import Job
 from authpipe_sensitive import Secret
 
 
@@ -50,7 +52,13 @@ class Sender(Protocol):
         """Sends parameters once, as our OAuth client."""
 
     async def send(
-        self, method: str, url: str, headers: Mapping[str, Secret | str], body: Secret | None, pins: Iterable[str] = ()
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, Secret | str],
+        body: Secret | None,
+        pins: Iterable[str] = (),
+        query: Secret | None = None,
     ) -> Answer:
         """Sends a request once."""
 
@@ -75,6 +83,29 @@ class Bodies(Protocol):
 
     def unpack(self, packed: Secret) -> Answer:
         """Unpacks an answer that was sealed."""
+
+
+class Ask(NamedTuple):
+    """What a token is asked for with.
+
+    Args:
+        form: The parameters of a token request; with `request` none.
+        request: A Provider's own request in its place: method, URL, headers and body.
+    """
+
+    form: Mapping[str, Secret | str]
+    request: tuple[str, str, Mapping[str, Secret | str], Secret | None] | None = None
+
+
+class Asks(Protocol):
+    """Writes what a token is asked for with, where it is not a refresh token."""
+
+    def __call__(self, job: Job, material: Secret, now: datetime) -> Ask:
+        """Gives it, of what the connection has brought.
+
+        Raises:
+            DomainError: What it has brought cannot be used.
+        """
 
 
 class Slot(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from authpipe_consumer.words import Consumer, Opened, Sealing, Want
-from authpipe_envelope import RecordClass
+from authpipe_envelope import CLIENT_SECRETS, RecordClass
 
 # There is nothing to do for a record that is not there, or is on the newest key version.
 _NOTHING_TO_DO = {"RECORD_NOT_FOUND", "RECORD_KEY_CURRENT"}
@@ -50,7 +50,7 @@ class Resealing:
         Raises:
             DomainError: A record does not open, or was written meanwhile. Nothing was changed.
         """
-        store = self._secrets if RecordClass.CLIENT_SECRET in job.classes else self._vault
+        store = self._secrets if CLIENT_SECRETS & set(job.classes) else self._vault
         wants = [Want(job.workspace, job.connection, each, job.grant, job.request_id) for each in job.classes]
         found = await store.open(wants)
         opened = [each for each in found if isinstance(each, Opened)]

@@ -42,6 +42,12 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     ACT_PROXY: _Act.ValueType  # 13
     ACT_PROXY_REFRESH: _Act.ValueType  # 14
     """A refresh after the Provider refused a token: whoever may use a connection may have it refreshed for that."""
+    ACT_VERIFY_WEBHOOK: _Act.ValueType  # 15
+    """Comparing a webhook's signature with a connection's secret, which the worker opens."""
+    ACT_CHECK_HEALTH: _Act.ValueType  # 16
+    """Having a credential tried with a harmless request."""
+    ACT_RECONNECT: _Act.ValueType  # 17
+    """Taking a connection back that was kept."""
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -62,6 +68,12 @@ ACT_DESCRIBE_PROVIDER: Act.ValueType  # 12
 ACT_PROXY: Act.ValueType  # 13
 ACT_PROXY_REFRESH: Act.ValueType  # 14
 """A refresh after the Provider refused a token: whoever may use a connection may have it refreshed for that."""
+ACT_VERIFY_WEBHOOK: Act.ValueType  # 15
+"""Comparing a webhook's signature with a connection's secret, which the worker opens."""
+ACT_CHECK_HEALTH: Act.ValueType  # 16
+"""Having a credential tried with a harmless request."""
+ACT_RECONNECT: Act.ValueType  # 17
+"""Taking a connection back that was kept."""
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final

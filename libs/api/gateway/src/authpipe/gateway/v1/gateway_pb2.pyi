@@ -39,6 +39,8 @@ class ProviderConfig(_message.Message):
     CLIENT_SECRET_MASKED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_COUNT_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -57,6 +59,8 @@ class ProviderConfig(_message.Message):
     """Where tokens are revoked; empty: nowhere."""
     client_secret_masked: _builtins.str
     """The masked prefix of the client secret."""
+    client_secret_count: _builtins.int
+    """How many client secrets are in use, 0 to 2."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for."""
@@ -72,6 +76,10 @@ class ProviderConfig(_message.Message):
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueQuestion]:
         """What each of its connections is asked for."""
+
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How connections may come to be."""
 
     def __init__(
         self,
@@ -89,14 +97,362 @@ class ProviderConfig(_message.Message):
         client_secret_masked: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         values: _abc.Iterable[Global___ValueQuestion] | None = ...,
+        client_secret_count: _builtins.int = ...,
+        grants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_count", b"client_secret_count", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "grants", b"grants", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProviderConfig: _TypeAlias = ProviderConfig  # noqa: Y015
+
+@_typing.final
+class AddClientSecretRequest(_message.Message):
+    """AddClientSecretRequest carries a client secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The provider configuration."""
+    client_secret: _builtins.str
+    """The client secret; write only."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_secret", b"client_secret", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddClientSecretRequest: _TypeAlias = AddClientSecretRequest  # noqa: Y015
+
+@_typing.final
+class RetireClientSecretRequest(_message.Message):
+    """RetireClientSecretRequest names a provider configuration with two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The provider configuration."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireClientSecretRequest: _TypeAlias = RetireClientSecretRequest  # noqa: Y015
+
+@_typing.final
+class SecretValue(_message.Message):
+    """SecretValue is a name with a secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    value: _builtins.str
+    """The secret."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretValue: _TypeAlias = SecretValue  # noqa: Y015
+
+@_typing.final
+class BeginDeviceFlowRequest(_message.Message):
+    """BeginDeviceFlowRequest says who connects what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    END_USER_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    provider_config_id: _builtins.str
+    """The OAuth client."""
+    end_user_id: _builtins.str
+    """Your id of the end user."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """What the Provider asks each connection for."""
+
+    def __init__(
+        self,
+        *,
+        provider_config_id: _builtins.str = ...,
+        end_user_id: _builtins.str = ...,
+        values: _abc.Iterable[Global___Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "provider_config_id", b"provider_config_id", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginDeviceFlowRequest: _TypeAlias = BeginDeviceFlowRequest  # noqa: Y015
+
+@_typing.final
+class GetDeviceFlowRequest(_message.Message):
+    """GetDeviceFlowRequest names a connection to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection to be."""
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeviceFlowRequest: _TypeAlias = GetDeviceFlowRequest  # noqa: Y015
+
+@_typing.final
+class DeviceFlow(_message.Message):
+    """DeviceFlow is a connection that a person agrees to on another device."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    USER_CODE_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_COMPLETE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection to be."""
+    status: _builtins.str
+    """pending, connected, denied or expired."""
+    user_code: _builtins.str
+    """What the end user types; shown when it begins."""
+    verification_uri: _builtins.str
+    """Where."""
+    verification_uri_complete: _builtins.str
+    """The same with the code in it; empty: the Provider has none."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is over."""
+
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+        status: _builtins.str = ...,
+        user_code: _builtins.str = ...,
+        verification_uri: _builtins.str = ...,
+        verification_uri_complete: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "expire_time", b"expire_time", "status", b"status", "user_code", b"user_code", "verification_uri", b"verification_uri", "verification_uri_complete", b"verification_uri_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceFlow: _TypeAlias = DeviceFlow  # noqa: Y015
+
+@_typing.final
+class CheckConnectionRequest(_message.Message):
+    """CheckConnectionRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection."""
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionRequest: _TypeAlias = CheckConnectionRequest  # noqa: Y015
+
+@_typing.final
+class ReconnectConnectionRequest(_message.Message):
+    """ReconnectConnectionRequest names a connection that was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection."""
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconnectConnectionRequest: _TypeAlias = ReconnectConnectionRequest  # noqa: Y015
+
+@_typing.final
+class WebhookScheme(_message.Message):
+    """WebhookScheme is how what came is signed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_HEADER_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    SEPARATOR_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_HEADER_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_PREFIX_FIELD_NUMBER: _builtins.int
+    ID_HEADER_FIELD_NUMBER: _builtins.int
+    TOLERANCE_SECONDS_FIELD_NUMBER: _builtins.int
+    SECRET_PREFIX_FIELD_NUMBER: _builtins.int
+    SECRET_BASE64_FIELD_NUMBER: _builtins.int
+    algorithm: _builtins.str
+    """sha256, sha1 or sha512: HMAC over what is signed."""
+    encoding: _builtins.str
+    """hex or base64: how the signature is written."""
+    signature_header: _builtins.str
+    """The header that carries it."""
+    prefix: _builtins.str
+    """What stands before it there, such as `sha256=`; where several are listed, before each."""
+    separator: _builtins.str
+    """What separates several signatures, or parts, in that header; empty: there is one."""
+    signed: _builtins.str
+    """What is signed: `{body}`, `{timestamp}` and `{id}` are filled in; empty: the body."""
+    timestamp_header: _builtins.str
+    """The header with the time in seconds; empty: none, or it stands in the signature's header."""
+    timestamp_prefix: _builtins.str
+    """What stands before the time in the signature's header, such as `t=`; empty: it is not there."""
+    id_header: _builtins.str
+    """The header with the message's id; empty: none."""
+    tolerance_seconds: _builtins.int
+    """How old a message may be; 0: of any age."""
+    secret_prefix: _builtins.str
+    """What stands before the secret and is no part of it, such as `whsec_`."""
+    secret_base64: _builtins.bool
+    """Whether the rest of the secret is base64."""
+    def __init__(
+        self,
+        *,
+        algorithm: _builtins.str = ...,
+        encoding: _builtins.str = ...,
+        signature_header: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        separator: _builtins.str = ...,
+        signed: _builtins.str = ...,
+        timestamp_header: _builtins.str = ...,
+        timestamp_prefix: _builtins.str = ...,
+        id_header: _builtins.str = ...,
+        tolerance_seconds: _builtins.int = ...,
+        secret_prefix: _builtins.str = ...,
+        secret_base64: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "encoding", b"encoding", "id_header", b"id_header", "prefix", b"prefix", "secret_base64", b"secret_base64", "secret_prefix", b"secret_prefix", "separator", b"separator", "signature_header", b"signature_header", "signed", b"signed", "timestamp_header", b"timestamp_header", "timestamp_prefix", b"timestamp_prefix", "tolerance_seconds", b"tolerance_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookScheme: _TypeAlias = WebhookScheme  # noqa: Y015
+
+@_typing.final
+class VerifyWebhookRequest(_message.Message):
+    """VerifyWebhookRequest is what came to your address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    SCHEME_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection with the webhook secret."""
+    body: _builtins.bytes
+    """The body, to the byte."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
+        """The headers that came."""
+
+    @_builtins.property
+    def scheme(self) -> Global___WebhookScheme:
+        """How it is signed; absent: as its Provider's entry says."""
+
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+        headers: _abc.Iterable[Global___Value] | None = ...,
+        body: _builtins.bytes = ...,
+        scheme: Global___WebhookScheme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheme", b"scheme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "connection_id", b"connection_id", "headers", b"headers", "scheme", b"scheme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyWebhookRequest: _TypeAlias = VerifyWebhookRequest  # noqa: Y015
+
+@_typing.final
+class VerifyWebhookResponse(_message.Message):
+    """VerifyWebhookResponse says yes or no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """Whether the signature is the secret's over what came."""
+    reason: _builtins.str
+    """If not, why: SIGNATURE_DIFFERS, SIGNATURE_MISSING, TIMESTAMP_MISSING or TIMESTAMP_TOO_OLD."""
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyWebhookResponse: _TypeAlias = VerifyWebhookResponse  # noqa: Y015
 
 @_typing.final
 class CreateProviderConfigRequest(_message.Message):
@@ -663,6 +1019,9 @@ class ImportConnectionRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    MATERIAL_FIELD_NUMBER: _builtins.int
+    ROTATE_TIME_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """oauth2, api_key, basic or webhook_secret."""
     end_user_id: _builtins.str
@@ -683,6 +1042,8 @@ class ImportConnectionRequest(_message.Message):
     """For oauth2."""
     refresh_token: _builtins.str
     """For oauth2; empty: none."""
+    renewal: _builtins.str
+    """For oauth2: client_credentials, jwt_bearer, token_exchange or two_step; empty: the tokens are given here."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For keys: the hosts that they may be sent to."""
@@ -698,6 +1059,16 @@ class ImportConnectionRequest(_message.Message):
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
         """For oauth2: what the Provider asks each connection for."""
+
+    @_builtins.property
+    def material(self) -> _containers.RepeatedCompositeFieldContainer[Global___SecretValue]:
+        """With jwt_bearer private_key, issuer and, if need be, subject and key_id; with token_exchange subject_token and
+        subject_token_type; with two_step what its Provider's entry asks for.
+        """
+
+    @_builtins.property
+    def rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """For api_key: when it ends; absent: as its Provider's entry says, or nothing is known."""
 
     def __init__(
         self,
@@ -716,10 +1087,13 @@ class ImportConnectionRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         values: _abc.Iterable[Global___Value] | None = ...,
+        renewal: _builtins.str = ...,
+        material: _abc.Iterable[Global___SecretValue] | None = ...,
+        rotate_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rotate_time", b"rotate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "scopes", b"scopes", "username", b"username", "values", b"values", "webhook_secret", b"webhook_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "material", b"material", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "renewal", b"renewal", "rotate_time", b"rotate_time", "scopes", b"scopes", "username", b"username", "values", b"values", "webhook_secret", b"webhook_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -748,10 +1122,15 @@ class Connection(_message.Message):
     REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    ROTATION_DUE_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: _builtins.str
-    """active, configuration_error, needs_reauth, disconnecting or disconnected."""
+    """active, configuration_error, needs_reauth, disconnecting, disconnected or kept."""
     state_reason: _builtins.str
     """Why, in UPPER_SNAKE; empty while active."""
     kind: _builtins.str
@@ -768,6 +1147,10 @@ class Connection(_message.Message):
     """The masked prefix of the credential."""
     state_help: _builtins.str
     """What helps, a sentence; empty: nothing is wrong."""
+    renewal: _builtins.str
+    """How it comes to its next access token: refresh_token, client_credentials, jwt_bearer, token_exchange or two_step."""
+    rotation_due: _builtins.bool
+    """Whether it is time to replace its API key."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes granted."""
@@ -796,6 +1179,18 @@ class Connection(_message.Message):
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
         """What of the Provider's answer is worth keeping, such as the id of its account."""
 
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """Absent: it was never tried."""
+
+    @_builtins.property
+    def rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """When its API key ends, as far as anybody knows; absent: nothing is known."""
+
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """With kept: until when it can be taken back."""
+
     def __init__(
         self,
         *,
@@ -816,14 +1211,51 @@ class Connection(_message.Message):
         refresh_failure: Global___RefreshFailure | None = ...,
         values: _abc.Iterable[Global___Value] | None = ...,
         metadata: _abc.Iterable[Global___Value] | None = ...,
+        renewal: _builtins.str = ...,
+        health: Global___Health | None = ...,
+        rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        rotation_due: _builtins.bool = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "health", b"health", "keep_until", b"keep_until", "refresh_failure", b"refresh_failure", "rotate_time", b"rotate_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "masked", b"masked", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "health", b"health", "id", b"id", "keep_until", b"keep_until", "kind", b"kind", "masked", b"masked", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "renewal", b"renewal", "rotate_time", b"rotate_time", "rotation_due", b"rotation_due", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """Health is what came of trying a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """passing, failing (refused once or twice in a row) or unknown (the Provider did not say)."""
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE; empty while passing."""
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was tried last."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
 
 @_typing.final
 class RefreshFailure(_message.Message):
@@ -1072,16 +1504,20 @@ class DisconnectConnectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    KEEP_DAYS_FIELD_NUMBER: _builtins.int
     connection_id: _builtins.str
     """The connection."""
+    keep_days: _builtins.int
+    """For how many days, 0 to 30, it is kept sealed, to be taken back, where its credential cannot be revoked."""
     def __init__(
         self,
         *,
         connection_id: _builtins.str = ...,
+        keep_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "keep_days", b"keep_days"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

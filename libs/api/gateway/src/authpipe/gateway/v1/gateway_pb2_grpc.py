@@ -60,6 +60,16 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigResponse.FromString,
                 _registered_method=True)
+        self.AddClientSecret = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/AddClientSecret',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddClientSecretRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.FromString,
+                _registered_method=True)
+        self.RetireClientSecret = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/RetireClientSecret',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RetireClientSecretRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.FromString,
+                _registered_method=True)
         self.ListProviders = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/ListProviders',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersRequest.SerializeToString,
@@ -85,6 +95,16 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CreateConnectSessionRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ConnectSession.FromString,
                 _registered_method=True)
+        self.BeginDeviceFlow = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/BeginDeviceFlow',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.BeginDeviceFlowRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.FromString,
+                _registered_method=True)
+        self.GetDeviceFlow = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/GetDeviceFlow',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetDeviceFlowRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.FromString,
+                _registered_method=True)
         self.ImportConnection = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/ImportConnection',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ImportConnectionRequest.SerializeToString,
@@ -109,6 +129,21 @@ class GatewayStub:
                 '/authpipe.gateway.v1.Gateway/RefreshConnection',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RefreshConnectionRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+                _registered_method=True)
+        self.CheckConnection = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/CheckConnection',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CheckConnectionRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+                _registered_method=True)
+        self.ReconnectConnection = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/ReconnectConnection',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ReconnectConnectionRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+                _registered_method=True)
+        self.VerifyWebhook = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/VerifyWebhook',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.FromString,
                 _registered_method=True)
         self.DisconnectConnection = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/DisconnectConnection',
@@ -161,6 +196,20 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddClientSecret(self, request, context):
+        """Adds a second client secret. It is tried before the first, which is used until it is retired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireClientSecret(self, request, context):
+        """Retires the older one of two client secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListProviders(self, request, context):
         """Lists the Providers that are known: the catalog's and your own.
         """
@@ -196,8 +245,22 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginDeviceFlow(self, request, context):
+        """Begins a connection that a person agrees to on another device (RFC 8628).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeviceFlow(self, request, context):
+        """Says how far such a connection is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportConnection(self, request, context):
-        """Imports an API key, a basic pair, a webhook secret or a token set.
+        """Imports an API key, a basic pair, a webhook secret or a token set, or what tokens are come by with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,8 +294,29 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckConnection(self, request, context):
+        """Tries a credential with the harmless request of its Provider's entry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReconnectConnection(self, request, context):
+        """Takes a connection back that was kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyWebhook(self, request, context):
+        """Compares a webhook's signature with a connection's secret, which is not handed out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DisconnectConnection(self, request, context):
-        """Disconnects: not served from this second, revoked, erased.
+        """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,6 +357,16 @@ def add_GatewayServicer_to_server(servicer, server):
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeleteProviderConfigResponse.SerializeToString,
             ),
+            'AddClientSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddClientSecret,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddClientSecretRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.SerializeToString,
+            ),
+            'RetireClientSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireClientSecret,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RetireClientSecretRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.SerializeToString,
+            ),
             'ListProviders': grpc.unary_unary_rpc_method_handler(
                     servicer.ListProviders,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListProvidersRequest.FromString,
@@ -298,6 +392,16 @@ def add_GatewayServicer_to_server(servicer, server):
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CreateConnectSessionRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ConnectSession.SerializeToString,
             ),
+            'BeginDeviceFlow': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginDeviceFlow,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.BeginDeviceFlowRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.SerializeToString,
+            ),
+            'GetDeviceFlow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeviceFlow,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetDeviceFlowRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.SerializeToString,
+            ),
             'ImportConnection': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportConnection,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ImportConnectionRequest.FromString,
@@ -322,6 +426,21 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.RefreshConnection,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RefreshConnectionRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.SerializeToString,
+            ),
+            'CheckConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConnection,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CheckConnectionRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.SerializeToString,
+            ),
+            'ReconnectConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReconnectConnection,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ReconnectConnectionRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.SerializeToString,
+            ),
+            'VerifyWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyWebhook,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.SerializeToString,
             ),
             'DisconnectConnection': grpc.unary_unary_rpc_method_handler(
                     servicer.DisconnectConnection,
@@ -481,6 +600,60 @@ class Gateway:
             _registered_method=True)
 
     @staticmethod
+    def AddClientSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/AddClientSecret',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.AddClientSecretRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireClientSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/RetireClientSecret',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RetireClientSecretRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProviderConfig.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListProviders(request,
             target,
             options=(),
@@ -616,6 +789,60 @@ class Gateway:
             _registered_method=True)
 
     @staticmethod
+    def BeginDeviceFlow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/BeginDeviceFlow',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.BeginDeviceFlowRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeviceFlow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/GetDeviceFlow',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetDeviceFlowRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DeviceFlow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ImportConnection(request,
             target,
             options=(),
@@ -740,6 +967,87 @@ class Gateway:
             '/authpipe.gateway.v1.Gateway/RefreshConnection',
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RefreshConnectionRequest.SerializeToString,
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/CheckConnection',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.CheckConnectionRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReconnectConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/ReconnectConnection',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ReconnectConnectionRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/VerifyWebhook',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

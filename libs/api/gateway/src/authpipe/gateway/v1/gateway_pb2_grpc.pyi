@@ -43,6 +43,10 @@ class GatewayStub:
     """Changes a provider configuration."""
     DeleteProviderConfig: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderConfigRequest, _gateway_pb2.DeleteProviderConfigResponse]
     """Deletes a provider configuration."""
+    AddClientSecret: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.AddClientSecretRequest, _gateway_pb2.ProviderConfig]
+    """Adds a second client secret. It is tried before the first, which is used until it is retired."""
+    RetireClientSecret: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.RetireClientSecretRequest, _gateway_pb2.ProviderConfig]
+    """Retires the older one of two client secrets."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListProvidersRequest, _gateway_pb2.ListProvidersResponse]
     """Lists the Providers that are known: the catalog's and your own."""
     GetProvider: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetProviderRequest, _gateway_pb2.ProviderEntry]
@@ -53,8 +57,12 @@ class GatewayStub:
     """Deletes your description of a Provider. Provider configurations keep what they pinned."""
     CreateConnectSession: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.CreateConnectSessionRequest, _gateway_pb2.ConnectSession]
     """Makes a short-lived URL for an end user's browser."""
+    BeginDeviceFlow: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.BeginDeviceFlowRequest, _gateway_pb2.DeviceFlow]
+    """Begins a connection that a person agrees to on another device (RFC 8628)."""
+    GetDeviceFlow: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetDeviceFlowRequest, _gateway_pb2.DeviceFlow]
+    """Says how far such a connection is."""
     ImportConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ImportConnectionRequest, _gateway_pb2.Connection]
-    """Imports an API key, a basic pair, a webhook secret or a token set."""
+    """Imports an API key, a basic pair, a webhook secret or a token set, or what tokens are come by with."""
     GetConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetConnectionRequest, _gateway_pb2.Connection]
     """Gives a connection; never a value."""
     ListConnections: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListConnectionsRequest, _gateway_pb2.ListConnectionsResponse]
@@ -63,8 +71,14 @@ class GatewayStub:
     """Gives the live credential, refreshed first when it has to be."""
     RefreshConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.RefreshConnectionRequest, _gateway_pb2.Connection]
     """Refreshes a connection's token now."""
+    CheckConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.CheckConnectionRequest, _gateway_pb2.Connection]
+    """Tries a credential with the harmless request of its Provider's entry."""
+    ReconnectConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ReconnectConnectionRequest, _gateway_pb2.Connection]
+    """Takes a connection back that was kept."""
+    VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.VerifyWebhookRequest, _gateway_pb2.VerifyWebhookResponse]
+    """Compares a webhook's signature with a connection's secret, which is not handed out."""
     DisconnectConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]
-    """Disconnects: not served from this second, revoked, erased."""
+    """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]
     """Lists the workspace's audit events."""
 
@@ -83,6 +97,10 @@ class GatewayAsyncStub(GatewayStub):
     """Changes a provider configuration."""
     DeleteProviderConfig: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DeleteProviderConfigRequest, _gateway_pb2.DeleteProviderConfigResponse]  # type: ignore[assignment]
     """Deletes a provider configuration."""
+    AddClientSecret: _aio.UnaryUnaryMultiCallable[_gateway_pb2.AddClientSecretRequest, _gateway_pb2.ProviderConfig]  # type: ignore[assignment]
+    """Adds a second client secret. It is tried before the first, which is used until it is retired."""
+    RetireClientSecret: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RetireClientSecretRequest, _gateway_pb2.ProviderConfig]  # type: ignore[assignment]
+    """Retires the older one of two client secrets."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListProvidersRequest, _gateway_pb2.ListProvidersResponse]  # type: ignore[assignment]
     """Lists the Providers that are known: the catalog's and your own."""
     GetProvider: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetProviderRequest, _gateway_pb2.ProviderEntry]  # type: ignore[assignment]
@@ -93,8 +111,12 @@ class GatewayAsyncStub(GatewayStub):
     """Deletes your description of a Provider. Provider configurations keep what they pinned."""
     CreateConnectSession: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CreateConnectSessionRequest, _gateway_pb2.ConnectSession]  # type: ignore[assignment]
     """Makes a short-lived URL for an end user's browser."""
+    BeginDeviceFlow: _aio.UnaryUnaryMultiCallable[_gateway_pb2.BeginDeviceFlowRequest, _gateway_pb2.DeviceFlow]  # type: ignore[assignment]
+    """Begins a connection that a person agrees to on another device (RFC 8628)."""
+    GetDeviceFlow: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetDeviceFlowRequest, _gateway_pb2.DeviceFlow]  # type: ignore[assignment]
+    """Says how far such a connection is."""
     ImportConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ImportConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
-    """Imports an API key, a basic pair, a webhook secret or a token set."""
+    """Imports an API key, a basic pair, a webhook secret or a token set, or what tokens are come by with."""
     GetConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
     """Gives a connection; never a value."""
     ListConnections: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListConnectionsRequest, _gateway_pb2.ListConnectionsResponse]  # type: ignore[assignment]
@@ -103,8 +125,14 @@ class GatewayAsyncStub(GatewayStub):
     """Gives the live credential, refreshed first when it has to be."""
     RefreshConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RefreshConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
     """Refreshes a connection's token now."""
+    CheckConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.CheckConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
+    """Tries a credential with the harmless request of its Provider's entry."""
+    ReconnectConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ReconnectConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
+    """Takes a connection back that was kept."""
+    VerifyWebhook: _aio.UnaryUnaryMultiCallable[_gateway_pb2.VerifyWebhookRequest, _gateway_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
+    """Compares a webhook's signature with a connection's secret, which is not handed out."""
     DisconnectConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
-    """Disconnects: not served from this second, revoked, erased."""
+    """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists the workspace's audit events."""
 
@@ -152,6 +180,22 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         """Deletes a provider configuration."""
 
     @_abc_1.abstractmethod
+    def AddClientSecret(
+        self,
+        request: _gateway_pb2.AddClientSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ProviderConfig, _abc.Awaitable[_gateway_pb2.ProviderConfig]]:
+        """Adds a second client secret. It is tried before the first, which is used until it is retired."""
+
+    @_abc_1.abstractmethod
+    def RetireClientSecret(
+        self,
+        request: _gateway_pb2.RetireClientSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ProviderConfig, _abc.Awaitable[_gateway_pb2.ProviderConfig]]:
+        """Retires the older one of two client secrets."""
+
+    @_abc_1.abstractmethod
     def ListProviders(
         self,
         request: _gateway_pb2.ListProvidersRequest,
@@ -192,12 +236,28 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         """Makes a short-lived URL for an end user's browser."""
 
     @_abc_1.abstractmethod
+    def BeginDeviceFlow(
+        self,
+        request: _gateway_pb2.BeginDeviceFlowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.DeviceFlow, _abc.Awaitable[_gateway_pb2.DeviceFlow]]:
+        """Begins a connection that a person agrees to on another device (RFC 8628)."""
+
+    @_abc_1.abstractmethod
+    def GetDeviceFlow(
+        self,
+        request: _gateway_pb2.GetDeviceFlowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.DeviceFlow, _abc.Awaitable[_gateway_pb2.DeviceFlow]]:
+        """Says how far such a connection is."""
+
+    @_abc_1.abstractmethod
     def ImportConnection(
         self,
         request: _gateway_pb2.ImportConnectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.Connection, _abc.Awaitable[_gateway_pb2.Connection]]:
-        """Imports an API key, a basic pair, a webhook secret or a token set."""
+        """Imports an API key, a basic pair, a webhook secret or a token set, or what tokens are come by with."""
 
     @_abc_1.abstractmethod
     def GetConnection(
@@ -232,12 +292,36 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         """Refreshes a connection's token now."""
 
     @_abc_1.abstractmethod
+    def CheckConnection(
+        self,
+        request: _gateway_pb2.CheckConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Connection, _abc.Awaitable[_gateway_pb2.Connection]]:
+        """Tries a credential with the harmless request of its Provider's entry."""
+
+    @_abc_1.abstractmethod
+    def ReconnectConnection(
+        self,
+        request: _gateway_pb2.ReconnectConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Connection, _abc.Awaitable[_gateway_pb2.Connection]]:
+        """Takes a connection back that was kept."""
+
+    @_abc_1.abstractmethod
+    def VerifyWebhook(
+        self,
+        request: _gateway_pb2.VerifyWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.VerifyWebhookResponse, _abc.Awaitable[_gateway_pb2.VerifyWebhookResponse]]:
+        """Compares a webhook's signature with a connection's secret, which is not handed out."""
+
+    @_abc_1.abstractmethod
     def DisconnectConnection(
         self,
         request: _gateway_pb2.DisconnectConnectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.Connection, _abc.Awaitable[_gateway_pb2.Connection]]:
-        """Disconnects: not served from this second, revoked, erased."""
+        """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
 
     @_abc_1.abstractmethod
     def ListAuditEvents(

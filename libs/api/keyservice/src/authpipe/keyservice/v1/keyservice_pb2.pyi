@@ -7,6 +7,7 @@ from authpipe.types.v1 import records_pb2 as _records_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -382,6 +383,102 @@ class RestrictContextKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RestrictContextKeyResponse: _TypeAlias = RestrictContextKeyResponse  # noqa: Y015
+
+@_typing.final
+class KeepContextKeyRequest(_message.Message):
+    """KeepContextKeyRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it may be taken back, 30 days from now at most."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_until", b"keep_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "keep_until", b"keep_until", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepContextKeyRequest: _TypeAlias = KeepContextKeyRequest  # noqa: Y015
+
+@_typing.final
+class KeepContextKeyResponse(_message.Message):
+    """KeepContextKeyResponse says that the key opens nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepContextKeyResponse: _TypeAlias = KeepContextKeyResponse  # noqa: Y015
+
+@_typing.final
+class RestoreContextKeyRequest(_message.Message):
+    """RestoreContextKeyRequest takes a key back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant of purpose RECONNECT that names workspace and connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreContextKeyRequest: _TypeAlias = RestoreContextKeyRequest  # noqa: Y015
+
+@_typing.final
+class RestoreContextKeyResponse(_message.Message):
+    """RestoreContextKeyResponse says that the key opens again, also when it did already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreContextKeyResponse: _TypeAlias = RestoreContextKeyResponse  # noqa: Y015
 
 @_typing.final
 class DestroyContextKeyRequest(_message.Message):

@@ -55,6 +55,16 @@ class KeyServiceStub:
                 request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyRequest.SerializeToString,
                 response_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyResponse.FromString,
                 _registered_method=True)
+        self.KeepContextKey = channel.unary_unary(
+                '/authpipe.keyservice.v1.KeyService/KeepContextKey',
+                request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyResponse.FromString,
+                _registered_method=True)
+        self.RestoreContextKey = channel.unary_unary(
+                '/authpipe.keyservice.v1.KeyService/RestoreContextKey',
+                request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyResponse.FromString,
+                _registered_method=True)
         self.DestroyContextKey = channel.unary_unary(
                 '/authpipe.keyservice.v1.KeyService/DestroyContextKey',
                 request_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.DestroyContextKeyRequest.SerializeToString,
@@ -94,6 +104,20 @@ class KeyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepContextKey(self, request, context):
+        """Keeps a connection key of a connection that is disconnected: nothing opens, until it is taken back or destroyed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreContextKey(self, request, context):
+        """Takes a connection key back that was kept, under a grant for that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DestroyContextKey(self, request, context):
         """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either.
         """
@@ -123,6 +147,16 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     servicer.RestrictContextKey,
                     request_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyRequest.FromString,
                     response_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyResponse.SerializeToString,
+            ),
+            'KeepContextKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepContextKey,
+                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyRequest.FromString,
+                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyResponse.SerializeToString,
+            ),
+            'RestoreContextKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreContextKey,
+                    request_deserializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyRequest.FromString,
+                    response_serializer=authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyResponse.SerializeToString,
             ),
             'DestroyContextKey': grpc.unary_unary_rpc_method_handler(
                     servicer.DestroyContextKey,
@@ -239,6 +273,60 @@ class KeyService:
             '/authpipe.keyservice.v1.KeyService/RestrictContextKey',
             authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyRequest.SerializeToString,
             authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestrictContextKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepContextKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.keyservice.v1.KeyService/KeepContextKey',
+            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyRequest.SerializeToString,
+            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.KeepContextKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreContextKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.keyservice.v1.KeyService/RestoreContextKey',
+            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyRequest.SerializeToString,
+            authpipe_dot_keyservice_dot_v1_dot_keyservice__pb2.RestoreContextKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

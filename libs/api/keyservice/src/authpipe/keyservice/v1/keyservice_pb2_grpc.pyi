@@ -41,6 +41,10 @@ class KeyServiceStub:
     """Raises the floors of records whose new version is committed: older versions are refused from now on."""
     RestrictContextKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.RestrictContextKeyRequest, _keyservice_pb2.RestrictContextKeyResponse]
     """Restricts a connection key to revocation: nothing of the connection is served or refreshed from now on."""
+    KeepContextKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.KeepContextKeyRequest, _keyservice_pb2.KeepContextKeyResponse]
+    """Keeps a connection key of a connection that is disconnected: nothing opens, until it is taken back or destroyed."""
+    RestoreContextKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.RestoreContextKeyRequest, _keyservice_pb2.RestoreContextKeyResponse]
+    """Takes a connection key back that was kept, under a grant for that."""
     DestroyContextKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.DestroyContextKeyRequest, _keyservice_pb2.DestroyContextKeyResponse]
     """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either."""
 
@@ -57,6 +61,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Raises the floors of records whose new version is committed: older versions are refused from now on."""
     RestrictContextKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.RestrictContextKeyRequest, _keyservice_pb2.RestrictContextKeyResponse]  # type: ignore[assignment]
     """Restricts a connection key to revocation: nothing of the connection is served or refreshed from now on."""
+    KeepContextKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.KeepContextKeyRequest, _keyservice_pb2.KeepContextKeyResponse]  # type: ignore[assignment]
+    """Keeps a connection key of a connection that is disconnected: nothing opens, until it is taken back or destroyed."""
+    RestoreContextKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.RestoreContextKeyRequest, _keyservice_pb2.RestoreContextKeyResponse]  # type: ignore[assignment]
+    """Takes a connection key back that was kept, under a grant for that."""
     DestroyContextKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.DestroyContextKeyRequest, _keyservice_pb2.DestroyContextKeyResponse]  # type: ignore[assignment]
     """Destroys a connection key: nothing of the connection opens any more, not from a backup of its store either."""
 
@@ -94,6 +102,22 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keyservice_pb2.RestrictContextKeyResponse, _abc.Awaitable[_keyservice_pb2.RestrictContextKeyResponse]]:
         """Restricts a connection key to revocation: nothing of the connection is served or refreshed from now on."""
+
+    @_abc_1.abstractmethod
+    def KeepContextKey(
+        self,
+        request: _keyservice_pb2.KeepContextKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keyservice_pb2.KeepContextKeyResponse, _abc.Awaitable[_keyservice_pb2.KeepContextKeyResponse]]:
+        """Keeps a connection key of a connection that is disconnected: nothing opens, until it is taken back or destroyed."""
+
+    @_abc_1.abstractmethod
+    def RestoreContextKey(
+        self,
+        request: _keyservice_pb2.RestoreContextKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keyservice_pb2.RestoreContextKeyResponse, _abc.Awaitable[_keyservice_pb2.RestoreContextKeyResponse]]:
+        """Takes a connection key back that was kept, under a grant for that."""
 
     @_abc_1.abstractmethod
     def DestroyContextKey(

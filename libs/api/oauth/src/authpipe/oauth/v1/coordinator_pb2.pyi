@@ -934,6 +934,8 @@ class DraftConnectionRequest(_message.Message):
     ALLOWED_HOSTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    ROTATE_TIME_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     kind: _types_pb2.ConnectionKind.ValueType
@@ -946,6 +948,8 @@ class DraftConnectionRequest(_message.Message):
     """For tokens: the OAuth client that they belong to."""
     request_id: _builtins.str
     """The request this belongs to."""
+    renewal: _types_pb2.Renewal.ValueType
+    """For tokens: how it comes to its next one."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For keys: the hosts that they may be sent to."""
@@ -953,6 +957,10 @@ class DraftConnectionRequest(_message.Message):
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
         """For tokens: what the Provider asks each connection for."""
+
+    @_builtins.property
+    def rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the API key ends, as far as the customer knows; absent: nothing is known."""
 
     def __init__(
         self,
@@ -965,10 +973,12 @@ class DraftConnectionRequest(_message.Message):
         allowed_hosts: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
         values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
+        renewal: _types_pb2.Renewal.ValueType = ...,
+        rotate_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_time", b"rotate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "end_user_id", b"end_user_id", "grant", b"grant", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_hosts", b"allowed_hosts", "end_user_id", b"end_user_id", "grant", b"grant", "kind", b"kind", "provider", b"provider", "provider_config_id", b"provider_config_id", "renewal", b"renewal", "request_id", b"request_id", "rotate_time", b"rotate_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1073,6 +1083,412 @@ class ActivateConnectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActivateConnectionResponse: _TypeAlias = ActivateConnectionResponse  # noqa: Y015
+
+@_typing.final
+class ActivateClientSecretRequest(_message.Message):
+    """ActivateClientSecretRequest names the place where it was stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    RECORD_CLASS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    id: _builtins.str
+    """The provider configuration."""
+    record_class: _builtins.int
+    """The number of the record class under which it was stored."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        id: _builtins.str = ...,
+        record_class: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "id", b"id", "record_class", b"record_class", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateClientSecretRequest: _TypeAlias = ActivateClientSecretRequest  # noqa: Y015
+
+@_typing.final
+class ActivateClientSecretResponse(_message.Message):
+    """ActivateClientSecretResponse is the changed provider configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_CONFIG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def provider_config(self) -> _types_pb2.ProviderConfig:
+        """The provider configuration."""
+
+    def __init__(
+        self,
+        *,
+        provider_config: _types_pb2.ProviderConfig | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_config", b"provider_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_config", b"provider_config"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateClientSecretResponse: _TypeAlias = ActivateClientSecretResponse  # noqa: Y015
+
+@_typing.final
+class RetireClientSecretRequest(_message.Message):
+    """RetireClientSecretRequest names a provider configuration with two."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    id: _builtins.str
+    """The provider configuration."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "id", b"id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireClientSecretRequest: _TypeAlias = RetireClientSecretRequest  # noqa: Y015
+
+@_typing.final
+class RetireClientSecretResponse(_message.Message):
+    """RetireClientSecretResponse is the changed provider configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROVIDER_CONFIG_FIELD_NUMBER: _builtins.int
+    RETIRED_CLASS_FIELD_NUMBER: _builtins.int
+    retired_class: _builtins.int
+    """The number of the record class that is not used any more; 0: there was but one secret."""
+    @_builtins.property
+    def provider_config(self) -> _types_pb2.ProviderConfig:
+        """The provider configuration."""
+
+    def __init__(
+        self,
+        *,
+        provider_config: _types_pb2.ProviderConfig | None = ...,
+        retired_class: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["provider_config", b"provider_config"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider_config", b"provider_config", "retired_class", b"retired_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireClientSecretResponse: _TypeAlias = RetireClientSecretResponse  # noqa: Y015
+
+@_typing.final
+class BeginDeviceFlowRequest(_message.Message):
+    """BeginDeviceFlowRequest says who connects what."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    END_USER_ID_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    provider_config_id: _builtins.str
+    """The OAuth client."""
+    end_user_id: _builtins.str
+    """The customer's id of the end user."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Parameter]:
+        """What the Provider asks each connection for."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        provider_config_id: _builtins.str = ...,
+        end_user_id: _builtins.str = ...,
+        values: _abc.Iterable[_types_pb2.Parameter] | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "grant", b"grant", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginDeviceFlowRequest: _TypeAlias = BeginDeviceFlowRequest  # noqa: Y015
+
+@_typing.final
+class BeginDeviceFlowResponse(_message.Message):
+    """BeginDeviceFlowResponse is what the end user needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    USER_CODE_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_COMPLETE_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection to be."""
+    user_code: _builtins.str
+    """What the end user types."""
+    verification_uri: _builtins.str
+    """Where."""
+    verification_uri_complete: _builtins.str
+    """The same with the code in it; empty: the Provider has none."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is over."""
+
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+        user_code: _builtins.str = ...,
+        verification_uri: _builtins.str = ...,
+        verification_uri_complete: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "expire_time", b"expire_time", "user_code", b"user_code", "verification_uri", b"verification_uri", "verification_uri_complete", b"verification_uri_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginDeviceFlowResponse: _TypeAlias = BeginDeviceFlowResponse  # noqa: Y015
+
+@_typing.final
+class GetDeviceFlowRequest(_message.Message):
+    """GetDeviceFlowRequest names a connection to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    connection_id: _builtins.str
+    """The connection to be."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeviceFlowRequest: _TypeAlias = GetDeviceFlowRequest  # noqa: Y015
+
+@_typing.final
+class GetDeviceFlowResponse(_message.Message):
+    """GetDeviceFlowResponse says how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    status: _builtins.str
+    """pending, connected, denied or expired."""
+    def __init__(
+        self,
+        *,
+        status: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeviceFlowResponse: _TypeAlias = GetDeviceFlowResponse  # noqa: Y015
+
+@_typing.final
+class GetWebhookSchemeRequest(_message.Message):
+    """GetWebhookSchemeRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    connection_id: _builtins.str
+    """The connection."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookSchemeRequest: _TypeAlias = GetWebhookSchemeRequest  # noqa: Y015
+
+@_typing.final
+class GetWebhookSchemeResponse(_message.Message):
+    """GetWebhookSchemeResponse is how its Provider signs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def scheme(self) -> _types_pb2.WebhookScheme:
+        """The scheme; absent: its Provider's entry does not say."""
+
+    def __init__(
+        self,
+        *,
+        scheme: _types_pb2.WebhookScheme | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheme", b"scheme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scheme", b"scheme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWebhookSchemeResponse: _TypeAlias = GetWebhookSchemeResponse  # noqa: Y015
+
+@_typing.final
+class CheckConnectionRequest(_message.Message):
+    """CheckConnectionRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    connection_id: _builtins.str
+    """The connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionRequest: _TypeAlias = CheckConnectionRequest  # noqa: Y015
+
+@_typing.final
+class CheckConnectionResponse(_message.Message):
+    """CheckConnectionResponse is the connection, tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connection(self) -> _types_pb2.Connection:
+        """The connection."""
+
+    def __init__(
+        self,
+        *,
+        connection: _types_pb2.Connection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckConnectionResponse: _TypeAlias = CheckConnectionResponse  # noqa: Y015
+
+@_typing.final
+class ReconnectRequest(_message.Message):
+    """ReconnectRequest names a connection that was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    RECORD_GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    record_grant: _builtins.str
+    """The grant of purpose RECONNECT, handed on to vault and keyservice."""
+    connection_id: _builtins.str
+    """The connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        record_grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "record_grant", b"record_grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconnectRequest: _TypeAlias = ReconnectRequest  # noqa: Y015
+
+@_typing.final
+class ReconnectResponse(_message.Message):
+    """ReconnectResponse is the connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connection(self) -> _types_pb2.Connection:
+        """The connection."""
+
+    def __init__(
+        self,
+        *,
+        connection: _types_pb2.Connection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconnectResponse: _TypeAlias = ReconnectResponse  # noqa: Y015
 
 @_typing.final
 class GetConnectionRequest(_message.Message):
@@ -1337,22 +1753,26 @@ class DisconnectRequest(_message.Message):
     GRANT_FIELD_NUMBER: _builtins.int
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KEEP_DAYS_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     connection_id: _builtins.str
     """The connection."""
     request_id: _builtins.str
     """The request this belongs to."""
+    keep_days: _builtins.int
+    """For how many days it is kept sealed, to be taken back, where its credential cannot be revoked; 0: it is erased."""
     def __init__(
         self,
         *,
         grant: _builtins.str = ...,
         connection_id: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        keep_days: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "keep_days", b"keep_days", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,16 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigResponse.FromString,
                 _registered_method=True)
+        self.ActivateClientSecret = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/ActivateClientSecret',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretResponse.FromString,
+                _registered_method=True)
+        self.RetireClientSecret = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/RetireClientSecret',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretResponse.FromString,
+                _registered_method=True)
         self.DeleteProviderConfig = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/DeleteProviderConfig',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigRequest.SerializeToString,
@@ -105,6 +115,16 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CompleteFlowRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CompleteFlowResponse.FromString,
                 _registered_method=True)
+        self.BeginDeviceFlow = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/BeginDeviceFlow',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowResponse.FromString,
+                _registered_method=True)
+        self.GetDeviceFlow = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/GetDeviceFlow',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowResponse.FromString,
+                _registered_method=True)
         self.DraftConnection = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/DraftConnection',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DraftConnectionRequest.SerializeToString,
@@ -134,6 +154,21 @@ class CoordinatorStub:
                 '/authpipe.oauth.v1.Coordinator/GetProxyRoute',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.FromString,
+                _registered_method=True)
+        self.GetWebhookScheme = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/GetWebhookScheme',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeResponse.FromString,
+                _registered_method=True)
+        self.CheckConnection = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/CheckConnection',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionResponse.FromString,
+                _registered_method=True)
+        self.Reconnect = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/Reconnect',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectResponse.FromString,
                 _registered_method=True)
         self.Disconnect = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/Disconnect',
@@ -191,6 +226,20 @@ class CoordinatorServicer:
 
     def UpdateProviderConfig(self, request, context):
         """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateClientSecret(self, request, context):
+        """Takes a further client secret into use, after it is stored; it is tried before the one there is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireClientSecret(self, request, context):
+        """Takes the older one of two client secrets out of use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -259,6 +308,20 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginDeviceFlow(self, request, context):
+        """Begins a connection that a person agrees to on another device (RFC 8628).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDeviceFlow(self, request, context):
+        """Says how far such a connection is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DraftConnection(self, request, context):
         """Reserves an id for a credential about to be imported. A draft is seen by nobody until it is activated.
         """
@@ -301,8 +364,29 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWebhookScheme(self, request, context):
+        """Gives how a connection's Provider signs its webhooks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckConnection(self, request, context):
+        """Has a credential tried with a harmless request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reconnect(self, request, context):
+        """Takes a connection back that was kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Disconnect(self, request, context):
-        """Stops serving at once, revokes at the Provider, erases.
+        """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -357,6 +441,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigResponse.SerializeToString,
             ),
+            'ActivateClientSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateClientSecret,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretResponse.SerializeToString,
+            ),
+            'RetireClientSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireClientSecret,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretResponse.SerializeToString,
+            ),
             'DeleteProviderConfig': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProviderConfig,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DeleteProviderConfigRequest.FromString,
@@ -402,6 +496,16 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CompleteFlowRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CompleteFlowResponse.SerializeToString,
             ),
+            'BeginDeviceFlow': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginDeviceFlow,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowResponse.SerializeToString,
+            ),
+            'GetDeviceFlow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDeviceFlow,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowResponse.SerializeToString,
+            ),
             'DraftConnection': grpc.unary_unary_rpc_method_handler(
                     servicer.DraftConnection,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DraftConnectionRequest.FromString,
@@ -431,6 +535,21 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.GetProxyRoute,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.SerializeToString,
+            ),
+            'GetWebhookScheme': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhookScheme,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeResponse.SerializeToString,
+            ),
+            'CheckConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckConnection,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionResponse.SerializeToString,
+            ),
+            'Reconnect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reconnect,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectResponse.SerializeToString,
             ),
             'Disconnect': grpc.unary_unary_rpc_method_handler(
                     servicer.Disconnect,
@@ -589,6 +708,60 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/UpdateProviderConfig',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.UpdateProviderConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateClientSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/ActivateClientSecret',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ActivateClientSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireClientSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/RetireClientSecret',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.RetireClientSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -843,6 +1016,60 @@ class Coordinator:
             _registered_method=True)
 
     @staticmethod
+    def BeginDeviceFlow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/BeginDeviceFlow',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginDeviceFlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDeviceFlow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/GetDeviceFlow',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetDeviceFlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DraftConnection(request,
             target,
             options=(),
@@ -994,6 +1221,87 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/GetProxyRoute',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetProxyRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhookScheme(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/GetWebhookScheme',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetWebhookSchemeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/CheckConnection',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.CheckConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reconnect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/Reconnect',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ReconnectResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class CoordinatorStub:
     """Lists provider configurations."""
     UpdateProviderConfig: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.UpdateProviderConfigRequest, _coordinator_pb2.UpdateProviderConfigResponse]
     """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them."""
+    ActivateClientSecret: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ActivateClientSecretRequest, _coordinator_pb2.ActivateClientSecretResponse]
+    """Takes a further client secret into use, after it is stored; it is tried before the one there is."""
+    RetireClientSecret: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.RetireClientSecretRequest, _coordinator_pb2.RetireClientSecretResponse]
+    """Takes the older one of two client secrets out of use."""
     DeleteProviderConfig: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderConfigRequest, _coordinator_pb2.DeleteProviderConfigResponse]
     """Deletes a provider configuration without connections, and its secret."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListProvidersRequest, _coordinator_pb2.ListProvidersResponse]
@@ -61,6 +65,10 @@ class CoordinatorStub:
     """Begins a flow, bound to the browser, and gives the authorization URL."""
     CompleteFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CompleteFlowRequest, _coordinator_pb2.CompleteFlowResponse]
     """Ends a flow: checks it, uses its state up, has the code exchanged."""
+    BeginDeviceFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.BeginDeviceFlowRequest, _coordinator_pb2.BeginDeviceFlowResponse]
+    """Begins a connection that a person agrees to on another device (RFC 8628)."""
+    GetDeviceFlow: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetDeviceFlowRequest, _coordinator_pb2.GetDeviceFlowResponse]
+    """Says how far such a connection is."""
     DraftConnection: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DraftConnectionRequest, _coordinator_pb2.DraftConnectionResponse]
     """Reserves an id for a credential about to be imported. A draft is seen by nobody until it is activated."""
     ActivateConnection: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ActivateConnectionRequest, _coordinator_pb2.ActivateConnectionResponse]
@@ -73,8 +81,14 @@ class CoordinatorStub:
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     GetProxyRoute: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetProxyRouteRequest, _coordinator_pb2.GetProxyRouteResponse]
     """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
+    GetWebhookScheme: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetWebhookSchemeRequest, _coordinator_pb2.GetWebhookSchemeResponse]
+    """Gives how a connection's Provider signs its webhooks."""
+    CheckConnection: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CheckConnectionRequest, _coordinator_pb2.CheckConnectionResponse]
+    """Has a credential tried with a harmless request."""
+    Reconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReconnectRequest, _coordinator_pb2.ReconnectResponse]
+    """Takes a connection back that was kept."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]
-    """Stops serving at once, revokes at the Provider, erases."""
+    """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
     ClaimAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]
     """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
     ReportAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]
@@ -97,6 +111,10 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Lists provider configurations."""
     UpdateProviderConfig: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.UpdateProviderConfigRequest, _coordinator_pb2.UpdateProviderConfigResponse]  # type: ignore[assignment]
     """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them."""
+    ActivateClientSecret: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ActivateClientSecretRequest, _coordinator_pb2.ActivateClientSecretResponse]  # type: ignore[assignment]
+    """Takes a further client secret into use, after it is stored; it is tried before the one there is."""
+    RetireClientSecret: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.RetireClientSecretRequest, _coordinator_pb2.RetireClientSecretResponse]  # type: ignore[assignment]
+    """Takes the older one of two client secrets out of use."""
     DeleteProviderConfig: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DeleteProviderConfigRequest, _coordinator_pb2.DeleteProviderConfigResponse]  # type: ignore[assignment]
     """Deletes a provider configuration without connections, and its secret."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListProvidersRequest, _coordinator_pb2.ListProvidersResponse]  # type: ignore[assignment]
@@ -115,6 +133,10 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Begins a flow, bound to the browser, and gives the authorization URL."""
     CompleteFlow: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CompleteFlowRequest, _coordinator_pb2.CompleteFlowResponse]  # type: ignore[assignment]
     """Ends a flow: checks it, uses its state up, has the code exchanged."""
+    BeginDeviceFlow: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.BeginDeviceFlowRequest, _coordinator_pb2.BeginDeviceFlowResponse]  # type: ignore[assignment]
+    """Begins a connection that a person agrees to on another device (RFC 8628)."""
+    GetDeviceFlow: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetDeviceFlowRequest, _coordinator_pb2.GetDeviceFlowResponse]  # type: ignore[assignment]
+    """Says how far such a connection is."""
     DraftConnection: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DraftConnectionRequest, _coordinator_pb2.DraftConnectionResponse]  # type: ignore[assignment]
     """Reserves an id for a credential about to be imported. A draft is seen by nobody until it is activated."""
     ActivateConnection: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ActivateConnectionRequest, _coordinator_pb2.ActivateConnectionResponse]  # type: ignore[assignment]
@@ -127,8 +149,14 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Refreshes a connection's token unless it lives long enough. However many ask, the Provider sees one request."""
     GetProxyRoute: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetProxyRouteRequest, _coordinator_pb2.GetProxyRouteResponse]  # type: ignore[assignment]
     """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
+    GetWebhookScheme: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetWebhookSchemeRequest, _coordinator_pb2.GetWebhookSchemeResponse]  # type: ignore[assignment]
+    """Gives how a connection's Provider signs its webhooks."""
+    CheckConnection: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CheckConnectionRequest, _coordinator_pb2.CheckConnectionResponse]  # type: ignore[assignment]
+    """Has a credential tried with a harmless request."""
+    Reconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReconnectRequest, _coordinator_pb2.ReconnectResponse]  # type: ignore[assignment]
+    """Takes a connection back that was kept."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]  # type: ignore[assignment]
-    """Stops serving at once, revokes at the Provider, erases."""
+    """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
     ClaimAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]  # type: ignore[assignment]
     """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
     ReportAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]  # type: ignore[assignment]
@@ -178,6 +206,22 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.UpdateProviderConfigResponse, _abc.Awaitable[_coordinator_pb2.UpdateProviderConfigResponse]]:
         """Changes scopes, redirect URIs or the name. Endpoints never change: they are bound into what was sealed for them."""
+
+    @_abc_1.abstractmethod
+    def ActivateClientSecret(
+        self,
+        request: _coordinator_pb2.ActivateClientSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ActivateClientSecretResponse, _abc.Awaitable[_coordinator_pb2.ActivateClientSecretResponse]]:
+        """Takes a further client secret into use, after it is stored; it is tried before the one there is."""
+
+    @_abc_1.abstractmethod
+    def RetireClientSecret(
+        self,
+        request: _coordinator_pb2.RetireClientSecretRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.RetireClientSecretResponse, _abc.Awaitable[_coordinator_pb2.RetireClientSecretResponse]]:
+        """Takes the older one of two client secrets out of use."""
 
     @_abc_1.abstractmethod
     def DeleteProviderConfig(
@@ -252,6 +296,22 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Ends a flow: checks it, uses its state up, has the code exchanged."""
 
     @_abc_1.abstractmethod
+    def BeginDeviceFlow(
+        self,
+        request: _coordinator_pb2.BeginDeviceFlowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.BeginDeviceFlowResponse, _abc.Awaitable[_coordinator_pb2.BeginDeviceFlowResponse]]:
+        """Begins a connection that a person agrees to on another device (RFC 8628)."""
+
+    @_abc_1.abstractmethod
+    def GetDeviceFlow(
+        self,
+        request: _coordinator_pb2.GetDeviceFlowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetDeviceFlowResponse, _abc.Awaitable[_coordinator_pb2.GetDeviceFlowResponse]]:
+        """Says how far such a connection is."""
+
+    @_abc_1.abstractmethod
     def DraftConnection(
         self,
         request: _coordinator_pb2.DraftConnectionRequest,
@@ -300,12 +360,36 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Gives where the API of a connection's Provider is and how it is spoken to, for the proxy."""
 
     @_abc_1.abstractmethod
+    def GetWebhookScheme(
+        self,
+        request: _coordinator_pb2.GetWebhookSchemeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetWebhookSchemeResponse, _abc.Awaitable[_coordinator_pb2.GetWebhookSchemeResponse]]:
+        """Gives how a connection's Provider signs its webhooks."""
+
+    @_abc_1.abstractmethod
+    def CheckConnection(
+        self,
+        request: _coordinator_pb2.CheckConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CheckConnectionResponse, _abc.Awaitable[_coordinator_pb2.CheckConnectionResponse]]:
+        """Has a credential tried with a harmless request."""
+
+    @_abc_1.abstractmethod
+    def Reconnect(
+        self,
+        request: _coordinator_pb2.ReconnectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.ReconnectResponse, _abc.Awaitable[_coordinator_pb2.ReconnectResponse]]:
+        """Takes a connection back that was kept."""
+
+    @_abc_1.abstractmethod
     def Disconnect(
         self,
         request: _coordinator_pb2.DisconnectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DisconnectResponse, _abc.Awaitable[_coordinator_pb2.DisconnectResponse]]:
-        """Stops serving at once, revokes at the Provider, erases."""
+        """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
 
     @_abc_1.abstractmethod
     def ClaimAnswer(

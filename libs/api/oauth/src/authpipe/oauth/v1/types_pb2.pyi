@@ -33,6 +33,8 @@ class _ConnectionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conne
     CONNECTION_STATE_DISCONNECTED: _ConnectionState.ValueType  # 4
     CONNECTION_STATE_CONFIGURATION_ERROR: _ConnectionState.ValueType  # 5
     """Active, and its refreshes fail for a reason that stands in the provider configuration."""
+    CONNECTION_STATE_KEPT: _ConnectionState.ValueType  # 6
+    """Disconnected, and kept sealed, to be taken back."""
 
 class ConnectionState(_ConnectionState, metaclass=_ConnectionStateEnumTypeWrapper):
     """ConnectionState is where a connection stands; the table of moves is in coordinator's domain/connections."""
@@ -44,7 +46,45 @@ CONNECTION_STATE_DISCONNECTING: ConnectionState.ValueType  # 3
 CONNECTION_STATE_DISCONNECTED: ConnectionState.ValueType  # 4
 CONNECTION_STATE_CONFIGURATION_ERROR: ConnectionState.ValueType  # 5
 """Active, and its refreshes fail for a reason that stands in the provider configuration."""
+CONNECTION_STATE_KEPT: ConnectionState.ValueType  # 6
+"""Disconnected, and kept sealed, to be taken back."""
 Global___ConnectionState: _TypeAlias = ConnectionState  # noqa: Y015
+
+class _Renewal:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RenewalEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Renewal.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RENEWAL_UNSPECIFIED: _Renewal.ValueType  # 0
+    """With a refresh token, or not at all."""
+    RENEWAL_REFRESH_TOKEN: _Renewal.ValueType  # 1
+    """RFC 6749, section 6."""
+    RENEWAL_CLIENT_CREDENTIALS: _Renewal.ValueType  # 2
+    """RFC 6749, section 4.4: as our client, for nobody else."""
+    RENEWAL_JWT_BEARER: _Renewal.ValueType  # 3
+    """RFC 7523, section 2.1: with an assertion that a key of the connection signs."""
+    RENEWAL_TOKEN_EXCHANGE: _Renewal.ValueType  # 4
+    """RFC 8693: for a token of somebody else's."""
+    RENEWAL_TWO_STEP: _Renewal.ValueType  # 5
+    """As the Provider's entry declares: credentials are sent, and a token comes back."""
+
+class Renewal(_Renewal, metaclass=_RenewalEnumTypeWrapper):
+    """Renewal is how a connection comes to its next access token."""
+
+RENEWAL_UNSPECIFIED: Renewal.ValueType  # 0
+"""With a refresh token, or not at all."""
+RENEWAL_REFRESH_TOKEN: Renewal.ValueType  # 1
+"""RFC 6749, section 6."""
+RENEWAL_CLIENT_CREDENTIALS: Renewal.ValueType  # 2
+"""RFC 6749, section 4.4: as our client, for nobody else."""
+RENEWAL_JWT_BEARER: Renewal.ValueType  # 3
+"""RFC 7523, section 2.1: with an assertion that a key of the connection signs."""
+RENEWAL_TOKEN_EXCHANGE: Renewal.ValueType  # 4
+"""RFC 8693: for a token of somebody else's."""
+RENEWAL_TWO_STEP: Renewal.ValueType  # 5
+"""As the Provider's entry declares: credentials are sent, and a token comes back."""
+Global___Renewal: _TypeAlias = Renewal  # noqa: Y015
 
 class _ConnectionKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -94,7 +134,7 @@ class ProviderEndpoints(_message.Message):
     revocation_endpoint: _builtins.str
     """Where tokens are revoked (RFC 7009); empty: this Provider cannot."""
     token_endpoint_auth_method: _builtins.str
-    """client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt or none."""
+    """client_secret_basic, client_secret_post, client_secret_jwt, private_key_jwt, tls_client_auth or none."""
     iss_required: _builtins.bool
     """Whether answers must carry `iss` (RFC 9207, section 2.4)."""
     refresh_endpoint: _builtins.str
@@ -242,6 +282,13 @@ class Dialect(_message.Message):
     HEALTH_CHECK_URL_FIELD_NUMBER: _builtins.int
     HEALTH_CHECK_METHOD_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_PINS_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    ASSERTION_FIELD_NUMBER: _builtins.int
+    TWO_STEP_FIELD_NUMBER: _builtins.int
+    ROTATION_CHECK_URL_FIELD_NUMBER: _builtins.int
+    ROTATION_CHECK_POINTER_FIELD_NUMBER: _builtins.int
+    SCOPE_SEPARATOR_FIELD_NUMBER: _builtins.int
+    SCOPE_PARAMETER_FIELD_NUMBER: _builtins.int
     json_body: _builtins.bool
     """Whether token requests are JSON."""
     access_token_pointer: _builtins.str
@@ -260,6 +307,16 @@ class Dialect(_message.Message):
     """A harmless request that says whether a credential is good; empty: none."""
     health_check_method: _builtins.str
     """Its method."""
+    resource: _builtins.str
+    """What tokens are for (RFC 8707); empty: nothing is said."""
+    rotation_check_url: _builtins.str
+    """Where its API says when an API key ends; empty: nowhere."""
+    rotation_check_pointer: _builtins.str
+    """Where that stands in the answer: a JSON pointer to a date or a time (RFC 3339)."""
+    scope_separator: _builtins.str
+    """Between scopes; empty: a space."""
+    scope_parameter: _builtins.str
+    """The name of the scopes in a request; empty: scope."""
     @_builtins.property
     def token_parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
         """Further parameters with a code."""
@@ -296,6 +353,14 @@ class Dialect(_message.Message):
     def public_key_pins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of which public keys each host shows one (RFC 7469, section 2.4); none: any that is valid."""
 
+    @_builtins.property
+    def assertion(self) -> Global___Assertion:
+        """With JWT_BEARER: how the assertion is made."""
+
+    @_builtins.property
+    def two_step(self) -> Global___TwoStep:
+        """With TWO_STEP: what is sent."""
+
     def __init__(
         self,
         *,
@@ -317,14 +382,89 @@ class Dialect(_message.Message):
         health_check_url: _builtins.str = ...,
         health_check_method: _builtins.str = ...,
         public_key_pins: _abc.Iterable[_builtins.str] | None = ...,
+        resource: _builtins.str = ...,
+        assertion: Global___Assertion | None = ...,
+        two_step: Global___TwoStep | None = ...,
+        rotation_check_url: _builtins.str = ...,
+        rotation_check_pointer: _builtins.str = ...,
+        scope_separator: _builtins.str = ...,
+        scope_parameter: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "revocation", b"revocation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "revocation", b"revocation", "two_step", b"two_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "revocation", b"revocation", "scope_pointer", b"scope_pointer", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "resource", b"resource", "revocation", b"revocation", "rotation_check_pointer", b"rotation_check_pointer", "rotation_check_url", b"rotation_check_url", "scope_parameter", b"scope_parameter", "scope_pointer", b"scope_pointer", "scope_separator", b"scope_separator", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent", "two_step", b"two_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dialect: _TypeAlias = Dialect  # noqa: Y015
+
+@_typing.final
+class Assertion(_message.Message):
+    """Assertion is how a JWT that asks for a token is made (RFC 7523, section 3)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    LIFE_SECONDS_FIELD_NUMBER: _builtins.int
+    SCOPE_CLAIM_FIELD_NUMBER: _builtins.int
+    audience: _builtins.str
+    """Its audience; empty: the token endpoint."""
+    life_seconds: _builtins.int
+    """How long it lives."""
+    scope_claim: _builtins.bool
+    """Whether it carries the scopes, beside or in place of the request."""
+    def __init__(
+        self,
+        *,
+        audience: _builtins.str = ...,
+        life_seconds: _builtins.int = ...,
+        scope_claim: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "life_seconds", b"life_seconds", "scope_claim", b"scope_claim"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assertion: _TypeAlias = Assertion  # noqa: Y015
+
+@_typing.final
+class TwoStep(_message.Message):
+    """TwoStep is a request of a Provider's own that gives a token for credentials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    JSON_BODY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The HTTP method."""
+    json_body: _builtins.bool
+    """Whether the body is JSON; else a form."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """Its headers: names, and values in which `{name}` is a credential."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """Its fields, likewise."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        json_body: _builtins.bool = ...,
+        headers: _abc.Iterable[Global___Parameter] | None = ...,
+        fields: _abc.Iterable[Global___Parameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "headers", b"headers", "json_body", b"json_body", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TwoStep: _TypeAlias = TwoStep  # noqa: Y015
 
 @_typing.final
 class RevocationRequest(_message.Message):
@@ -386,6 +526,8 @@ class ProviderConfig(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     HOSTS_DIGEST_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_CLASSES_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -416,6 +558,14 @@ class ProviderConfig(_message.Message):
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueQuestion]:
         """What each connection is asked for, such as a subdomain."""
 
+    @_builtins.property
+    def client_secret_classes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The record classes of its client secrets, the newest first: it is tried first."""
+
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How connections may come to be: authorization_code, client_credentials, jwt_bearer, token_exchange, device_code, two_step."""
+
     def __init__(
         self,
         *,
@@ -429,10 +579,12 @@ class ProviderConfig(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         hosts_digest: _builtins.bytes = ...,
         values: _abc.Iterable[Global___ValueQuestion] | None = ...,
+        client_secret_classes: _abc.Iterable[_builtins.int] | None = ...,
+        grants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "hosts_digest", b"hosts_digest", "id", b"id", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret_classes", b"client_secret_classes", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "grants", b"grants", "hosts_digest", b"hosts_digest", "id", b"id", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -500,6 +652,11 @@ class Connection(_message.Message):
     REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    ROTATION_DUE_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     state: Global___ConnectionState.ValueType
@@ -518,6 +675,10 @@ class Connection(_message.Message):
     """Whether there is a refresh token."""
     state_help: _builtins.str
     """What helps, a sentence; empty: nothing is wrong."""
+    renewal: Global___Renewal.ValueType
+    """How it comes to its next access token."""
+    rotation_due: _builtins.bool
+    """Whether it is time to replace its API key."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes granted."""
@@ -546,6 +707,18 @@ class Connection(_message.Message):
     def metadata(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
         """What of the Provider's answer is worth keeping, such as the id of its account."""
 
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """Absent: it was never tried."""
+
+    @_builtins.property
+    def rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """When its API key ends, as far as anybody knows; absent: nothing is known."""
+
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """With KEPT: until when it can be taken back."""
+
     def __init__(
         self,
         *,
@@ -565,14 +738,117 @@ class Connection(_message.Message):
         refresh_failure: Global___RefreshFailure | None = ...,
         values: _abc.Iterable[Global___Parameter] | None = ...,
         metadata: _abc.Iterable[Global___Parameter] | None = ...,
+        renewal: Global___Renewal.ValueType = ...,
+        health: Global___Health | None = ...,
+        rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        rotation_due: _builtins.bool = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "refresh_failure", b"refresh_failure", "state_time", b"state_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "health", b"health", "keep_until", b"keep_until", "refresh_failure", b"refresh_failure", "rotate_time", b"rotate_time", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "id", b"id", "kind", b"kind", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "health", b"health", "id", b"id", "keep_until", b"keep_until", "kind", b"kind", "metadata", b"metadata", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_failure", b"refresh_failure", "refreshable", b"refreshable", "renewal", b"renewal", "rotate_time", b"rotate_time", "rotation_due", b"rotation_due", "scopes", b"scopes", "state", b"state", "state_help", b"state_help", "state_reason", b"state_reason", "state_time", b"state_time", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """Health is what came of trying a credential."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CHECK_TIME_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """passing, failing (refused once or twice in a row) or unknown (the Provider did not say)."""
+    reason: _builtins.str
+    """Why, in UPPER_SNAKE; empty while passing."""
+    @_builtins.property
+    def check_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was tried last."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        check_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check_time", b"check_time", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
+
+@_typing.final
+class WebhookScheme(_message.Message):
+    """WebhookScheme is how a Provider signs what it sends."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    SIGNATURE_HEADER_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    SEPARATOR_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_HEADER_FIELD_NUMBER: _builtins.int
+    TIMESTAMP_PREFIX_FIELD_NUMBER: _builtins.int
+    ID_HEADER_FIELD_NUMBER: _builtins.int
+    TOLERANCE_SECONDS_FIELD_NUMBER: _builtins.int
+    SECRET_PREFIX_FIELD_NUMBER: _builtins.int
+    SECRET_BASE64_FIELD_NUMBER: _builtins.int
+    algorithm: _builtins.str
+    """sha256, sha1 or sha512: HMAC over what is signed."""
+    encoding: _builtins.str
+    """hex or base64: how the signature is written."""
+    signature_header: _builtins.str
+    """The header that carries it."""
+    prefix: _builtins.str
+    """What stands before it there, such as `sha256=`; where several are listed, before each."""
+    separator: _builtins.str
+    """What separates several signatures, or parts, in that header; empty: there is one."""
+    signed: _builtins.str
+    """What is signed: `{body}`, `{timestamp}` and `{id}` are filled in."""
+    timestamp_header: _builtins.str
+    """The header with the time in seconds; empty: none, or it stands in the signature's header."""
+    timestamp_prefix: _builtins.str
+    """What stands before the time in the signature's header, such as `t=`; empty: it is not there."""
+    id_header: _builtins.str
+    """The header with the message's id; empty: none."""
+    tolerance_seconds: _builtins.int
+    """How old a message may be; 0: of any age."""
+    secret_prefix: _builtins.str
+    """What stands before the secret and is no part of it, such as `whsec_`."""
+    secret_base64: _builtins.bool
+    """Whether the rest of the secret is base64."""
+    def __init__(
+        self,
+        *,
+        algorithm: _builtins.str = ...,
+        encoding: _builtins.str = ...,
+        signature_header: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        separator: _builtins.str = ...,
+        signed: _builtins.str = ...,
+        timestamp_header: _builtins.str = ...,
+        timestamp_prefix: _builtins.str = ...,
+        id_header: _builtins.str = ...,
+        tolerance_seconds: _builtins.int = ...,
+        secret_prefix: _builtins.str = ...,
+        secret_base64: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "encoding", b"encoding", "id_header", b"id_header", "prefix", b"prefix", "secret_base64", b"secret_base64", "secret_prefix", b"secret_prefix", "separator", b"separator", "signature_header", b"signature_header", "signed", b"signed", "timestamp_header", b"timestamp_header", "timestamp_prefix", b"timestamp_prefix", "tolerance_seconds", b"tolerance_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WebhookScheme: _TypeAlias = WebhookScheme  # noqa: Y015
 
 @_typing.final
 class RefreshFailure(_message.Message):

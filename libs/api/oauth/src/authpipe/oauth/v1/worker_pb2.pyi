@@ -43,6 +43,8 @@ class Job(_message.Message):
     SPEND_FIELD_NUMBER: _builtins.int
     SPENT_FENCE_FIELD_NUMBER: _builtins.int
     DIALECT_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_CLASSES_FIELD_NUMBER: _builtins.int
+    RENEWAL_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """The tenant."""
     connection_id: _builtins.str
@@ -69,6 +71,8 @@ class Job(_message.Message):
     """The fence under which a refresh token was sent of which nobody knows what came; 0: there is none. A token that was
     stored under this fence or a later one is another one.
     """
+    renewal: _types_pb2.Renewal.ValueType
+    """For a refresh: how the next access token is come by."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ConnectionValue]:
         """What the placeholders of its URLs are filled with."""
@@ -84,6 +88,10 @@ class Job(_message.Message):
     @_builtins.property
     def dialect(self) -> _types_pb2.Dialect:
         """How the Provider is spoken to, as pinned."""
+
+    @_builtins.property
+    def client_secret_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
+        """The record classes of the client secrets, the one to try first first; none: CLIENT_SECRET."""
 
     def __init__(
         self,
@@ -104,10 +112,12 @@ class Job(_message.Message):
         spend: _builtins.bool = ...,
         spent_fence: _builtins.int = ...,
         dialect: _types_pb2.Dialect | None = ...,
+        client_secret_classes: _abc.Iterable[_records_pb2.RecordClass.ValueType] | None = ...,
+        renewal: _types_pb2.Renewal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "dialect", b"dialect", "endpoints", b"endpoints", "fence", b"fence", "provider", b"provider", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "scopes", b"scopes", "spend", b"spend", "spent_fence", b"spent_fence", "values", b"values", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "client_secret_classes", b"client_secret_classes", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "dialect", b"dialect", "endpoints", b"endpoints", "fence", b"fence", "provider", b"provider", "provider_config_id", b"provider_config_id", "renewal", b"renewal", "request_id", b"request_id", "scopes", b"scopes", "spend", b"spend", "spent_fence", b"spent_fence", "values", b"values", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,6 +361,346 @@ class RefreshResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefreshResponse: _TypeAlias = RefreshResponse  # noqa: Y015
+
+@_typing.final
+class BeginDeviceRequest(_message.Message):
+    """BeginDeviceRequest names the connection to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginDeviceRequest: _TypeAlias = BeginDeviceRequest  # noqa: Y015
+
+@_typing.final
+class BeginDeviceResponse(_message.Message):
+    """BeginDeviceResponse is what a person needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    USER_CODE_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_COMPLETE_FIELD_NUMBER: _builtins.int
+    LIFE_SECONDS_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    failure: _builtins.str
+    """Empty: it was begun. Otherwise a stable reason in UPPER_SNAKE."""
+    user_code: _builtins.str
+    """What the person types."""
+    verification_uri: _builtins.str
+    """Where."""
+    verification_uri_complete: _builtins.str
+    """The same with the code in it; empty: the Provider has none."""
+    life_seconds: _builtins.int
+    """For how long."""
+    interval_seconds: _builtins.int
+    """How often it may be asked whether the person has agreed."""
+    def __init__(
+        self,
+        *,
+        failure: _builtins.str = ...,
+        user_code: _builtins.str = ...,
+        verification_uri: _builtins.str = ...,
+        verification_uri_complete: _builtins.str = ...,
+        life_seconds: _builtins.int = ...,
+        interval_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "interval_seconds", b"interval_seconds", "life_seconds", b"life_seconds", "user_code", b"user_code", "verification_uri", b"verification_uri", "verification_uri_complete", b"verification_uri_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginDeviceResponse: _TypeAlias = BeginDeviceResponse  # noqa: Y015
+
+@_typing.final
+class PollDeviceRequest(_message.Message):
+    """PollDeviceRequest names the connection to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollDeviceRequest: _TypeAlias = PollDeviceRequest  # noqa: Y015
+
+@_typing.final
+class PollDeviceResponse(_message.Message):
+    """PollDeviceResponse says whether the person has agreed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcome(self) -> Global___TokenOutcome:
+        """What the Provider answered, judged; AUTHORIZATION_PENDING and PROVIDER_SLOW_DOWN: not yet."""
+
+    def __init__(
+        self,
+        *,
+        outcome: Global___TokenOutcome | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollDeviceResponse: _TypeAlias = PollDeviceResponse  # noqa: Y015
+
+@_typing.final
+class PushAuthorizationRequest(_message.Message):
+    """PushAuthorizationRequest is an authorization request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PushedParameter]:
+        """Its parameters."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        parameters: _abc.Iterable[Global___PushedParameter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "parameters", b"parameters"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushAuthorizationRequest: _TypeAlias = PushAuthorizationRequest  # noqa: Y015
+
+@_typing.final
+class PushedParameter(_message.Message):
+    """PushedParameter is a parameter of an authorization request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    value: _builtins.str
+    """The value; one of them is the state."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushedParameter: _TypeAlias = PushedParameter  # noqa: Y015
+
+@_typing.final
+class PushAuthorizationResponse(_message.Message):
+    """PushAuthorizationResponse stands for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    REQUEST_URI_FIELD_NUMBER: _builtins.int
+    failure: _builtins.str
+    """Empty: it was taken. Otherwise a stable reason in UPPER_SNAKE."""
+    request_uri: _builtins.str
+    """What the browser carries in its place."""
+    def __init__(
+        self,
+        *,
+        failure: _builtins.str = ...,
+        request_uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "request_uri", b"request_uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PushAuthorizationResponse: _TypeAlias = PushAuthorizationResponse  # noqa: Y015
+
+@_typing.final
+class CheckHealthRequest(_message.Message):
+    """CheckHealthRequest names a connection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    RECORD_CLASS_FIELD_NUMBER: _builtins.int
+    ROTATION_FIELD_NUMBER: _builtins.int
+    record_class: _records_pb2.RecordClass.ValueType
+    """The class of the record."""
+    rotation: _builtins.bool
+    """Whether it is also asked when the API key ends."""
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job; its credential grant names the class."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        record_class: _records_pb2.RecordClass.ValueType = ...,
+        rotation: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "record_class", b"record_class", "rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHealthRequest: _TypeAlias = CheckHealthRequest  # noqa: Y015
+
+@_typing.final
+class CheckHealthResponse(_message.Message):
+    """CheckHealthResponse says what the Provider answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    failure: _builtins.str
+    """Empty: the Provider takes the credential. Otherwise a stable reason in UPPER_SNAKE."""
+    refused: _builtins.bool
+    """Whether the Provider said that the credential is not good; else nothing is known."""
+    @_builtins.property
+    def rotate_time(self) -> _timestamp_pb2.Timestamp:
+        """When the API key ends, as its Provider says; absent: it does not say."""
+
+    def __init__(
+        self,
+        *,
+        failure: _builtins.str = ...,
+        refused: _builtins.bool = ...,
+        rotate_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotate_time", b"rotate_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "refused", b"refused", "rotate_time", b"rotate_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHealthResponse: _TypeAlias = CheckHealthResponse  # noqa: Y015
+
+@_typing.final
+class VerifyWebhookRequest(_message.Message):
+    """VerifyWebhookRequest is what came to the customer's address."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_GRANT_FIELD_NUMBER: _builtins.int
+    CONSUMER_THUMBPRINT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SCHEME_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection."""
+    credential_grant: _builtins.str
+    """The grant to open its secret."""
+    consumer_thumbprint: _builtins.str
+    """Of the HPKE key that the grant is bound to."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    body: _builtins.bytes
+    """The body, to the byte."""
+    @_builtins.property
+    def scheme(self) -> _types_pb2.WebhookScheme:
+        """How it is signed."""
+
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
+        """The headers that came."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        credential_grant: _builtins.str = ...,
+        consumer_thumbprint: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        scheme: _types_pb2.WebhookScheme | None = ...,
+        headers: _abc.Iterable[Global___Header] | None = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scheme", b"scheme"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "connection_id", b"connection_id", "consumer_thumbprint", b"consumer_thumbprint", "credential_grant", b"credential_grant", "headers", b"headers", "request_id", b"request_id", "scheme", b"scheme", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyWebhookRequest: _TypeAlias = VerifyWebhookRequest  # noqa: Y015
+
+@_typing.final
+class VerifyWebhookResponse(_message.Message):
+    """VerifyWebhookResponse says yes or no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    valid: _builtins.bool
+    """Whether the signature is the secret's over what came."""
+    reason: _builtins.str
+    """If not, why: SIGNATURE_DIFFERS, SIGNATURE_MISSING, TIMESTAMP_MISSING or TIMESTAMP_TOO_OLD."""
+    def __init__(
+        self,
+        *,
+        valid: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyWebhookResponse: _TypeAlias = VerifyWebhookResponse  # noqa: Y015
 
 @_typing.final
 class TokenOutcome(_message.Message):

@@ -70,6 +70,31 @@ class WorkerStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.FromString,
                 _registered_method=True)
+        self.BeginDevice = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/BeginDevice',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceResponse.FromString,
+                _registered_method=True)
+        self.PollDevice = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/PollDevice',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceResponse.FromString,
+                _registered_method=True)
+        self.PushAuthorization = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/PushAuthorization',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationResponse.FromString,
+                _registered_method=True)
+        self.CheckHealth = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/CheckHealth',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.FromString,
+                _registered_method=True)
+        self.VerifyWebhook = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/VerifyWebhook',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookResponse.FromString,
+                _registered_method=True)
         self.Reseal = channel.unary_unary(
                 '/authpipe.oauth.v1.Worker/Reseal',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ResealRequest.SerializeToString,
@@ -131,6 +156,41 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginDevice(self, request, context):
+        """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PollDevice(self, request, context):
+        """Asks once whether a person has agreed (RFC 8628, section 3.4); if so, seals what comes back and stores it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushAuthorization(self, request, context):
+        """Pushes an authorization request (RFC 9126, section 2).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckHealth(self, request, context):
+        """Tries a credential with the harmless request of its Provider's entry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyWebhook(self, request, context):
+        """Compares a webhook's signature with a connection's secret, which stays here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reseal(self, request, context):
         """Seals records again under the newest version of their connection key. Nobody is called.
         """
@@ -175,6 +235,31 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.Proxy,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.SerializeToString,
+            ),
+            'BeginDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginDevice,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceResponse.SerializeToString,
+            ),
+            'PollDevice': grpc.unary_unary_rpc_method_handler(
+                    servicer.PollDevice,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceResponse.SerializeToString,
+            ),
+            'PushAuthorization': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushAuthorization,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationResponse.SerializeToString,
+            ),
+            'CheckHealth': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckHealth,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.SerializeToString,
+            ),
+            'VerifyWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyWebhook,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookResponse.SerializeToString,
             ),
             'Reseal': grpc.unary_unary_rpc_method_handler(
                     servicer.Reseal,
@@ -372,6 +457,141 @@ class Worker:
             '/authpipe.oauth.v1.Worker/Proxy',
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProxyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/BeginDevice',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PollDevice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/PollDevice',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.PollDeviceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushAuthorization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/PushAuthorization',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.PushAuthorizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckHealth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/CheckHealth',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/VerifyWebhook',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,16 @@ class WorkerStub:
     """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
     stays here. The first message each way is a head, what follows is the body.
     """
+    BeginDevice: _grpc.UnaryUnaryMultiCallable[_worker_pb2.BeginDeviceRequest, _worker_pb2.BeginDeviceResponse]
+    """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs."""
+    PollDevice: _grpc.UnaryUnaryMultiCallable[_worker_pb2.PollDeviceRequest, _worker_pb2.PollDeviceResponse]
+    """Asks once whether a person has agreed (RFC 8628, section 3.4); if so, seals what comes back and stores it."""
+    PushAuthorization: _grpc.UnaryUnaryMultiCallable[_worker_pb2.PushAuthorizationRequest, _worker_pb2.PushAuthorizationResponse]
+    """Pushes an authorization request (RFC 9126, section 2)."""
+    CheckHealth: _grpc.UnaryUnaryMultiCallable[_worker_pb2.CheckHealthRequest, _worker_pb2.CheckHealthResponse]
+    """Tries a credential with the harmless request of its Provider's entry."""
+    VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_worker_pb2.VerifyWebhookRequest, _worker_pb2.VerifyWebhookResponse]
+    """Compares a webhook's signature with a connection's secret, which stays here."""
     Reseal: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]
     """Seals records again under the newest version of their connection key. Nobody is called."""
 
@@ -73,6 +83,16 @@ class WorkerAsyncStub(WorkerStub):
     """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
     stays here. The first message each way is a head, what follows is the body.
     """
+    BeginDevice: _aio.UnaryUnaryMultiCallable[_worker_pb2.BeginDeviceRequest, _worker_pb2.BeginDeviceResponse]  # type: ignore[assignment]
+    """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs."""
+    PollDevice: _aio.UnaryUnaryMultiCallable[_worker_pb2.PollDeviceRequest, _worker_pb2.PollDeviceResponse]  # type: ignore[assignment]
+    """Asks once whether a person has agreed (RFC 8628, section 3.4); if so, seals what comes back and stores it."""
+    PushAuthorization: _aio.UnaryUnaryMultiCallable[_worker_pb2.PushAuthorizationRequest, _worker_pb2.PushAuthorizationResponse]  # type: ignore[assignment]
+    """Pushes an authorization request (RFC 9126, section 2)."""
+    CheckHealth: _aio.UnaryUnaryMultiCallable[_worker_pb2.CheckHealthRequest, _worker_pb2.CheckHealthResponse]  # type: ignore[assignment]
+    """Tries a credential with the harmless request of its Provider's entry."""
+    VerifyWebhook: _aio.UnaryUnaryMultiCallable[_worker_pb2.VerifyWebhookRequest, _worker_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
+    """Compares a webhook's signature with a connection's secret, which stays here."""
     Reseal: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]  # type: ignore[assignment]
     """Seals records again under the newest version of their connection key. Nobody is called."""
 
@@ -136,6 +156,46 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
         stays here. The first message each way is a head, what follows is the body.
         """
+
+    @_abc_1.abstractmethod
+    def BeginDevice(
+        self,
+        request: _worker_pb2.BeginDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.BeginDeviceResponse, _abc.Awaitable[_worker_pb2.BeginDeviceResponse]]:
+        """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs."""
+
+    @_abc_1.abstractmethod
+    def PollDevice(
+        self,
+        request: _worker_pb2.PollDeviceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.PollDeviceResponse, _abc.Awaitable[_worker_pb2.PollDeviceResponse]]:
+        """Asks once whether a person has agreed (RFC 8628, section 3.4); if so, seals what comes back and stores it."""
+
+    @_abc_1.abstractmethod
+    def PushAuthorization(
+        self,
+        request: _worker_pb2.PushAuthorizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.PushAuthorizationResponse, _abc.Awaitable[_worker_pb2.PushAuthorizationResponse]]:
+        """Pushes an authorization request (RFC 9126, section 2)."""
+
+    @_abc_1.abstractmethod
+    def CheckHealth(
+        self,
+        request: _worker_pb2.CheckHealthRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.CheckHealthResponse, _abc.Awaitable[_worker_pb2.CheckHealthResponse]]:
+        """Tries a credential with the harmless request of its Provider's entry."""
+
+    @_abc_1.abstractmethod
+    def VerifyWebhook(
+        self,
+        request: _worker_pb2.VerifyWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.VerifyWebhookResponse, _abc.Awaitable[_worker_pb2.VerifyWebhookResponse]]:
+        """Compares a webhook's signature with a connection's secret, which stays here."""
 
     @_abc_1.abstractmethod
     def Reseal(

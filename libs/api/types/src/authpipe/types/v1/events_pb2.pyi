@@ -161,6 +161,28 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A workspace's own description of a Provider was deleted; what was pinned from it stays."""
     EVENT_NAME_RECONNECT_BEGUN: _EventName.ValueType  # 67
     """An end user began to connect the account of a connection again, under its lease."""
+    EVENT_NAME_CLIENT_SECRET_ADDED: _EventName.ValueType  # 68
+    """A second client secret of a provider configuration is in use from now on, before the first."""
+    EVENT_NAME_CLIENT_SECRET_RETIRED: _EventName.ValueType  # 69
+    """The older one of two client secrets is not used any more."""
+    EVENT_NAME_HEALTH_CHECK_PASSED: _EventName.ValueType  # 70
+    """A credential was tried with a harmless request, and its Provider takes it."""
+    EVENT_NAME_HEALTH_CHECK_FAILED: _EventName.ValueType  # 71
+    """A credential was tried with a harmless request, and its Provider does not take it, or did not say; with the reason."""
+    EVENT_NAME_ROTATION_DUE: _EventName.ValueType  # 72
+    """An API key is to be replaced: it ends soon, or has ended."""
+    EVENT_NAME_CONNECTION_KEPT: _EventName.ValueType  # 73
+    """A disconnected connection is kept sealed, to be taken back."""
+    EVENT_NAME_CONNECTION_RESTORED: _EventName.ValueType  # 74
+    """A connection that was kept is taken back."""
+    EVENT_NAME_RECORDS_KEPT: _EventName.ValueType  # 75
+    """Records are kept and do not open."""
+    EVENT_NAME_RECORDS_RESTORED: _EventName.ValueType  # 76
+    """Records that were kept open again."""
+    EVENT_NAME_CONTEXT_KEY_KEPT: _EventName.ValueType  # 77
+    """A connection key is kept: it opens nothing, until it is taken back."""
+    EVENT_NAME_CONTEXT_KEY_RESTORED: _EventName.ValueType  # 78
+    """A connection key that was kept opens again."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -301,6 +323,28 @@ EVENT_NAME_PROVIDER_DELETED: EventName.ValueType  # 66
 """A workspace's own description of a Provider was deleted; what was pinned from it stays."""
 EVENT_NAME_RECONNECT_BEGUN: EventName.ValueType  # 67
 """An end user began to connect the account of a connection again, under its lease."""
+EVENT_NAME_CLIENT_SECRET_ADDED: EventName.ValueType  # 68
+"""A second client secret of a provider configuration is in use from now on, before the first."""
+EVENT_NAME_CLIENT_SECRET_RETIRED: EventName.ValueType  # 69
+"""The older one of two client secrets is not used any more."""
+EVENT_NAME_HEALTH_CHECK_PASSED: EventName.ValueType  # 70
+"""A credential was tried with a harmless request, and its Provider takes it."""
+EVENT_NAME_HEALTH_CHECK_FAILED: EventName.ValueType  # 71
+"""A credential was tried with a harmless request, and its Provider does not take it, or did not say; with the reason."""
+EVENT_NAME_ROTATION_DUE: EventName.ValueType  # 72
+"""An API key is to be replaced: it ends soon, or has ended."""
+EVENT_NAME_CONNECTION_KEPT: EventName.ValueType  # 73
+"""A disconnected connection is kept sealed, to be taken back."""
+EVENT_NAME_CONNECTION_RESTORED: EventName.ValueType  # 74
+"""A connection that was kept is taken back."""
+EVENT_NAME_RECORDS_KEPT: EventName.ValueType  # 75
+"""Records are kept and do not open."""
+EVENT_NAME_RECORDS_RESTORED: EventName.ValueType  # 76
+"""Records that were kept open again."""
+EVENT_NAME_CONTEXT_KEY_KEPT: EventName.ValueType  # 77
+"""A connection key is kept: it opens nothing, until it is taken back."""
+EVENT_NAME_CONTEXT_KEY_RESTORED: EventName.ValueType  # 78
+"""A connection key that was kept opens again."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

@@ -39,6 +39,8 @@ class _RecordClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordCla
     """The PKCE code verifier of an open flow (RFC 7636)."""
     RECORD_CLASS_ANSWER: _RecordClass.ValueType  # 8
     """A Provider's token answer as it came, sealed before it is judged."""
+    RECORD_CLASS_CLIENT_SECRET_2: _RecordClass.ValueType  # 9
+    """A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
 
 class RecordClass(_RecordClass, metaclass=_RecordClassEnumTypeWrapper):
     """RecordClass is the kind of secret in a record. A grant names classes, so that serving never opens a refresh token."""
@@ -54,6 +56,8 @@ RECORD_CLASS_CODE_VERIFIER: RecordClass.ValueType  # 7
 """The PKCE code verifier of an open flow (RFC 7636)."""
 RECORD_CLASS_ANSWER: RecordClass.ValueType  # 8
 """A Provider's token answer as it came, sealed before it is judged."""
+RECORD_CLASS_CLIENT_SECRET_2: RecordClass.ValueType  # 9
+"""A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
 Global___RecordClass: _TypeAlias = RecordClass  # noqa: Y015
 
 class _Purpose:
@@ -77,6 +81,8 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     """Acting for a workspace at coordinator or audit; releases no key."""
     PURPOSE_RESEAL: _Purpose.ValueType  # 12
     """Sealing a record again under the newest version of its connection key."""
+    PURPOSE_RECONNECT: _Purpose.ValueType  # 13
+    """Taking a connection back that was kept for that; releases no key by itself."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """Purpose is what a grant is good for."""
@@ -96,6 +102,8 @@ PURPOSE_MANAGE: Purpose.ValueType  # 11
 """Acting for a workspace at coordinator or audit; releases no key."""
 PURPOSE_RESEAL: Purpose.ValueType  # 12
 """Sealing a record again under the newest version of its connection key."""
+PURPOSE_RECONNECT: Purpose.ValueType  # 13
+"""Taking a connection back that was kept for that; releases no key by itself."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 @_typing.final
@@ -685,6 +693,102 @@ class WithholdRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WithholdRecordsResponse: _TypeAlias = WithholdRecordsResponse  # noqa: Y015
+
+@_typing.final
+class KeepRecordsRequest(_message.Message):
+    """KeepRecordsRequest keeps what a disconnected connection has sealed: nothing of it opens, until it is taken back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    KEEP_UNTIL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The tenant."""
+    connection_id: _builtins.str
+    """The connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    @_builtins.property
+    def keep_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it may be taken back, 30 days from now at most."""
+
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        keep_until: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_until", b"keep_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "keep_until", b"keep_until", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepRecordsRequest: _TypeAlias = KeepRecordsRequest  # noqa: Y015
+
+@_typing.final
+class KeepRecordsResponse(_message.Message):
+    """KeepRecordsResponse says that nothing of it opens any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeepRecordsResponse: _TypeAlias = KeepRecordsResponse  # noqa: Y015
+
+@_typing.final
+class RestoreRecordsRequest(_message.Message):
+    """RestoreRecordsRequest takes a connection back that was kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant of purpose RECONNECT that names workspace and connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRecordsRequest: _TypeAlias = RestoreRecordsRequest  # noqa: Y015
+
+@_typing.final
+class RestoreRecordsResponse(_message.Message):
+    """RestoreRecordsResponse says that it opens again, also when it did already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreRecordsResponse: _TypeAlias = RestoreRecordsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteRecordsRequest(_message.Message):

@@ -60,6 +60,16 @@ class VaultStub:
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsRequest.SerializeToString,
                 response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsResponse.FromString,
                 _registered_method=True)
+        self.KeepRecords = channel.unary_unary(
+                '/authpipe.vault.v1.Vault/KeepRecords',
+                request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsResponse.FromString,
+                _registered_method=True)
+        self.RestoreRecords = channel.unary_unary(
+                '/authpipe.vault.v1.Vault/RestoreRecords',
+                request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsResponse.FromString,
+                _registered_method=True)
         self.DeleteRecords = channel.unary_unary(
                 '/authpipe.vault.v1.Vault/DeleteRecords',
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.SerializeToString,
@@ -106,6 +116,20 @@ class VaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepRecords(self, request, context):
+        """Keeps what a disconnected connection has sealed: nothing of it opens, here or at keyservice, until it is taken back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreRecords(self, request, context):
+        """Takes a connection back that was kept, under a grant for that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteRecords(self, request, context):
         """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless.
         """
@@ -140,6 +164,16 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.WithholdRecords,
                     request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsRequest.FromString,
                     response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsResponse.SerializeToString,
+            ),
+            'KeepRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepRecords,
+                    request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsRequest.FromString,
+                    response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsResponse.SerializeToString,
+            ),
+            'RestoreRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreRecords,
+                    request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsRequest.FromString,
+                    response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsResponse.SerializeToString,
             ),
             'DeleteRecords': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteRecords,
@@ -283,6 +317,60 @@ class Vault:
             '/authpipe.vault.v1.Vault/WithholdRecords',
             authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsRequest.SerializeToString,
             authpipe_dot_types_dot_v1_dot_records__pb2.WithholdRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.vault.v1.Vault/KeepRecords',
+            authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsRequest.SerializeToString,
+            authpipe_dot_types_dot_v1_dot_records__pb2.KeepRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.vault.v1.Vault/RestoreRecords',
+            authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsRequest.SerializeToString,
+            authpipe_dot_types_dot_v1_dot_records__pb2.RestoreRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

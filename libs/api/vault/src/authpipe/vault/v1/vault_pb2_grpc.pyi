@@ -43,6 +43,10 @@ class VaultStub:
     """Gives the masked prefixes of records."""
     WithholdRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.WithholdRecordsRequest, _records_pb2.WithholdRecordsResponse]
     """Stops the serving of a connection's records, here and at keyservice."""
+    KeepRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.KeepRecordsRequest, _records_pb2.KeepRecordsResponse]
+    """Keeps what a disconnected connection has sealed: nothing of it opens, here or at keyservice, until it is taken back."""
+    RestoreRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.RestoreRecordsRequest, _records_pb2.RestoreRecordsResponse]
+    """Takes a connection back that was kept, under a grant for that."""
     DeleteRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
 
@@ -61,6 +65,10 @@ class VaultAsyncStub(VaultStub):
     """Gives the masked prefixes of records."""
     WithholdRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.WithholdRecordsRequest, _records_pb2.WithholdRecordsResponse]  # type: ignore[assignment]
     """Stops the serving of a connection's records, here and at keyservice."""
+    KeepRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.KeepRecordsRequest, _records_pb2.KeepRecordsResponse]  # type: ignore[assignment]
+    """Keeps what a disconnected connection has sealed: nothing of it opens, here or at keyservice, until it is taken back."""
+    RestoreRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.RestoreRecordsRequest, _records_pb2.RestoreRecordsResponse]  # type: ignore[assignment]
+    """Takes a connection back that was kept, under a grant for that."""
     DeleteRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]  # type: ignore[assignment]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
 
@@ -106,6 +114,22 @@ class VaultServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.WithholdRecordsResponse, _abc.Awaitable[_records_pb2.WithholdRecordsResponse]]:
         """Stops the serving of a connection's records, here and at keyservice."""
+
+    @_abc_1.abstractmethod
+    def KeepRecords(
+        self,
+        request: _records_pb2.KeepRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_records_pb2.KeepRecordsResponse, _abc.Awaitable[_records_pb2.KeepRecordsResponse]]:
+        """Keeps what a disconnected connection has sealed: nothing of it opens, here or at keyservice, until it is taken back."""
+
+    @_abc_1.abstractmethod
+    def RestoreRecords(
+        self,
+        request: _records_pb2.RestoreRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_records_pb2.RestoreRecordsResponse, _abc.Awaitable[_records_pb2.RestoreRecordsResponse]]:
+        """Takes a connection back that was kept, under a grant for that."""
 
     @_abc_1.abstractmethod
     def DeleteRecords(

@@ -1,0 +1,230 @@
+"""Whether credentials are good, asked of their Providers with harmless requests; and when API keys are to be replaced.
+
+A Provider that does not answer, or answers something else, says nothing of a credential. One that says no is asked again a
+minute later, and a token that can be refreshed is refreshed before: only then the connection needs to be connected again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from authpipe_envelope import RecordClass
+from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, ConnectionStore, Job, Worker
+from authpipe_oauth_coordinator.domain.refreshing import Refreshing, client_of
+from authpipe_oauth_coordinator.domain.words import (
+    Acting,
+    Connection,
+    Health,
+    HealthOutcome,
+    Kind,
+    ProviderConfig,
+    State,
+)
+from authpipe_oauth_coordinator.errors import CheckTooSoonError, DisconnectedError, NotCheckableError, NotFoundError
+from authpipe_providers import Endpoints, Entry
+from authpipe_sensitive import AuditEntry, DomainError, get_log
+
+REFUSED = "CREDENTIAL_REFUSED"
+# keyservice opens a credential for a check once a minute at most.
+_INTERVAL = timedelta(seconds=61)
+# After so many refusals in a row it is believed.
+_BELIEVED = 2
+_CLASSES = {Kind.OAUTH2: RecordClass.ACCESS, Kind.API_KEY: RecordClass.API_KEY, Kind.BASIC: RecordClass.BASIC}
+# So long before an API key ends it is time to replace it.
+ROTATION_NOTICE = timedelta(days=14)
+_NOWHERE = Endpoints("", "", "", "", "none", iss_required=False)
+
+
+class CheckTable(Protocol):
+    """Connections whose credential is to be tried."""
+
+    async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
+        """Takes up connections whose check is due, fairly; they are not due again for some seconds."""
+
+    async def tell_rotations(self, notice: timedelta, entry: Callable[[Connection], AuditEntry]) -> int:
+        """Leaves an event for each API key that ends soon, once; gives how many."""
+
+
+class HealthChecks:
+    """Tries credentials.
+
+    Args:
+        configs: The table of provider configurations.
+        connections: The table of connections.
+        table: Connections whose check is due.
+        refreshing: The rules over one refresh.
+        worker: The worker.
+        clock: Gives the time, with zone.
+        new_id: Makes an id with a prefix.
+        jitter: Gives a random number from 0 to 1.
+        every: How often each credential is tried by itself.
+        most: How many at once.
+    """
+
+    def __init__(
+        self,
+        configs: ConfigStore,
+        connections: ConnectionStore,
+        table: CheckTable,
+        refreshing: Refreshing,
+        worker: Worker,
+        clock: Clock,
+        new_id: Callable[[str], str],
+        jitter: Callable[[], float],
+        every: timedelta,
+        most: int = 20,
+    ) -> None:
+        self._configs = configs
+        self._connections = connections
+        self._table = table
+        self._refreshing = refreshing
+        self._worker = worker
+        self._clock = clock
+        self._new_id = new_id
+        self._jitter = jitter
+        self._every = every
+        self._most = most
+
+    async def check(self, acting: Acting, connection_id: str) -> Connection:
+        """Tries a credential now; gives the connection with what came of it.
+
+        Raises:
+            NotFoundError: There is no such connection.
+            DisconnectedError: It is disconnected.
+            NotCheckableError: Nobody knows a harmless request for it.
+            CheckTooSoonError: It was tried within the last minute.
+        """
+        connection = await self._connections.get_connection(acting.workspace, connection_id)
+        if connection is None or connection.state is State.DRAFT:
+            raise NotFoundError
+        if connection.state not in {State.ACTIVE, State.NEEDS_REAUTH}:
+            raise DisconnectedError
+        if connection.health is not None and self._clock() - connection.health.at < _INTERVAL:
+            raise CheckTooSoonError
+        await self._try(acting, connection)
+        return await self._connections.get_connection(acting.workspace, connection_id) or connection
+
+    async def run(self) -> None:
+        """Tries what is due, and tells of API keys that end soon."""
+        system = Acting("", "service:oauth/coordinator", self._new_id("req"))
+        await self._table.tell_rotations(ROTATION_NOTICE, lambda each: _entry("ROTATION_DUE", system, each, ""))
+        claimed = await self._table.claim_checks(self._most, 3 * _INTERVAL.total_seconds())
+        await asyncio.gather(*map(self._scheduled, claimed))
+
+    async def _scheduled(self, connection: Connection) -> None:
+        acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
+        try:
+            await self._try(acting, connection)
+        except NotCheckableError:
+            # Its Provider's entry is pinned: it will not become checkable.
+            kept = connection.health or Health("", "", self._clock())
+            entry = _entry("HEALTH_CHECK_FAILED", acting, connection, NotCheckableError.reason)
+            await self._connections.note_health(connection, kept, None, connection.rotate_at, entry)
+        except DomainError as error:
+            get_log().info("a credential was not tried, it is tried again", error=error)
+
+    async def _try(self, acting: Acting, connection: Connection) -> None:
+        record_class = _CLASSES.get(connection.kind)
+        config = await self._client(connection)
+        if record_class is None or config is None or not _is_checkable(config, record_class):
+            raise NotCheckableError
+        if connection.kind is Kind.OAUTH2:
+            connection = await self._living(acting, connection)
+        before = connection.health
+        rotation = config.entry.rotation_check is not None and connection.kind is Kind.API_KEY
+        job = Job(
+            acting,
+            connection.id,
+            config,
+            config.endpoints,
+            purpose="rotation_check" if rotation else "health_check",
+            authenticate=_introspects(config, record_class) and config.endpoints.auth_method != "none",
+            values=connection.values,
+            record_class=record_class,
+        )
+        outcome = await self._worker.check(job, rotation=rotation)
+        health, due = self._judge(before, outcome)
+        name = "HEALTH_CHECK_FAILED" if outcome.failure else "HEALTH_CHECK_PASSED"
+        entry = _entry(name, acting, connection, outcome.failure)
+        rotate_at = outcome.rotate_at or connection.rotate_at
+        await self._connections.note_health(connection, health, due, rotate_at, entry)
+        if outcome.refused and health.refusals < _BELIEVED:
+            await self._refresh(acting, connection)
+
+    def _judge(self, before: Health | None, outcome: HealthOutcome) -> tuple[Health, datetime]:
+        now = self._clock()
+        refusals = before.refusals if before is not None else 0
+        if not outcome.failure:
+            return Health("passing", "", now), now + self._every * (0.75 + self._jitter() / 2)
+        if outcome.refused:
+            # Asked again as soon as it may be; after that a good answer is waited for as usual.
+            confirmed = refusals + 1 >= _BELIEVED
+            due = now + (self._every if confirmed else _INTERVAL)
+            return Health("failing", REFUSED, now, min(refusals + 1, _BELIEVED)), due
+        return Health("unknown", outcome.failure, now, refusals), now + self._every / 4
+
+    async def _living(self, acting: Acting, connection: Connection) -> Connection:
+        """Has a token refreshed that has ended: what is tried is one that should be good."""
+        ended = connection.expires_at is not None and connection.expires_at <= self._clock()
+        if not ended or not connection.refreshable or connection.state is not State.ACTIVE:
+            return connection
+        await self._refreshing.once(acting, connection, forced=False)
+        return await self._connections.get_connection(connection.workspace, connection.id) or connection
+
+    async def _refresh(self, acting: Acting, connection: Connection) -> None:
+        """Has a token refreshed that its Provider does not take before it ends."""
+        if connection.kind is not Kind.OAUTH2 or not connection.refreshable or connection.state is not State.ACTIVE:
+            return
+        try:
+            await self._refreshing.once(acting, connection, forced=True)
+        except DomainError as error:
+            get_log().info("a token that was refused was not refreshed", error=error)
+
+    async def _client(self, connection: Connection) -> ProviderConfig | None:
+        """Gives the OAuth client of a connection; of one with a key, what is known of its Provider."""
+        if connection.kind is Kind.OAUTH2:
+            return await client_of(self._configs, connection)
+        entry = connection.entry or Entry("", "")
+        config = ProviderConfig(
+            connection.workspace,
+            "",
+            connection.provider,
+            "",
+            "",
+            (),
+            (),
+            entry.endpoints or _NOWHERE,
+            connection.hosts,
+            connection.created_at,
+            entry,
+            (),
+        )
+        return config if connection.entry is not None else None
+
+
+def _introspects(config: ProviderConfig, record_class: RecordClass) -> bool:
+    known = config.endpoints
+    harmless = config.entry.health is not None or bool(known.userinfo_endpoint)
+    return record_class is RecordClass.ACCESS and not harmless and bool(known.introspection_endpoint)
+
+
+def _is_checkable(config: ProviderConfig, record_class: RecordClass) -> bool:
+    known = config.endpoints
+    by_token = bool(known.userinfo_endpoint or known.introspection_endpoint)
+    return config.entry.health is not None or (record_class is RecordClass.ACCESS and by_token)
+
+
+def _entry(name: str, acting: Acting, connection: Connection, reason: str) -> AuditEntry:
+    return AuditEntry(
+        name=name,
+        outcome="FAILED" if reason else "SUCCEEDED",
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=connection.workspace,
+        target=connection.id,
+        purpose="health_check" if name.startswith("HEALTH") else "rotation_check",
+        reason=reason,
+    )

@@ -1,0 +1,190 @@
+"""What every job does with its records and at its Provider: opens, prepares, sends once, seals before it judges, stores.
+
+What is sealed says where it may go; the job, which came from a database, does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from authpipe_consumer.payloads import access_payload
+from authpipe_consumer.words import Consumer, Opened, SealedWrite, Sealing, Want, WriteKey
+from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_tokens
+from authpipe_oauth_worker.domain.ports import Bodies, Client, Sender
+from authpipe_oauth_worker.domain.words import Job, Outcome, Renewal
+from authpipe_oauth_worker.errors import AnswerLostError, HostError
+from authpipe_sensitive import DomainError, Secret, get_log, mask
+
+Form = Mapping[str, Secret | str]
+_WRITES = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER)
+# What a token endpoint answers that does not know our client (RFC 6749, section 5.2).
+_NOT_OUR_CLIENT = {400, 401}
+
+
+class Desk:
+    """The steps that jobs share.
+
+    Args:
+        vault: The consumer of user credentials.
+        secrets: The consumer of client secrets.
+        egress: The way out.
+        bodies: Looks inside answers.
+        clock: Gives the time, with zone.
+    """
+
+    def __init__(
+        self,
+        vault: Consumer,
+        secrets: Consumer,
+        egress: Sender,
+        bodies: Bodies,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.vault = vault
+        self.egress = egress
+        self.bodies = bodies
+        self.clock = clock
+        self._secrets = secrets
+
+    async def client_secrets(self, job: Job) -> list[Secret | None]:
+        """Opens our client secrets, the one to try first first; for a public client there is none, and it is tried once.
+
+        Raises:
+            DomainError: None of them opens.
+            HostError: One is not bound to the hosts of the job.
+        """
+        if not job.client_grant:
+            return [None]
+        wants = [Want(job.workspace, job.config, each, job.client_grant, job.request_id) for each in job.client_secrets]
+        hosts = job.endpoints.client_hosts
+        opened: list[Secret | None] = []
+        refusal: DomainError | None = None
+        for found in await self._secrets.open(wants):
+            if isinstance(found, DomainError):
+                # One that was retired meanwhile is not there any more; the other one is.
+                refusal = found
+                continue
+            self.require_hosts(job, found, job.endpoints.hosts if hosts is None else hosts)
+            opened.append(found.plaintext)
+        if not opened and refusal is not None:
+            raise refusal
+        return opened
+
+    async def open(self, job: Job, record_class: RecordClass) -> Opened:
+        """Opens a record of the job's connection.
+
+        Raises:
+            DomainError: It does not open.
+            HostError: It is not bound to the hosts of the job.
+        """
+        found = (await self.vault.open([self.want(job, record_class)]))[0]
+        if isinstance(found, DomainError):
+            raise found
+        self.require_hosts(job, found)
+        return found
+
+    async def prepare(self, job: Job) -> dict[RecordClass, WriteKey]:
+        """Has the write keys of an answer and of what comes of it released."""
+        return await self.vault.prepare(job.workspace, job.connection, _WRITES, job.credential_grant, job.request_id)
+
+    def want(self, job: Job, record_class: RecordClass) -> Want:
+        """Names a record of the job's connection."""
+        return Want(job.workspace, job.connection, record_class, job.credential_grant, job.request_id)
+
+    def require_hosts(self, job: Job, opened: Opened, hosts: frozenset[str] | None = None) -> None:
+        """Returns when a record is bound to the hosts of the job, and to its Provider.
+
+        Raises:
+            HostError: It is not; it was overwritten.
+        """
+        bound = hosts_digest(job.endpoints.hosts if hosts is None else hosts)
+        if opened.hosts != bound or opened.provider != job.provider:
+            opened.plaintext.destroy()
+            raise HostError
+
+    def sealing(self, job: Job, *, masked: str = "…", expires_at: datetime | None = None) -> Sealing:
+        """Says what a new record of the job is bound to."""
+        return Sealing(job.provider, hosts_digest(job.endpoints.hosts), masked, expires_at, job.fence)
+
+    @staticmethod
+    def resource(job: Job) -> dict[str, Secret | str]:
+        """Gives the parameter that says what tokens are for (RFC 8707, section 2.2), if anything is said."""
+        resource = job.endpoints.dialect.resource
+        return {"resource": resource} if resource else {}
+
+    async def send(self, job: Job, url: str, form: Form, secrets: Sequence[Secret | None]) -> Answer | Failure:
+        """Sends a token request, once; and once more as the same client with its other secret, if the first is not taken."""
+        known = job.endpoints
+        try:
+            for number, secret in enumerate(secrets, 1):
+                client = Client(job.client_id, secret, known.auth_method)
+                answer = await self.egress.post_form(
+                    url, form, client, json_body=known.dialect.json_body, pins=known.pins
+                )
+                if number == len(secrets) or not self._refuses_our_client(answer):
+                    return answer
+                get_log().info("a provider does not take the newer client secret, the older one is tried")
+        except AnswerLostError as error:
+            get_log().warning("the answer of a provider was lost", error=error)
+            return Failure(error.reason, retryable=True)
+        except DomainError as error:
+            return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
+        finally:
+            for secret in secrets:
+                if secret is not None:
+                    secret.destroy()
+        raise AssertionError("A client without a secret is tried too.")
+
+    def _refuses_our_client(self, answer: Answer) -> bool:
+        """Whether nothing but our client was judged: no token, code or key was looked at, so none is spent."""
+        if answer.status not in _NOT_OUR_CLIENT:
+            return False
+        judged = judge_tokens(answer, self.bodies.read(answer))
+        return isinstance(judged, Failure) and judged.reason == "INVALID_CLIENT"
+
+    async def keep(
+        self, job: Job, answer: Answer | Failure, keys: dict[RecordClass, WriteKey], consumed: list[RecordClass]
+    ) -> Outcome:
+        """Seals and stores an answer, then judges it."""
+        if isinstance(answer, Failure):
+            return Outcome(answer.reason)
+        sealed = self.vault.seal(keys[RecordClass.ANSWER], self.sealing(job), self.bodies.pack(answer))
+        await self.vault.put([sealed], [], job.credential_grant, job.request_id)
+        return await self.judge(job, answer, keys, [*consumed, RecordClass.ANSWER])
+
+    async def judge(
+        self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], consumed: list[RecordClass]
+    ) -> Outcome:
+        """Judges an answer that is stored, and stores what comes of it in its place."""
+        ended = [(job.workspace, job.connection, each) for each in consumed]
+        dialect = job.endpoints.dialect
+        said = self.bodies.read(answer, (dialect.answer.access_token, dialect.answer.refresh_token))
+        judged = judge_tokens(answer, said, dialect)
+        if isinstance(judged, Failure):
+            await self.vault.put([], ended, job.credential_grant, job.request_id)
+            return Outcome(judged.reason, retry_after_seconds=answer.retry_after_seconds)
+        records, outcome = self._seal_tokens(job, judged, keys)
+        await self.vault.put(records, ended, job.credential_grant, job.request_id)
+        return outcome
+
+    def _seal_tokens(
+        self, job: Job, tokens: Tokens, keys: dict[RecordClass, WriteKey]
+    ) -> tuple[list[SealedWrite], Outcome]:
+        expires_at = None
+        if tokens.life_seconds is not None:
+            expires_at = self.clock() + timedelta(seconds=tokens.life_seconds)
+        masked = mask(tokens.access_token)
+        scopes = tokens.scopes or job.scopes
+        sealing = self.sealing(job, masked=masked, expires_at=expires_at)
+        with access_payload(tokens.access_token, scopes, expires_at) as payload:
+            records = [self.vault.seal(keys[RecordClass.ACCESS], sealing, payload)]
+        # A refresh token that is absent or empty: the old one stays (RFC 6749, section 6).
+        if tokens.refresh_token is not None and job.renewal is Renewal.REFRESH_TOKEN:
+            with tokens.refresh_token:
+                sealing = self.sealing(job)
+                records.append(self.vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token))
+        tokens.access_token.destroy()
+        refreshable = tokens.refresh_token is not None or job.fence > 0
+        return records, Outcome("", scopes, expires_at, refreshable, metadata=tokens.metadata)

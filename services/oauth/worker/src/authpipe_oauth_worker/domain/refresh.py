@@ -1,0 +1,145 @@
+"""Refresh: preflight, one request, seal and keep, then judge (ARCHITECTURE §7; promise P36)."""
+
+from __future__ import annotations
+
+from authpipe_consumer.words import Opened, WriteKey
+from authpipe_envelope import RecordClass
+from authpipe_oauth_worker.domain.answers import Answer, Failure
+from authpipe_oauth_worker.domain.desk import Desk
+from authpipe_oauth_worker.domain.ports import Asks, Slot, Spool
+from authpipe_oauth_worker.domain.words import Job, Outcome, Renewal
+from authpipe_oauth_worker.errors import AnswerLostError
+from authpipe_sensitive import DomainError, Secret, get_log
+
+
+class Refresh:
+    """Carries out refreshes.
+
+    Args:
+        desk: The steps that jobs share.
+        spool: Where a sealed answer waits while vault is away.
+        asks: Writes what tokens are asked for with, where it is not a refresh token.
+    """
+
+    def __init__(self, desk: Desk, spool: Spool, asks: Asks) -> None:
+        self._desk = desk
+        self._spool = spool
+        self._asks = asks
+
+    async def refresh(self, job: Job) -> Outcome:
+        """Asks for the next access token, unless an answer of an earlier attempt waits to be judged.
+
+        What is known is in the outcome, whatever is away; an error that leaves here says nothing of the token.
+        """
+        # Step 1: preflight, before the token is spent (promise P36, case 24): what it needs is there, and the disk is.
+        try:
+            wants = [self._desk.want(job, each) for each in (RecordClass.ANSWER, RecordClass.REFRESH)]
+            waiting, old = await self._desk.vault.open(wants)
+            if not isinstance(waiting, Opened) and waiting.reason != "RECORD_NOT_FOUND":
+                # There is one, and it does not open now: its token must not be spent again.
+                raise waiting
+            if not isinstance(old, Opened):
+                raise old
+            self._desk.require_hosts(job, old)
+        except DomainError as error:
+            return Outcome(error.reason, nothing_sent=True)
+        with old.plaintext:
+            try:
+                keys = await self._desk.prepare(job)
+                # Step 2: an answer that was sealed before a crash is the answer; its token must not be spent again.
+                if isinstance(waiting, Opened):
+                    answer = self._desk.bodies.unpack(waiting.plaintext)
+                    return await self._judge(job, answer, keys, old.version)
+                if not job.spend:
+                    newer = 0 < job.spent_fence <= old.fence
+                    return Outcome("REFRESH_TOKEN_NEWER" if newer else "ANSWER_AWAITED", nothing_sent=True)
+                slot = self._spool.reserve()
+                try:
+                    secrets = await self._desk.client_secrets(job)
+                except DomainError:
+                    slot.release()
+                    raise
+            except DomainError as error:
+                return Outcome(error.reason, nothing_sent=True)
+            # Step 3: one request; nothing repeats it.
+            sent = await self._send(job, old.plaintext, secrets)
+        if isinstance(sent, Failure):
+            slot.release()
+            return Outcome(sent.reason, nothing_sent=sent.reason != AnswerLostError.reason)
+        # Step 4: seal, keep, commit, then judge.
+        if failure := await self._store(job, sent, keys, slot):
+            return Outcome(failure)
+        return await self._judge(job, sent, keys, old.version)
+
+    async def _send(self, job: Job, material: Secret, secrets: list[Secret | None]) -> Answer | Failure:
+        """Sends what the next token is asked for with: one request."""
+        url = job.endpoints.refresh or job.endpoints.token
+        if job.renewal is Renewal.REFRESH_TOKEN:
+            form: dict[str, Secret | str] = {
+                **dict(job.endpoints.dialect.refresh_parameters),
+                **self._desk.resource(job),
+                "grant_type": "refresh_token",
+                "refresh_token": material,
+            }
+            return await self._desk.send(job, url, form, secrets)
+        try:
+            ask = self._asks(job, material, self._desk.clock())
+        except DomainError as error:
+            return Failure(error.reason, retryable=False)
+        if ask.request is None:
+            return await self._desk.send(job, job.endpoints.token, ask.form, secrets)
+        try:
+            return await self._desk.egress.send(*ask.request, job.endpoints.pins)
+        except AnswerLostError as error:
+            return Failure(error.reason, retryable=True)
+        except DomainError as error:
+            return Failure(str(error.metadata.get("cause", error.reason)), retryable=True)
+
+    async def _store(self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], slot: Slot) -> str:
+        """Stores a sealed answer in vault, or on this worker's disk while vault is away; gives why it is not in vault."""
+        vault = self._desk.vault
+        sealed = vault.seal(keys[RecordClass.ANSWER], self._desk.sealing(job), self._desk.bodies.pack(answer))
+        written = True
+        try:
+            # Before anybody waits for vault: from here on it outlives this process.
+            slot.write(vault.pack(sealed))
+        except DomainError as error:
+            # The disk was there a moment ago; vault may be there now.
+            get_log().error("an answer was not written to the disk", error=error)
+            written = False
+        try:
+            await vault.put([sealed], [], job.credential_grant, job.request_id)
+        except DomainError as error:
+            get_log().warning("vault did not take an answer", error=error)
+            if written:
+                # Whatever the reason is: whether somebody waits for it is coordinator's to say, when it is delivered.
+                return await _keep_on_disk(slot)
+            slot.release()
+            return AnswerLostError.reason
+        slot.release()
+        return ""
+
+    async def _judge(self, job: Job, answer: Answer, keys: dict[RecordClass, WriteKey], version: int) -> Outcome:
+        try:
+            outcome = await self._desk.judge(job, answer, keys, [RecordClass.ANSWER])
+            if outcome.failure == "INVALID_GRANT" and await self._stored_version(job) != version:
+                # Somebody else had rotated it before us: the token that is stored now was not refused.
+                return Outcome("REFRESH_TOKEN_REPLACED")
+        except DomainError as error:
+            get_log().warning("an answer is stored and not judged yet", error=error)
+            return Outcome("ANSWER_STORED")
+        return outcome
+
+    async def _stored_version(self, job: Job) -> int:
+        """Gives the version of the refresh token that is stored; it is not opened for that, which it may not be again."""
+        return (await self._desk.prepare(job))[RecordClass.REFRESH].version - 1
+
+
+async def _keep_on_disk(slot: Slot) -> str:
+    try:
+        await slot.keep()
+    except DomainError as error:
+        get_log().error("an answer could not be made durable", error=error)
+        return AnswerLostError.reason
+    get_log().warning("an answer waits on the disk")
+    return "ANSWER_SPOOLED"
