@@ -12,6 +12,8 @@ from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
+SIGNED = {"headers": {"x-signature": "00"}, "body_base64": "", "scheme": {"signature_header": "x-signature"}}
+
 
 def reason(answer: Any) -> tuple[int, str]:
     assert answer.headers["content-type"] == "application/problem+json"
@@ -45,11 +47,15 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist(
         kind = "connections" if mine.startswith("con") else "provider-configs"
         paths = [("GET", f"/v1/{kind}/{{}}"), ("DELETE", f"/v1/{kind}/{{}}")]
         if kind == "connections":
-            paths += [("GET", "/v1/connections/{}/token"), ("POST", "/v1/connections/{}/refresh")]
+            paths += [("GET", "/v1/connections/{}/token"), ("GET", "/v1/device-flows/{}")]
+            paths += [("POST", f"/v1/connections/{{}}/{verb}") for verb in ("refresh", "reconnect", "health-checks")]
+            paths += [("POST", "/v1/connections/{}/webhook-signatures:verify")]
         else:
-            paths += [("PATCH", "/v1/provider-configs/{}")]
+            paths += [("PATCH", "/v1/provider-configs/{}"), ("POST", "/v1/provider-configs/{}/client-secrets")]
+            paths += [("POST", "/v1/provider-configs/{}/client-secrets:retire")]
+        bodies = {"client-secrets": {"client_secret": "theirs"}, "webhook-signatures:verify": SIGNED}
         for method, path in paths:
-            body = {} if method == "PATCH" else None
+            body = {} if method == "PATCH" else bodies.get(path.rpartition("/")[2])
             theirs = stranger.http.request(method, path.format(mine), json=body)
             missing = stranger.http.request(method, path.format(none), json=body)
             assert theirs.status_code == missing.status_code == 404, (method, path)
@@ -184,11 +190,19 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist_by_grpc_too(
     customer: Customer, stranger: Customer, config: str, stack: Stack
 ) -> None:
     connection = customer.import_api_key("sk_live_this-is-an-api-key-of-the-test")["id"]
+    scheme = gateway_pb2.WebhookScheme(signature_header="x-signature")
+    signed = {"scheme": scheme, "headers": [gateway_pb2.Value(name="x-signature", value="00")]}
     calls: list[tuple[str, Any, str, str]] = [
         ("GetToken", gateway_pb2.GetTokenRequest, "connection_id", connection),
         ("GetConnection", gateway_pb2.GetConnectionRequest, "id", connection),
         ("RefreshConnection", gateway_pb2.RefreshConnectionRequest, "connection_id", connection),
         ("DisconnectConnection", gateway_pb2.DisconnectConnectionRequest, "connection_id", connection),
+        ("ReconnectConnection", gateway_pb2.ReconnectConnectionRequest, "connection_id", connection),
+        ("CheckConnection", gateway_pb2.CheckConnectionRequest, "connection_id", connection),
+        ("GetDeviceFlow", gateway_pb2.GetDeviceFlowRequest, "connection_id", connection),
+        ("VerifyWebhook", partial(gateway_pb2.VerifyWebhookRequest, **signed), "connection_id", connection),
+        ("AddClientSecret", partial(gateway_pb2.AddClientSecretRequest, client_secret="theirs"), "id", config),
+        ("RetireClientSecret", gateway_pb2.RetireClientSecretRequest, "id", config),
         ("GetProviderConfig", gateway_pb2.GetProviderConfigRequest, "id", config),
         ("UpdateProviderConfig", gateway_pb2.UpdateProviderConfigRequest, "id", config),
         ("DeleteProviderConfig", gateway_pb2.DeleteProviderConfigRequest, "id", config),

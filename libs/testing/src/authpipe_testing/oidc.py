@@ -10,10 +10,12 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx2
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from authpipe_testing.ca import write_private
 from authpipe_testing.ports import free_ports
@@ -23,10 +25,18 @@ CLIENT_ID = "authpipe-e2e"
 
 @dataclass(frozen=True)
 class OidcProvider:
-    """The Provider, as its operator sees it."""
+    """The Provider, as its operator sees it.
+
+    Args:
+        issuer: Where it is.
+        client_secret: Of its clients, to begin with.
+        assertion_key: With which `the-service` signs assertions; PEM.
+        http: To it.
+    """
 
     issuer: str
-    client_secret: str
+    client_secret: str = field(repr=False)
+    assertion_key: str = field(repr=False)
     http: httpx2.Client
 
     def counts(self) -> dict[str, int]:
@@ -40,6 +50,10 @@ class OidcProvider:
     def set_pause(self, seconds: float) -> None:
         """Sets how long a token request takes."""
         self.http.get("/test/pause", params={"seconds": seconds})
+
+    def set_secret(self, secret: str) -> None:
+        """Changes the client's secret: from now on no other is taken."""
+        self.http.post("/test/secret", json={"secret": secret})
 
     def seed(self, count: int) -> list[dict[str, str]]:
         """Gives the tokens of so many accounts, as if they had been connected."""
@@ -66,12 +80,16 @@ def run_oidc_provider(
     node = root / ".authpipe" / "node"
     shutil.copy(root / "tests" / "node" / "provider.mjs", node / "provider.mjs")
     port, secret = free_ports(1)[0], secrets.token_hex(24)
+    assertion_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = assertion_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = assertion_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     settings = {
         "port": port,
         "certificate": str(certificates / "public.pem"),
         "key": str(certificates / "public.key"),
         "redirect_uri": redirect_uri,
         "client_secret": secret,
+        "assertion_key": public.decode(),
     }
     file = home / "oidc-provider.json"
     write_private(file, json.dumps(settings).encode())
@@ -86,7 +104,7 @@ def run_oidc_provider(
                 break
             time.sleep(0.1)
         try:
-            yield OidcProvider(issuer, secret, http)
+            yield OidcProvider(issuer, secret, private.decode(), http)
         finally:
             process.terminate()
             process.wait(10)

@@ -117,7 +117,7 @@ class ConfigTable:
                 await connection.execute(
                     sa.text(
                         "update provider_configs set client_secret_classes = :classes where workspace_id = :workspace"
-                        f" and id = :id and state = 'active' and client_secret_classes = :before returning {CONFIG}"
+                        f" and id = :id and state = 'active' and client_secret_classes = cast(:before as integer[]) returning {CONFIG}"
                     ),
                     {**names, "classes": list(classes), "before": list(config.secret_classes)},
                 )
