@@ -262,6 +262,7 @@ class _KeyDomain:
         beside.add("workspaces", self._turns("workspaces", self._workspaces.advance, stop))
         beside.add("customer keys", self._turns("customer-keys", self._bindings.advance, stop))
         beside.add("re-wrapping", self._turns("re-wrapping", self._rewrap, stop))
+        beside.add("kept keys", self._turns("kept-keys", self._keeping.sweep, stop))
         beside.add("leaving", self._leave(stop))
 
     async def _beat(self) -> None:

@@ -1,7 +1,8 @@
 """Connection keys that are kept, and who may take one back (promise P12).
 
 A store that was taken over must not bring back what was disconnected: it says which key is to be kept, and that only enlarges
-nothing; taking it back wants authority's signature for that very connection, and it is refused when it is over.
+nothing; taking it back wants authority's signature for that very connection, and it is refused when it is over. Then keyservice
+destroys the key by itself, whether or not anybody asks for that.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from authpipe_grants import Grant, GrantError
+from authpipe_keyservice.domain.release import KeyState
 from authpipe_keyservice.errors import KeptTooLongError, NotKeptError
 from authpipe_sensitive import AuditEntry
 
 LONGEST = timedelta(days=30)
+_MOST_AT_ONCE = 100
 _PURPOSE, _SIGNER = "reconnect", "gateway/authority"
 
 
@@ -26,6 +29,12 @@ class KeptTable(Protocol):
 
     async def restore(self, workspace: str, connection: str, entry: AuditEntry) -> bool:
         """Makes a kept key active again while that is possible; False: it is not. One that is active stays so."""
+
+    async def outlived(self, most: int) -> list[tuple[str, str]]:
+        """Gives workspaces and connections whose keys were kept long enough."""
+
+    async def set_state(self, workspace: str, connection_id: str, state: KeyState, entry: AuditEntry) -> int:
+        """Restricts or destroys a key."""
 
 
 class Keeping:
@@ -58,6 +67,13 @@ class Keeping:
         entry = _entry("CONTEXT_KEY_KEPT", workspace, connection, f"service:{caller}", request_id)
         if not await self._table.keep(workspace, connection, until, entry):
             raise NotKeptError
+
+    async def sweep(self) -> None:
+        """Destroys what was kept long enough."""
+        for workspace, connection in await self._table.outlived(_MOST_AT_ONCE):
+            actor = f"service:keyservice/{self._audience.partition('/')[0]}"
+            entry = _entry("CONTEXT_KEY_DESTROYED", workspace, connection, actor, "")
+            await self._table.set_state(workspace, connection, KeyState.DESTROYED, entry)
 
     async def restore(self, token: str, request_id: str) -> None:
         """Takes a key back.

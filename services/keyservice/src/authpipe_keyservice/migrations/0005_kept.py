@@ -14,5 +14,6 @@ alter table connection_keys drop constraint connection_keys_state_check;
 alter table connection_keys add constraint connection_keys_state_check
     check (state in ('active', 'restricted', 'kept', 'destroyed'));
 alter table connection_keys add column kept_until timestamptz;
+create index connection_keys_kept on connection_keys (kept_until) where kept_until is not null and state <> 'destroyed';
 """
     )

@@ -188,10 +188,11 @@ class KeyTable:
             return await order_to_forget(connection, workspace, connection_id)
 
     async def keep(self, workspace: str, connection_id: str, until: datetime, entry: AuditEntry) -> bool:
-        """Keeps a key that is active, restricted or kept already; False: it is destroyed, or was never made."""
+        """Keeps a key that is not destroyed; False: it is, or was never made. What was kept is not kept longer."""
         return await self._change(
-            "update connection_keys set state = 'kept', kept_until = :until where workspace_id = :workspace"
-            " and connection_id = :connection and state in ('active', 'restricted', 'kept')",
+            "update connection_keys set state = 'kept', kept_until = least(kept_until, :until)"
+            " where workspace_id = :workspace and connection_id = :connection"
+            " and state in ('active', 'restricted', 'kept')",
             {"workspace": workspace, "connection": connection_id, "until": until},
             entry,
         )
@@ -204,6 +205,18 @@ class KeyTable:
             {"workspace": workspace, "connection": connection_id},
             entry,
         )
+
+    async def outlived(self, most: int) -> list[tuple[str, str]]:
+        """Gives workspaces and connections whose keys were kept long enough, whatever was said of them since."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(
+                    "select workspace_id, connection_id from connection_keys where kept_until <= now()"
+                    " and state <> 'destroyed' order by kept_until limit :most"
+                ),
+                {"most": most},
+            )
+            return [(row.workspace_id, row.connection_id) for row in rows]
 
     async def _change(self, statement: str, values: dict[str, Any], entry: AuditEntry) -> bool:
         async with self._database.transaction() as connection:

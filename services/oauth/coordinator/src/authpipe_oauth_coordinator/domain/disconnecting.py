@@ -23,6 +23,7 @@ from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Connecti
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, RevokeOutcome, State
 from authpipe_oauth_coordinator.errors import NotFoundError, NotKeptError
 from authpipe_sensitive import AuditEntry, DomainError, get_log
+from authpipe_sensitive.duties import note_nothing_done
 
 _AT_ONCE_SECONDS = 5.0
 _NOT_REVOCABLE = "NOT_REVOCABLE"
@@ -146,6 +147,7 @@ class Disconnecting:
         """
         connection = await self._get(acting, connection_id)
         if connection.state is State.ACTIVE:
+            note_nothing_done()
             return connection
         over = connection.keep_until is None or self._clock() >= connection.keep_until
         if connection.state is not State.KEPT or over:

@@ -26,6 +26,7 @@ from authpipe_oauth_coordinator.errors import (
 )
 from authpipe_providers import Endpoints, Entry, client_hosts, read, urls
 from authpipe_sensitive import AuditEntry, Label
+from authpipe_sensitive.duties import note_nothing_done
 
 _METHODS = {
     "client_secret_basic",
@@ -167,7 +168,8 @@ class ProviderConfigs:
         """
         config = await self.get(acting, config_id)
         if config.secret_classes[:1] == (record_class,):
-            return config  # it was said before, and the answer was lost
+            note_nothing_done()  # it was said before, and the answer was lost
+            return config
         if len(config.secret_classes) > 1:
             raise TwoSecretsError
         if not config.secret_classes or record_class != _OTHER[config.secret_classes[0]]:
