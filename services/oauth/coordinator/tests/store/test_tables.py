@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
+    DeviceFlow,
     Ending,
     Failing,
     Health,
     Flow,
     Lease,
     Left,
+    ProviderConfig,
     State,
     TokenOutcome,
     Unfinished,
 )
-from authpipe_providers import Endpoints
+from authpipe_providers import Endpoints, load_catalog
 from authpipe_sensitive import AuditEntry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -214,6 +216,67 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
             failing = Failing("INVALID_GRANT", DUE, number + 1, DUE)
             ending = Ending(reauth="INVALID_GRANT" if number else "", due=DUE, failing=failing)
             return await leases.end_lease("ws", name, max(1, fence - number), ending, entry("REFRESH_FAILED"))
+
+
+async def test_which_client_secrets_are_in_use_changes_once_and_what_failed_is_tried_at_once(
+    database: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    from authpipe_database import Outbox
+    from authpipe_oauth_coordinator.store import ConfigTable, ConnectionTable
+
+    configs, connections = ConfigTable(database, Outbox()), ConnectionTable(database, Outbox())
+    endpoints = Endpoints("i", "a", "t", "r", "client_secret_basic", iss_required=True)
+    known = load_catalog()["github"]
+    config = ProviderConfig("ws", f"pc_{fresh()}", "p", "P", "c", (), ("https://x",), endpoints, bytes(32), DUE, known)
+    assert config.secret_classes == (6,)
+    await configs.add_draft_config(config, entry("PROVIDER_CONFIG_DRAFTED"))
+    await configs.activate_config("ws", config.id, entry("PROVIDER_CONFIG_CREATED"))
+    later = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
+    failing = Failing("INVALID_CLIENT", DUE, 3, later)
+    made = dataclasses.replace(
+        connection(fresh(), state=State.ACTIVE, refresh_due_at=later),
+        provider_config_id=config.id,
+        refreshable=True,
+        failing=failing,
+    )
+    await connections.add_connection(made, entry("CONNECTION_CREATED"))
+    both = await asyncio.gather(
+        *(configs.change_secrets(config, (9, 6), entry("CLIENT_SECRET_ADDED")) for _ in range(4))
+    )
+    assert [each.secret_classes for each in both if each is not None] == [(9, 6)], "one of them has changed it"
+    found = await configs.get_config("ws", config.id)
+    assert found is not None
+    assert found.secret_classes == (9, 6)
+    tried = await connections.get_connection("ws", made.id)
+    assert tried is not None
+    assert tried.refresh_due_at is not None
+    assert tried.refresh_due_at < later, "what failed for its client's sake is tried again now"
+    assert await configs.change_secrets(found, (9,), entry("CLIENT_SECRET_RETIRED")) is not None
+    assert await configs.change_secrets(found, (9,), entry("CLIENT_SECRET_RETIRED")) is None
+
+
+async def test_a_device_flow_is_asked_about_once_in_its_interval_however_many_replicas_there_are(
+    database: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    from authpipe_database import Outbox
+    from authpipe_oauth_coordinator.store import DeviceTable
+
+    table = DeviceTable(database, Outbox())
+    draft = connection(fresh(), state=State.DRAFT)
+    flow = DeviceFlow("ws", draft.id, "pc", dt.datetime(2100, 1, 1, tzinfo=dt.UTC), 1, "pending")
+    await table.add_device(flow, draft, entry("FLOW_BEGUN"))
+    assert draft.id not in {each.connection_id for each in await table.claim_devices(100)}, "not before there is a code"
+    await table.note_device(flow)
+    assert await table.claim_devices(100) == [], "nor before its interval is over"
+    await asyncio.sleep(1.1)
+    found = [each for many in await asyncio.gather(*(table.claim_devices(100) for _ in range(4))) for each in many]
+    assert found == [flow]
+    slower = dataclasses.replace(flow, interval_seconds=3600)
+    await table.note_device(slower)
+    assert await table.get_device("ws", draft.id) == slower
+    assert await table.get_device("ws_b", draft.id) is None
+    await table.note_device(dataclasses.replace(flow, status="connected"))
+    assert await table.claim_devices(100) == []
 
 
 async def _due(tables: Any, connection: Callable[..., Connection], entry: Entry, workspace: str, **more: Any) -> str:
