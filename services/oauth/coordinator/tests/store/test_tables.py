@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from authpipe_oauth_coordinator.domain.words import (
     Connection,
     DeviceFlow,
@@ -232,14 +233,15 @@ async def test_which_client_secrets_are_in_use_changes_once_and_what_failed_is_t
     await configs.add_draft_config(config, entry("PROVIDER_CONFIG_DRAFTED"))
     await configs.activate_config("ws", config.id, entry("PROVIDER_CONFIG_CREATED"))
     later = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
-    failing = Failing("INVALID_CLIENT", DUE, 3, later)
     made = dataclasses.replace(
         connection(fresh(), state=State.ACTIVE, refresh_due_at=later),
         provider_config_id=config.id,
         refreshable=True,
-        failing=failing,
     )
     await connections.add_connection(made, entry("CONNECTION_CREATED"))
+    async with database.transaction() as sql:
+        failed = sa.text("update connections set refresh_failure = 'INVALID_CLIENT' where id = :id")
+        await sql.execute(failed, {"id": made.id})
     both = await asyncio.gather(
         *(configs.change_secrets(config, (9, 6), entry("CLIENT_SECRET_ADDED")) for _ in range(4))
     )
@@ -341,7 +343,6 @@ async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
 @pytest.fixture
 async def postgresql(database: Any) -> Any:
     """The tables in PostgreSQL, without a connection in them that is due."""
-    import sqlalchemy as sa
     from authpipe_database import Outbox
     from authpipe_oauth_coordinator.store import ConnectionTable
 
