@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,10 @@ class Chaos:
         self._taken += len(taken)
         return taken
 
+    def take_last(self) -> str:
+        """Gives a connection, the last one; it belongs to whoever asks, for good."""
+        return self.connections.pop()
+
     def make_due(self, connections: list[str]) -> None:
         """Says that connections are due now."""
         self.database("update connections set refresh_due_at = now() where id = any(%s)", connections)
@@ -102,11 +106,16 @@ class Chaos:
     def start(self, name: str) -> None:
         """Starts a process as the mutant with failpoints that it is here, or as it is."""
         kind = name.partition("-")[0]
-        if kind not in PATCHES:
+        if kind in PATCHES:
+            self.start_patched(name, PATCHES[kind])
+        else:
             self.stack.start(name)
-            return
-        file = self.stack.layout.home / f"mutant-{kind}.json"
-        file.write_text(json.dumps({"module": f"authpipe_oauth_{kind}", "patches": PATCHES[kind]}))
+
+    def start_patched(self, name: str, patches: Sequence[tuple[str, ...]]) -> None:
+        """Starts a process as a mutant."""
+        kind = name.partition("-")[0]
+        file = self.stack.layout.home / f"mutant-{name}.json"
+        file.write_text(json.dumps({"module": f"authpipe_oauth_{kind}", "patches": patches}))
         environment = {"AUTHPIPE_MUTANT": str(file), failpoints.ARMED: str(self.failpoint)}
         self.stack.start(name, "authpipe_testing.mutant", environment)
 

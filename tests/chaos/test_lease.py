@@ -1,0 +1,125 @@
+"""Many callers on one token that has ended, over four coordinators, of which the one with the lease stops and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+CALLERS = 200
+COORDINATORS = ("coordinator", "coordinator-2", "coordinator-3", "coordinator-4")
+SLOW_SECONDS = 10
+STOPPED_SECONDS = 24
+_LEASES = "authpipe_oauth_coordinator.store.leases"
+
+
+@pytest.fixture
+def coordinators(chaos: Any) -> Iterator[Callable[..., None]]:
+    """Starts the coordinators as they are, or with a control switched off; afterwards they are as they were."""
+
+    def start(*patch: str) -> None:
+        for name in COORDINATORS:
+            chaos.kill(name)
+            if patch:
+                chaos.start_patched(name, [patch])
+            else:
+                chaos.stack.start(name)
+
+    yield start
+    chaos.provider.set_pause(0)
+    for name in COORDINATORS:
+        chaos.kill(name)
+        chaos.start(name)
+
+
+def ended(chaos: Any) -> str:
+    """Gives a connection whose token has just ended."""
+    connection = chaos.take_last()
+    chaos.provider.set_life(2)
+    chaos.make_due([connection])
+    since = "select 1 from connections where id = %s and refreshed_at > created_at + interval '1 second'"
+    assert chaos.wait_for(lambda: chaos.database(since, connection), 20)
+    # Nobody but who asks for it refreshes it from now on.
+    chaos.database("update connections set refresh_due_at = '2100-01-01' where id = %s", connection)
+    chaos.provider.set_life(840)
+    time.sleep(2.5)
+    return str(connection)
+
+
+def call(chaos: Any, connection: str, seconds: float) -> tuple[list[threading.Thread], list[str]]:
+    """Lets many callers ask at once, each until it is served, as clients do."""
+    tokens: list[str] = []
+
+    def ask() -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            answer = chaos.customer.token(connection)
+            if answer.status_code == 200:
+                tokens.append(answer.json()["access_token"])
+                return
+            time.sleep(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    return threads, tokens
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(25)
+@pytest.mark.timeout(240)
+def test_two_hundred_callers_cause_one_request_though_who_has_the_lease_stops_and_goes_on(
+    chaos: Any, coordinators: Callable[..., None]
+) -> None:
+    coordinators()
+    connection = ended(chaos)
+    chaos.provider.set_pause(SLOW_SECONDS)
+    before = chaos.provider.counts()
+    threads, tokens = call(chaos, connection, 90)
+    stopped = chaos.wait_for(chaos.holders, 20)
+    assert len(stopped) == 1, "one has the lease"
+    [(fence,)] = chaos.database("select fence from leases where connection_id = %s", connection)
+    assert chaos.wait_for(lambda: chaos.provider.counts()["asked"] > before["asked"], 20)
+    pid = chaos.stack.pid(stopped[0])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(STOPPED_SECONDS)
+        [(newer, holder)] = chaos.database("select fence, holder from leases where connection_id = %s", connection)
+        assert newer > fence, "the lease was passed on"
+        assert str(pid) not in holder
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for thread in threads:
+        thread.join()
+    assert len(tokens) == CALLERS, "each of them is served"
+    assert len(set(tokens)) == 1
+    assert chaos.provider.living(tokens[:1]) == [True]
+    counts = chaos.provider.counts()
+    assert counts["asked"] - before["asked"] == 1, "the Provider saw one request"
+    assert counts.get("grant_revoked", 0) == before.get("grant_revoked", 0)
+    # Whoever was passed over has said so in the log and changed nothing.
+    time.sleep(2)
+    state = (
+        "select c.state, c.refresh_failure, l.fence >= %s from connections c join leases l on l.connection_id = c.id"
+    )
+    assert chaos.database(f"{state} where c.id = %s", newer, connection) == [("active", "", True)]
+    assert chaos.customer.token(connection).json()["access_token"] == tokens[0]
+
+
+@pytest.mark.case(25)
+@pytest.mark.timeout(240)
+def test_the_attack_sees_a_lease_that_everybody_gets(chaos: Any, coordinators: Callable[..., None]) -> None:
+    coordinators(_LEASES, "where leases.lives_until < now()", "where leases.fence > 0")
+    connection = ended(chaos)
+    chaos.provider.set_pause(2)
+    before = chaos.provider.counts()["asked"]
+    threads, _ = call(chaos, connection, 20)
+    asked = chaos.wait_for(lambda: chaos.provider.counts()["asked"] - before > 1, 20)
+    for thread in threads:
+        thread.join()
+    assert asked, "the Provider saw more than one request"
