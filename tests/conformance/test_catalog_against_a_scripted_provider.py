@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import datetime as dt
 import json
 import ssl
@@ -28,6 +29,7 @@ from authpipe_oauth_coordinator.peers import to_wire_dialect, to_wire_endpoints,
 from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.domain.words import Outcome, Renewal
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.errors import HostError
 from authpipe_oauth_worker.requests import token_request
@@ -39,6 +41,7 @@ from authpipe_sensitive import DomainError, Secret, Status
 from authpipe_testing.ca import CertificateAuthority
 
 ENTRIES = [entry for entry in load_catalog().values() if entry.endpoints is not None]
+BY_CODE = "authorization_code"
 CLIENT, SECRET = "the-client", "the-secret-of-the-client"
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -80,6 +83,8 @@ class Scripted:
             return 401, {"error": "invalid_client"}
         grant = form.get("grant_type")
         self.seen.append(str(grant))
+        if grant == "client_credentials":
+            return 200, self.tokens(2)
         if grant == "authorization_code":
             promised, right = self.said.get("token_parameters", {}), form.get("code") == "the-code"
             right = right and url == self.at("token_endpoint") and bool(form.get("code_verifier"))
@@ -255,7 +260,14 @@ async def test_a_provider_is_spoken_to_as_its_file_says(
 ) -> None:
     scripted, egress, values = provider
     scene = Scene(entry, egress, values)
-    # A code is exchanged.
+    # A code is exchanged, or a token is asked for as the client.
+    if BY_CODE not in entry.grants:
+        scene.vault.records[RecordClass.REFRESH] = b"{}"
+        scene.job = dataclasses.replace(scene.job, renewal=Renewal.CLIENT_CREDENTIALS)
+        outcome = await scene.jobs.refresh(scene.job)
+        assert (outcome.failure, scripted.wrong, scripted.seen) == ("", [], ["client_credentials"])
+        assert json.loads(scene.vault.records[RecordClass.ACCESS])["access_token"] == "access-2"
+        return
     outcome = await scene.jobs.exchange_code(scene.job, "the-code", "https://app.example/callback")
     assert (outcome.failure, scripted.wrong) == ("", [])
     assert outcome.scopes == ("one", "two")
@@ -287,13 +299,18 @@ async def test_nothing_is_sent_for_another_set_of_hosts_than_the_file_names(
     scripted, egress, values = provider
     scene = Scene(entry, egress, values)
     scene.secrets.hosts = hosts_digest({"elsewhere.example"})
-    with pytest.raises(HostError):
-        await scene.jobs.exchange_code(scene.job, "the-code", "https://app.example/callback")
+    if BY_CODE in entry.grants:
+        with pytest.raises(HostError):
+            await scene.jobs.exchange_code(scene.job, "the-code", "https://app.example/callback")
+    else:
+        scene.vault.records[RecordClass.REFRESH] = b"{}"
+        job = dataclasses.replace(scene.job, renewal=Renewal.CLIENT_CREDENTIALS)
+        assert await scene.jobs.refresh(job) == Outcome(HostError.reason, nothing_sent=True)
     assert scripted.seen == []
 
 
 @pytest.mark.promise("P13")
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [each for each in ENTRIES if BY_CODE in each.grants], ids=lambda entry: entry.name)
 def test_no_file_turns_pkce_or_state_off_and_every_browser_goes_to_the_providers_own_name(entry: Entry) -> None:
     assert entry.endpoints is not None
     fixed = {name for name, _ in entry.dialect.authorization_parameters}
