@@ -89,7 +89,7 @@ def test_two_hundred_callers_on_an_expired_token_cause_one_refresh(
     oidc_provider.set_life(3600)
     old = customer.token(connection).json()["access_token"]
     time.sleep(2)
-    before = oidc_provider.counts().get("refresh_token", 0)
+    before = oidc_provider.counts()
     tokens: list[str] = []
     failures: list[str] = []
 
@@ -105,8 +105,9 @@ def test_two_hundred_callers_on_an_expired_token_cause_one_refresh(
     assert failures == []
     assert len(set(tokens)) == 1
     assert old not in tokens[0]
-    assert oidc_provider.counts()["refresh_token"] - before == 1
-    assert oidc_provider.counts().get("error", 0) == 0
+    after = oidc_provider.counts()
+    assert after["refresh_token"] - before.get("refresh_token", 0) == 1
+    assert after.get("error", 0) == before.get("error", 0)
 
 
 @pytest.mark.promise("P11")

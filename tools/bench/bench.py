@@ -20,6 +20,7 @@ from typing import Any
 import keys
 import proxy
 import psutil
+import refreshing
 from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
@@ -171,7 +172,7 @@ def measure() -> list[Row]:  # one story
     stack.erase()
     rows += measure_alone(home / "alone")
     kms = keys.HangingKms(home / "kms")
-    own = {"keyservice-user-credentials": {"kms": kms.settings}}
+    own = {"keyservice-user-credentials": {"kms": kms.settings}, "coordinator": refreshing.SETTINGS}
     stack = Stack(home, lambda _: None, log_level="warning", settings=own)
     began = time.monotonic()
     stack.up()
@@ -235,6 +236,7 @@ def measure() -> list[Row]:  # one story
                     rows.append(_row(f"CPU a request, {part}", micros, "µs"))
         rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
         rows += measure_proxy(stack, key, folder)
+        rows += measure_refreshing(stack, key, folder)
         rows += measure_keys(stack, kms, script)
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
@@ -276,6 +278,33 @@ def measure_proxy(stack: Stack, key: str, folder: Path) -> list[Row]:
         alone, carried, grown = proxy.large_body(stack, customer, connection, url)
         rows.append(_row("1 GiB through the proxy", carried, "MiB/s", reference=alone))
         rows.append(_row("memory it took at edge and worker", grown, "MiB", wanted=50, below=True))
+    return rows
+
+
+def measure_refreshing(stack: Stack, key: str, folder: Path) -> list[Row]:
+    """Measures refreshes that nobody asked for, and a thousand callers on one token that has ended."""
+    rows: list[Row] = []
+    _console.print(f"Refreshes: importing {refreshing.CONNECTIONS} connections…")
+    with (
+        refreshing.running_provider(stack, folder) as url,
+        Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key) as customer,
+    ):
+        ids = refreshing.connect(customer, url, refreshing.CONNECTIONS)
+        _console.print(f"{refreshing.ASKED} refreshes a second for {refreshing.SECONDS} s…")
+        found = processes(stack)
+        before = cpu(found)
+        done = refreshing.scheduled(stack, ids, url)
+        after = cpu(found)
+        wanted = refreshing.ASKED
+        rows.append(_row("scheduled refreshes, for a minute", done.rate, "1/s", reference=done.bare, wanted=wanted))
+        rows.append(_row("lateness p99 at that load", done.late_p99, "s", wanted=10, below=True))
+        for part in found:
+            millis = (after[part] - before[part]) / (done.rate * refreshing.SECONDS) * 1e3
+            rows.append(_row(f"CPU a refresh, {part}", millis, "ms"))
+        _console.print(f"{refreshing.CALLERS} callers on one token that has ended…")
+        took, bare = refreshing.many_callers(stack, customer, url)
+        name = f"{refreshing.CALLERS} callers on one ended token, until all have it, Provider takes a second"
+        rows.append(_row(name, took, "s", reference=bare, wanted=round(3 * bare, 3), below=True))
     return rows
 
 

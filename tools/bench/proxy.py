@@ -1,13 +1,7 @@
-"""What the proxy adds: the same request direct to an API and through the proxy, and a large body with the memory it takes.
-
-Run by a name and a file it is the API itself: an ASGI application on Granian, TLS 1.3.
-"""
+"""What the proxy adds: the same request direct to an API and through the proxy, and a large body with the memory it takes."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,9 +11,9 @@ from typing import Any
 
 import httpx2
 import psutil
+import serving
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
-from authpipe_testing.ports import free_ports
 
 SIZE = 1024**3
 _PIECE = bytes(65_536)
@@ -44,17 +38,8 @@ async def api(scope: dict[str, Any], _: Any, send: Any) -> None:
 @contextmanager
 def running_api(stack: Stack, folder: Path) -> Iterator[str]:
     """Runs the API; gives its URL."""
-    leaf = stack.public_ca.issue(folder, "api", common_name="api", dns=("localhost",), addresses=("127.0.0.1",))
-    (port,) = free_ports(1)
-    file = folder / "api.json"
-    file.write_text(json.dumps({"port": port, "certificate": str(leaf.certificate), "key": str(leaf.key)}))
-    process = subprocess.Popen([sys.executable, str(Path(__file__)), "api", str(file)])
-    time.sleep(2)
-    try:
-        yield f"https://127.0.0.1:{port}/api"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with serving.running(stack, folder, "proxy:api") as origin:
+        yield f"{origin}/api"
 
 
 def connect(customer: Customer, url: str) -> str:
@@ -116,24 +101,3 @@ def _stream(http: httpx2.Client, url: str) -> float:
     if length != SIZE:
         raise SystemExit(f"{length} of {SIZE} bytes came: nothing was measured.")
     return SIZE / 2**20 / (time.monotonic() - began)
-
-
-def main() -> None:
-    """Serves the API."""
-    from granian import Granian  # in this half alone
-
-    settings = json.loads(Path(sys.argv[2]).read_text())
-    Granian(
-        f"{Path(__file__).stem}:api",
-        address="127.0.0.1",
-        port=settings["port"],
-        interface="asgi",
-        ssl_cert=Path(settings["certificate"]),
-        ssl_key=Path(settings["key"]),
-        log_enabled=False,
-        working_dir=Path(__file__).parent,
-    ).serve()
-
-
-if __name__ == "__main__":
-    main()

@@ -21,21 +21,16 @@ from authpipe_envelope import (
     seal_record,
 )
 from authpipe_grants import ConsumerKey, GrantError, Kind, ReleasedKey, SealedBundle, TrustAnchor
-from authpipe_rpc import Peer, PeerRefused
+from authpipe_rpc import Coalescer, Peer, PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Secret, Status
 
 
-# When to ask again while keyservice asks a customer's KMS, which lets nobody wait in a batch with others, or after a write
-# that came between.
-PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8, 1.0, 1.0, 1.0)
-
-
-def is_pending(answer: object) -> bool:
-    """Says whether the same question has another answer in a moment.
-
-    keyservice is still asking a customer's KMS; or the record was written again between its store and keyservice.
-    """
-    return isinstance(answer, DomainError) and answer.reason in {"CUSTOMER_KEY_PENDING", "RECORD_SUPERSEDED"}
+# The same question has another answer in a moment: keyservice is still asking a customer's KMS, which lets nobody wait in a
+# batch with others; or the record was written again between its store and keyservice.
+_PENDING = {"CUSTOMER_KEY_PENDING", "RECORD_SUPERSEDED"}
+_PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8, 1.0, 1.0, 1.0)
+# What says nothing of one record.
+_OF_THE_CALL = (PeerUnavailable, GrantError)
 
 
 class StoreStub(Protocol):
@@ -79,23 +74,42 @@ class RecordClient:
         self._region = region
         self._key_domain = key_domain
         self._clock = clock
+        self._opening: Coalescer[Want, Opened] = Coalescer(self.open_once)
+
+    async def open_one(self, want: Want) -> Opened:
+        """Opens a record: all that are asked for in the moment share one rpc, one select, one event, one HPKE seal.
+
+        It is asked for again for five seconds while a customer's KMS is still being asked, which holds up nobody else.
+
+        Raises:
+            PeerRefused: It was refused.
+            PeerUnavailable: The store or what is behind it is away.
+            GrantError: What came was not sealed by keyservice as the answer to that very call.
+        """
+        for pause in _PAUSES:
+            try:
+                return await self._opening.submit(want)
+            except DomainError as error:
+                if error.reason not in _PENDING:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._opening.submit(want)
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
-        """Opens records, and asks again for those whose customer's KMS was still being asked, for five seconds.
+        """Opens records, together with what others ask for in the moment; one that is refused does not touch the others.
 
         Raises:
             PeerUnavailable: The store or what is behind it is away.
-            GrantError: What came was not sealed by keyservice as the answer to this very call.
+            GrantError: What came was not sealed by keyservice as the answer to that very call.
         """
-        answers = await self.open_once(wants)
-        for pause in PAUSES:
-            waiting = [index for index, answer in enumerate(answers) if is_pending(answer)]
-            if not waiting:
-                break
-            await asyncio.sleep(pause)
-            for index, answer in zip(waiting, await self.open_once([wants[each] for each in waiting]), strict=True):
-                answers[index] = answer
-        return answers
+        answers = await asyncio.gather(*map(self.open_one, wants), return_exceptions=True)
+        found: list[Opened | DomainError] = []
+        for answer in answers:
+            if isinstance(answer, Opened) or (isinstance(answer, DomainError) and not isinstance(answer, _OF_THE_CALL)):
+                found.append(answer)
+            else:
+                raise answer
+        return found
 
     async def open_once(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         """Opens records: one rpc for the batch; an item that is refused does not touch the others.
@@ -180,11 +194,11 @@ class RecordClient:
         Raises:
             DomainError: One of them was refused: none is usable.
         """
-        for pause in PAUSES:
+        for pause in _PAUSES:
             try:
                 return await self._prepare(workspace, connection, classes, grant, request_id)
             except PeerRefused as error:
-                if not is_pending(error):
+                if error.reason not in _PENDING:
                     raise
             await asyncio.sleep(pause)
         return await self._prepare(workspace, connection, classes, grant, request_id)

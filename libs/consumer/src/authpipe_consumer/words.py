@@ -106,6 +106,9 @@ class PackedWrite(NamedTuple):
 class Consumer(Protocol):
     """A consumer of one store, as rules see it; `RecordClient` is it."""
 
+    async def open_one(self, want: Want) -> Opened:
+        """Opens a record, together with what others ask for in the moment, or raises why not."""
+
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         """Opens records, and asks again for those whose customer's KMS was still being asked."""
 

@@ -27,7 +27,6 @@ from authpipe_gateway_edge.peers import (
     AuthorityPeer,
     CoordinatorPeer,
     MaskedPeer,
-    ServedRecordsPeer,
     WorkerPeer,
 )
 from authpipe_gateway_edge.rest.api import Api
@@ -63,7 +62,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     authority = AuthorityPeer(authority_peer, key.public)
     coordinator = CoordinatorPeer(coordinator_peer)
     audit = AuditPeer(audit_peer)
-    serving = Serving(authority, ServedRecordsPeer(vault_client), coordinator, _now)
+    serving = Serving(authority, vault_client, coordinator, _now)
     managing = Managing(authority, coordinator, MaskedPeer(vault), MaskedPeer(secrets), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
     behind = (config.authority, config.vault, config.clientsecrets, config.coordinator, config.worker, config.audit)
@@ -88,7 +87,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await internal.start()
     public = _public_grpc(config, GatewayServicer(serving, managing, importing, webhooks, config.public_url))
     await public.start()
-    rest = rest_server(app, config.rest, config.public_certificate, config.public_key)
+    rest = rest_server(app, config.rest, config.public_certificate, config.public_key, config.rest_connections)
     serving_rest = asyncio.create_task(rest.serve(), name="rest")
     await health.serve()
     await stop.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_rpc import Files, PeerConfig, ServerConfig
 
@@ -21,6 +21,7 @@ class Config(BaseModel):
         server: Where health is served to our own processes.
         public_certificate: PEM chain for customers.
         public_key: Its key, PKCS#8.
+        rest_connections: How many connections REST has open at most, idle ones counted; each is a file descriptor.
         security_contact: Where to report a vulnerability (RFC 9116).
     """
 
@@ -41,6 +42,7 @@ class Config(BaseModel):
     coordinator: PeerConfig
     worker: PeerConfig
     audit: PeerConfig
+    rest_connections: int = Field(default=8_192, gt=0)
     security_contact: str = "mailto:security@authpipe.invalid"
     log_level: str = "info"
     telemetry_file: Path | None = None

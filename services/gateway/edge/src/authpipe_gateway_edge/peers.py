@@ -18,8 +18,6 @@ from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import coordinator_pb2_grpc, types_pb2, worker_pb2, worker_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_consumer.client import PAUSES, is_pending
-from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_gateway_edge.domain.proxying import Answered, Asked, Body
 from authpipe_gateway_edge.domain.ports import Act
 from authpipe_gateway_edge.domain.words import (
@@ -45,7 +43,7 @@ from authpipe_gateway_edge.domain.words import (
 )
 from authpipe_grants import thumbprint
 from authpipe_rpc import Coalescer, Peer, PeerRefused
-from authpipe_sensitive import DomainError, Status
+from authpipe_sensitive import Status
 
 _CACHED_VERDICTS = 20_000
 _CACHED_ROUTES, _ROUTE_SECONDS = 10_000, 30.0
@@ -139,28 +137,6 @@ class AuthorityPeer:
         return (await self._peer.call_idempotent(lambda stub: stub.Authorize, request)).items
 
 
-class ServedRecordsPeer:
-    """vault, for what is served: all requests of the moment share one rpc, one select, one event, one HPKE seal.
-
-    Args:
-        client: The consumer of user credentials.
-    """
-
-    def __init__(self, client: Consumer) -> None:
-        self._coalescer: Coalescer[Want, Opened] = Coalescer(client.open_once)
-
-    async def open(self, want: Want) -> Opened:
-        """Opens a record; asks again while a customer's KMS is still being asked, which holds up nobody else."""
-        for pause in PAUSES:
-            try:
-                return await self._coalescer.submit(want)
-            except DomainError as error:
-                if not is_pending(error):
-                    raise
-            await asyncio.sleep(pause)
-        return await self._coalescer.submit(want)
-
-
 class MaskedPeer:
     """The masked prefixes of a store.
 
@@ -198,6 +174,7 @@ class CoordinatorPeer:
     def __init__(self, peer: Peer[coordinator_pb2_grpc.CoordinatorAsyncStub]) -> None:
         self._peer = peer
         self._routes: OrderedDict[tuple[str, str], tuple[float, ProxyRoute]] = OrderedDict()
+        self._freshening: dict[tuple[str, str, int], asyncio.Task[Freshness]] = {}
 
     async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig:
         """Pins a Provider's endpoints under a new id."""
@@ -458,7 +435,21 @@ class CoordinatorPeer:
     async def ensure_fresh(
         self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
     ) -> Freshness:
-        """Has a token refreshed unless it lives long enough."""
+        """Has a token refreshed unless it lives long enough. Those who ask for the same in the moment share one call."""
+        if force:
+            return await self._ensure_fresh(verdict, connection_id, min_ttl_seconds, force=True, request_id=request_id)
+        key = (verdict.workspace, connection_id, min_ttl_seconds)
+        call = self._freshening.get(key)
+        if call is None:
+            asked = self._ensure_fresh(verdict, connection_id, min_ttl_seconds, force=False, request_id=request_id)
+            call = self._freshening[key] = asyncio.create_task(asked, name="ensure fresh")
+            call.add_done_callback(lambda _: self._freshening.pop(key, None))
+        # Shielded: a caller that goes away does not take it from the others.
+        return await asyncio.shield(call)
+
+    async def _ensure_fresh(
+        self, verdict: Verdict, connection_id: str, min_ttl_seconds: int, *, force: bool, request_id: str
+    ) -> Freshness:
         request = pb.EnsureFreshRequest(
             grant=verdict.manage_grant,
             connection_id=connection_id,

@@ -24,11 +24,13 @@ from authpipe_oauth_coordinator.domain.words import (
 )
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
 from authpipe_providers import Api, Endpoints, Entry, TwoStep
-from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
+from authpipe_rpc import Coalescer, Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
 _KEY_CHANGED = "CONSUMER_KEY_CHANGED"
 _KEYS_TRIED = 3
+# Those who ask whether somebody is there travel together, however many they are.
+_MANY = 10_000
 RENEWALS = {
     Renewal.REFRESH_TOKEN: types_pb2.RENEWAL_REFRESH_TOKEN,
     Renewal.CLIENT_CREDENTIALS: types_pb2.RENEWAL_CLIENT_CREDENTIALS,
@@ -50,9 +52,10 @@ class WorkerPeer:
         self._peer = peer
         self._grants = grants
         self._thumbprint = ""
+        self._learning: Coalescer[None, None] = Coalescer(self._learn_keys, largest=_MANY)
 
     async def require_reachable(self) -> None:
-        """Returns when a worker answers; it tells its key by the way."""
+        """Returns when a worker answers; it tells its key by the way. All that ask in the moment share one rpc."""
         await self._learn_key()
 
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
@@ -181,9 +184,13 @@ class WorkerPeer:
         return await call()
 
     async def _learn_key(self) -> None:
+        await self._learning.submit(None)
+
+    async def _learn_keys(self, waiting: Sequence[None]) -> Sequence[None]:
         request = worker_pb2.GetConsumerKeyRequest()
         response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
         self._thumbprint = thumbprint(response.public_key)
+        return waiting
 
     def _wire(self, job: Job) -> worker_pb2.Job:
         sign = self._grants
@@ -271,6 +278,7 @@ class AuditPeer:
 
     def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
         self._peer = peer
+        self._asking: Coalescer[None, None] = Coalescer(self._ask, largest=_MANY)
 
     async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
         """Delivers events; returns when they are durable there."""
@@ -278,11 +286,14 @@ class AuditPeer:
         await self._peer.call(lambda stub: stub.Append, request)
 
     async def require_reachable(self) -> None:
-        """Returns when the log and its database take events now.
+        """Returns when the log and its database take events now. All that ask in the moment share one rpc.
 
         Raises:
             AuditUnavailableError: They do not.
         """
+        await self._asking.submit(None)
+
+    async def _ask(self, waiting: Sequence[None]) -> Sequence[None]:
         try:
             request = audit_pb2.AppendRequest()
             await self._peer.call_idempotent(lambda stub: stub.Append, request)
@@ -290,6 +301,7 @@ class AuditPeer:
             raise AuditUnavailableError from None
         except PeerRefused:
             raise AuditUnavailableError from None
+        return waiting
 
 
 def to_wire_endpoints(endpoints: Endpoints) -> types_pb2.ProviderEndpoints:

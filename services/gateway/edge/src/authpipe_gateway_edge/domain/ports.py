@@ -73,7 +73,7 @@ class Authority(Protocol):
 class ServedRecords(Protocol):
     """vault, for what is served: all requests of the moment share one rpc."""
 
-    async def open(self, want: Want) -> Opened:
+    async def open_one(self, want: Want) -> Opened:
         """Opens a record.
 
         Raises:

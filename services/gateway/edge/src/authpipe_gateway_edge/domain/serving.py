@@ -103,7 +103,7 @@ class Serving:
     async def _open(self, verdict: Verdict, connection: str, caller: Caller) -> Opened:
         want = Want(verdict.workspace, connection, None, verdict.record_grant, caller.request_id)
         try:
-            return await self._records.open(want)
+            return await self._records.open_one(want)
         except IntegrityError:
             # keyservice released the key, so the header fits, and the rest does not: nobody else has seen it.
             try:

@@ -11,7 +11,10 @@ from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_rpc import ServerConfig
 
 
-def rest_server(app: EdgeApp, listen: ServerConfig, certificate: Path, key: Path) -> Server:
+_BACKLOG = 1024
+
+
+def rest_server(app: EdgeApp, listen: ServerConfig, certificate: Path, key: Path, connections: int) -> Server:
     """Makes the listener; granian's TLS minimum is 1.3.
 
     Args:
@@ -19,6 +22,8 @@ def rest_server(app: EdgeApp, listen: ServerConfig, certificate: Path, key: Path
         listen: Where.
         certificate: PEM of the public chain.
         key: Its key, PKCS #8.
+        connections: How many connections are open at most; granian takes no further one before one of them ends, and by
+            itself it takes 128, idle ones counted, so that whoever keeps so many open would lock everybody out.
     """
     return Server(
         app,
@@ -30,4 +35,6 @@ def rest_server(app: EdgeApp, listen: ServerConfig, certificate: Path, key: Path
         log_enabled=False,
         ssl_cert=certificate,
         ssl_key=key,
+        backlog=_BACKLOG,
+        backpressure=connections,
     )
