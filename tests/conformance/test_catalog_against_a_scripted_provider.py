@@ -253,6 +253,7 @@ async def provider(
         await egress.close()
 
 
+@pytest.mark.promise("P30")
 @pytest.mark.promise("P37")
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 async def test_a_provider_is_spoken_to_as_its_file_says(
@@ -310,6 +311,7 @@ async def test_nothing_is_sent_for_another_set_of_hosts_than_the_file_names(
 
 
 @pytest.mark.promise("P13")
+@pytest.mark.promise("P30")
 @pytest.mark.parametrize("entry", [each for each in ENTRIES if BY_CODE in each.grants], ids=lambda entry: entry.name)
 def test_no_file_turns_pkce_or_state_off_and_every_browser_goes_to_the_providers_own_name(entry: Entry) -> None:
     assert entry.endpoints is not None

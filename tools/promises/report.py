@@ -24,6 +24,7 @@ PROMISES = {
     "P09": "A credential is decrypted only for a named purpose, by the service allowed that purpose.",
     "P10": "Client secrets and user credentials live apart; taking over one store gives nothing of the other.",
     "P11": "Disconnect revokes at the Provider and deletes what is stored.",
+    "P12": "What is kept for reconnection is sealed, is not served, and is purged after at most 30 days.",
     "P13": "PKCE (S256) on every authorization; it cannot be turned off.",
     "P14": "Every flow has a random state, bound to its browser, used once, short-lived.",
     "P15": "Redirect URIs are compared exactly; wildcards are refused.",
@@ -31,9 +32,11 @@ PROMISES = {
     "P18": "A workspace's keys can be wrapped by the customer's own KMS.",
     "P24": "Databases accept only mutual TLS.",
     "P26": "Unusual access is detected and raised (keyservice's part: bounds of releases, clocks, tampering).",
+    "P30": "Minimal scopes, mandatory PKCE and proper revocation for every Provider.",
     "P31": "Every use and change is in an append-only log.",
     "P34": "SECURITY.md and /.well-known/security.txt.",
     "P36": "However many ask at once, the Provider sees one refresh at a time, and no refresh token is lost.",
+    "P37": "A catalog of Providers; any standards-compliant one works from its issuer URL alone.",
 }
 CASES = {
     1: "Ciphertexts exchanged between connections, workspaces, classes, versions",
@@ -56,12 +59,15 @@ CASES = {
     18: "Mix-up of Providers",
     19: "Callbacks in other browsers, used, foreign, missing, twice at once",
     20: "Redirect URI variants",
+    21: "A hostile Provider on the network",
+    23: "The worker killed at every step between answer and commit",
     24: "A part away before the call: the Provider saw no call",
+    25: "200 callers over four replicas, the lease holder stopped for a minute",
+    26: "Revocation answered in every way, or never",
     27: "The customer's KMS disabled, throttled, hanging, deleted",
 }
 # The rest of what we promise, and of what is to be staged; it moves up when an issue claims it.
 LATER_PROMISES = {
-    "P12": "What is kept for reconnection is sealed, is not served, and is purged after at most 30 days.",
     "P17": "Control plane and data plane can be run apart.",
     "P19": "The token proxy is open source under MIT and runs on its own.",
     "P20": "A workspace's credentials stay in the region it chose.",
@@ -72,19 +78,13 @@ LATER_PROMISES = {
     "P27": "One action rotates every token of a workspace, provider or the whole installation.",
     "P28": "The attack surface is tested in CI as an attacker would.",
     "P29": "Erasure of one connection or end user is permanent and touches nothing else.",
-    "P30": "Minimal scopes, mandatory PKCE and proper revocation for every Provider.",
     "P32": "Retention by plan.",
     "P33": "The log is available through dashboard and API.",
     "P35": "React SDK and backend SDKs under MIT.",
-    "P37": "A catalog of Providers; any standards-compliant one works from its issuer URL alone.",
     "P38": "Workspaces, team members with roles, API keys with scopes, dashboard login.",
 }
 LATER_CASES = {
-    21: "A hostile Provider on the network",
     22: "A provider configuration's token URL is changed afterwards",
-    23: "The worker killed at every step between answer and commit",
-    25: "200 callers over four replicas, the lease holder stopped for a minute",
-    26: "Revocation answered in every way, or never",
     28: "audit down, hanging, disk full",
     29: "A superuser changes, deletes, reorders, inserts events",
     30: "Bodies deleted by retention, and otherwise",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def test_a_file_bears_the_name_of_its_provider_and_says_where_it_was_read(file: 
     assert entry.name == file.stem
     assert entry.documentation
     assert entry.read_on == "" or entry.read_on >= "2026-11-24"
+
+
+@pytest.mark.promise("P30")
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.json")), ids=lambda file: file.stem)
+def test_nobody_asks_for_a_scope_that_writes_because_a_file_says_so(file: Path) -> None:
+    scopes = parse(json.loads(file.read_text())).default_scopes
+    assert not [each for each in scopes if re.search(r"admin|write|delete|manage|modify|full|\*", each, re.IGNORECASE)]
+    assert len(scopes) <= 3
+
+
+def test_there_are_sixty_providers_and_no_two_alike() -> None:
+    names = [file.stem for file in FOLDER.glob("*.json")]
+    assert len(names) >= 60
+    assert len({parse(json.loads((FOLDER / f"{name}.json").read_text())).display_name for name in names}) == len(names)
 
 
 def test_a_good_entry_is_read() -> None:
