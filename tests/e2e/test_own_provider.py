@@ -97,6 +97,37 @@ def test_a_credential_is_bound_to_the_hosts_that_the_entry_named_when_it_was_pin
     assert wider["id"] != config["id"], "the wider set of hosts is another configuration, which needs new consent"
 
 
+@pytest.mark.promise("P37")
+@pytest.mark.case(22)
+def test_metadata_that_moved_within_its_hosts_is_followed_and_any_other_is_told_and_not_followed(
+    customer: Customer,
+    stack: Stack,
+    superuser: Callable[[str, str], Any],
+    wait_for: Callable[..., Any],
+) -> None:
+    config = customer.configure(stack.layout.playground_issuer, client_id="rediscovered")
+    moved = customer.configure(stack.layout.playground_issuer, client_id="moved-elsewhere")
+    old = f"{stack.layout.playground_issuer}/revoke-as-it-was"
+    with superuser("core", "coordinator") as core:
+        # As if both had been found two days ago, when the Provider said something else.
+        core.execute(
+            "update provider_configs set revocation_endpoint = %s, discovered_at = now() - interval '2 days'"
+            " where id = any(%s)",
+            (old, [config["id"], moved["id"]]),
+        )
+        core.execute("update provider_configs set hosts_digest = %s where id = %s", (bytes(32), moved["id"]))
+
+    def events(target: str) -> list[tuple[str, str]]:
+        found = [each for each in customer.events(target=target) if each["event"] == "PROVIDER_CONFIG_CHANGED"]
+        return [(each["outcome"], each["reason"]) for each in found]
+
+    assert wait_for(lambda: events(config["id"]) == [("SUCCEEDED", "METADATA_CHANGED")], 30)
+    shown = customer.get(f"/provider-configs/{config['id']}").json()
+    assert shown["revocation_endpoint"] == config["revocation_endpoint"] != old
+    assert wait_for(lambda: events(moved["id"]) == [("REFUSED", "HOSTS_CHANGED")], 30)
+    assert customer.get(f"/provider-configs/{moved['id']}").json()["revocation_endpoint"] == old
+
+
 def test_the_hosted_page_asks_for_what_a_provider_wants_to_know_and_refuses_what_does_not_fit(
     customer: Customer, own: Callable[..., str]
 ) -> None:

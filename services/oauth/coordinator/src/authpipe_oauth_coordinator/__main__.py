@@ -32,6 +32,7 @@ from authpipe_oauth_coordinator.domain.grants import Grants
 from authpipe_oauth_coordinator.domain.health import HealthChecks
 from authpipe_oauth_coordinator.domain.imports import Imports
 from authpipe_oauth_coordinator.domain.leasing import Leasing
+from authpipe_oauth_coordinator.domain.discovering import Discovering
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
@@ -158,10 +159,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         ("sweep of configs", configs.sweep, config.sweep_seconds),
         ("device flows", devices.run, 1.0),
     ]
-    if config.refresh_ahead:
-        turns.append(("schedule of refreshes", schedule.run, config.schedule_seconds))
-    if config.health_check_seconds:
-        turns.append(("health checks", health_checks.run, config.sweep_seconds))
+    discovering = Discovering(config_table, worker, _new_id, config.discovery_seconds)
+    for wanted, turn in (
+        (config.refresh_ahead, ("schedule of refreshes", schedule.run, config.schedule_seconds)),
+        (config.health_check_seconds, ("health checks", health_checks.run, config.sweep_seconds)),
+        (config.discovery_seconds, ("discovery", discovering.run, config.sweep_seconds)),
+    ):
+        if wanted:
+            turns.append(turn)
     _take_turns(beside, turns, stop)
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()

@@ -25,6 +25,7 @@ class Config(BaseModel):
         revocation_patience_seconds: For how long a Provider is asked to revoke before the rest is erased all the same.
         kept_days: For how many days a connection may be kept to be taken back, 0 to 30; 0: it is erased at once.
         health_check_seconds: How often each credential is tried by itself; 0: when somebody asks.
+        discovery_seconds: After what time metadata that was found by issuer is fetched again; 0: never.
         sweep_seconds: How often unfinished disconnects and abandoned drafts are looked for.
     """
 
@@ -49,6 +50,7 @@ class Config(BaseModel):
     revocation_patience_seconds: float = 86_400.0
     kept_days: float = Field(default=30.0, ge=0, le=30)
     health_check_seconds: float = Field(default=86_400.0, ge=0)
+    discovery_seconds: float = Field(default=86_400.0, ge=0)
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01

@@ -1,7 +1,7 @@
-"""Provider configurations: endpoints are pinned when one is made, and never change after that.
+"""Provider configurations: endpoints are pinned when one is made, and lead to no other hosts after that.
 
-A credential is bound to the set of hosts it may be sent to, so a changed endpoint would not open it; who wants another
-endpoint makes another provider configuration (case 22).
+A credential is bound to the set of hosts it may be sent to, so an endpoint elsewhere would not open it; who wants one makes
+another provider configuration (case 22). Metadata that was found by issuer is fetched again (discovering.py).
 """
 
 from __future__ import annotations
@@ -108,6 +108,7 @@ class ProviderConfigs:
             created_at=self._clock(),
             entry=known,
             secret_classes=() if endpoints.auth_method == "none" else _FIRST,
+            discovered=bool(draft.issuer),
         )
         await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
         return config
@@ -130,11 +131,11 @@ class ProviderConfigs:
             # RFC 8414, section 3.3: the metadata's issuer is the one it was asked for, to the letter.
             if endpoints.issuer != draft.issuer:
                 raise EndpointError
-            return _described(dataclasses.replace(endpoints, auth_method=draft.auth_method or endpoints.auth_method))
+            return described(dataclasses.replace(endpoints, auth_method=draft.auth_method or endpoints.auth_method))
         if draft.endpoints is None:
             raise MalformedError(field=Label("endpoints"))
         method = draft.endpoints.auth_method or "client_secret_basic"
-        return _described(dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method))
+        return described(dataclasses.replace(draft.endpoints, issuer="", iss_required=False, auth_method=method))
 
     async def activate(self, acting: Acting, config_id: str) -> ProviderConfig:
         """Makes a draft usable."""
@@ -223,7 +224,7 @@ class ProviderConfigs:
         )
 
 
-def _described(endpoints: Endpoints) -> Entry:
+def described(endpoints: Endpoints) -> Entry:
     """Describes a Provider that is in no catalog."""
     if endpoints.auth_method not in _METHODS:
         raise MalformedError(field=Label("token_endpoint_auth_method"))

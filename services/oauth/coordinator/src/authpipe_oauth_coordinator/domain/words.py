@@ -94,7 +94,8 @@ class Lease(NamedTuple):
 class ProviderConfig:
     """Our OAuth client at a Provider; its secrets are in clientsecrets, under `secret_classes`, the newest first.
 
-    `endpoints` and `entry` are pinned when it is made. Their URLs may be templates, filled by each connection's values.
+    `endpoints` and `entry` are pinned when it is made. Their URLs may be templates, filled by each connection's values. Where they
+    were `discovered` they are fetched again, from time to time.
     """
 
     workspace: str
@@ -109,6 +110,7 @@ class ProviderConfig:
     created_at: datetime
     entry: Entry = Entry("", "")
     secret_classes: tuple[int, ...] = (int(RecordClass.CLIENT_SECRET),)
+    discovered: bool = False
 
 
 class Health(NamedTuple):

@@ -35,7 +35,7 @@ class ConfigTable:
                 sa.text(
                     f"insert into provider_configs ({CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
                     " :client_id, :scopes, :redirect_uris, :hosts, :created_at, cast(:entry as jsonb),"
-                    " :secret_classes, :issuer, :authorization, :token, :revocation, :method, :iss_required,"
+                    " :secret_classes, :discovered, :issuer, :authorization, :token, :revocation, :method, :iss_required,"
                     " cast(:further as jsonb), 'draft')"
                 ),
                 {**config_values(config), **endpoint_values(config.endpoints)},
@@ -127,6 +127,42 @@ class ConfigTable:
             await connection.execute(sa.text(_TRY_AGAIN), names)
             await self._outbox.append(connection, entry)
         return read_config(row)
+
+    async def claim_discovered(self, most: int, seconds: float) -> list[ProviderConfig]:
+        """Takes up configurations whose metadata was fetched so long ago; they are not taken up again before as long."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                sa.text(
+                    "update provider_configs set discovered_at = now() where (workspace_id, id) in"
+                    " (select workspace_id, id from provider_configs where discovered and state = 'active'"
+                    " and discovered_at < now() - make_interval(secs => :seconds)"
+                    f" order by discovered_at limit :most for update skip locked) returning {CONFIG}"  # fixed columns
+                ),
+                {"most": most, "seconds": seconds},
+            )
+            return [read_config(row) for row in rows]
+
+    async def change_endpoints(self, config: ProviderConfig, entry: AuditEntry) -> None:
+        """Stores endpoints and entry, with its event. What failed is tried again at once."""
+        names = {"workspace": config.workspace, "id": config.id}
+        async with self._database.transaction() as connection:
+            result = await connection.execute(
+                sa.text(
+                    "update provider_configs set entry = cast(:entry as jsonb), authorization_endpoint = :authorization,"
+                    " token_endpoint = :token, revocation_endpoint = :revocation, iss_required = :iss_required,"
+                    " further_endpoints = cast(:further as jsonb)"
+                    " where workspace_id = :workspace and id = :id and state = 'active' and discovered"
+                ),
+                {**config_values(config), **endpoint_values(config.endpoints)},
+            )
+            if result.rowcount:
+                await connection.execute(sa.text(_TRY_AGAIN), names)
+                await self._outbox.append(connection, entry)
+
+    async def note_config(self, entry: AuditEntry) -> None:
+        """Stores an event of its own."""
+        async with self._database.transaction() as connection:
+            await self._outbox.append(connection, entry)
 
     async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:
         """Deletes a provider configuration without connections; False: it has some."""

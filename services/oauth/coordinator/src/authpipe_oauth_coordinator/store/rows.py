@@ -25,7 +25,7 @@ ENDPOINTS = (
 _FURTHER = ("refresh_endpoint", "pushed_endpoint", "device_endpoint", "introspection_endpoint", "userinfo_endpoint")
 CONFIG = (
     "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry,"
-    " client_secret_classes, " + ENDPOINTS
+    " client_secret_classes, discovered, " + ENDPOINTS
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
@@ -49,6 +49,7 @@ def config_values(config: ProviderConfig) -> dict[str, Any]:
         "created_at": config.created_at,
         "entry": json.dumps(config.entry.document),
         "secret_classes": list(config.secret_classes),
+        "discovered": config.discovered,
     }
 
 
@@ -93,6 +94,7 @@ def read_config(row: Any) -> ProviderConfig:
         row.created_at,
         read(row.entry),
         tuple(row.client_secret_classes),
+        row.discovered,
     )
 
 
