@@ -121,10 +121,10 @@ def test_metadata_that_moved_within_its_hosts_is_followed_and_any_other_is_told_
         found = [each for each in customer.events(target=target) if each["event"] == "PROVIDER_CONFIG_CHANGED"]
         return [(each["outcome"], each["reason"]) for each in found]
 
-    assert wait_for(lambda: events(config["id"]) == [("SUCCEEDED", "METADATA_CHANGED")], 30)
+    assert wait_for(lambda: events(config["id"]) == [("succeeded", "METADATA_CHANGED")], 30)
     shown = customer.get(f"/provider-configs/{config['id']}").json()
     assert shown["revocation_endpoint"] == config["revocation_endpoint"] != old
-    assert wait_for(lambda: events(moved["id"]) == [("REFUSED", "HOSTS_CHANGED")], 30)
+    assert wait_for(lambda: events(moved["id"]) == [("refused", "HOSTS_CHANGED")], 30)
     assert customer.get(f"/provider-configs/{moved['id']}").json()["revocation_endpoint"] == old
 
 

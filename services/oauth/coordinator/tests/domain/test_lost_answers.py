@@ -187,6 +187,24 @@ async def test_a_refresh_that_had_stored_its_tokens_before_it_died_is_followed_b
 
 
 @pytest.mark.promise("P36")
+@pytest.mark.case(25)
+@pytest.mark.parametrize(("lives_seconds", "sent"), [(3600, False), (90, False), (30, True), (-5, True)])
+async def test_a_refresh_of_which_nobody_heard_the_end_is_taken_for_done_while_its_token_lives(
+    lives_seconds: int, sent: bool, stage: Any
+) -> None:
+    good, stage.answer = stage.answer, LOST
+    await stage.ask()
+    ends = stage.now + dt.timedelta(seconds=lives_seconds)
+    stage.found, stage.answer = TokenOutcome("REFRESH_TOKEN_NEWER", (), ends, nothing_sent=True), good
+    assert await stage.ask() == ""
+    assert [job.spend for job in stage.jobs] == [True, False, *([True] if sent else [])]
+    connection = stage.tables.connections["ws", "con"]
+    assert (connection.expires_at == ends, connection.failing) == (not sent, None)
+    assert connection.scopes, "what was granted stays"
+    assert stage.tables.left["ws", "con"] == Left()
+
+
+@pytest.mark.promise("P36")
 async def test_a_connection_whose_refresh_token_may_be_spent_is_not_sealed_again(stage: Any) -> None:
     stage.answer = LOST
     await stage.ask()

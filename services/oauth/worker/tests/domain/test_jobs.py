@@ -33,6 +33,7 @@ from authpipe_rpc import PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Label, Secret, Status
 
 HOSTS = frozenset({"as.example"})
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 JOB = Job(
     workspace="ws",
     connection="con",
@@ -65,6 +66,7 @@ class Store:
         self.away_at = ""
         self.versions: dict[RecordClass, int] = {}
         self.fence = 0
+        self.ends: dt.datetime | None = None
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         self._step("open")
@@ -82,7 +84,7 @@ class Store:
                         self.versions.get(want.record_class, 1),
                         "as.example",
                         self.hosts,
-                        None,
+                        self.ends,
                         "sk_…",
                         self.fence,
                     )
@@ -93,7 +95,9 @@ class Store:
         self._step("prepare")
         return {each: Key(each, self.versions.get(each, 1) + 1) for each in RecordClass}
 
-    def seal(self, key: Key, _: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
+    def seal(self, key: Key, sealing: Sealing, plaintext: Secret) -> tuple[RecordClass, bytes]:
+        if key.record_class in {RecordClass.ACCESS, RecordClass.REFRESH}:
+            assert sealing.expires_at == NOW + dt.timedelta(seconds=60), "both say when the access token ends"
         self.story.append(f"seal {key.record_class.name}")
         return key.record_class, bytes(plaintext.expose())
 
@@ -134,7 +138,7 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     secrets = Store(story, {RecordClass.CLIENT_SECRET: b"client-secret"})
     reply = answer if isinstance(answer, DomainError) else Answer(status, Secret(json.dumps(answer).encode()), 0)
     provider = Provider(story, reply)
-    clock = lambda: dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # noqa: E731
+    clock = lambda: NOW  # noqa: E731
     spool = Spool(provider.folder, most=2)
     spool.open()
     jobs = Jobs(vault, secrets, provider, Bodies(), spool, ask, clock, lambda size: bytes(size))  # type: ignore[arg-type]
@@ -306,7 +310,8 @@ async def test_where_the_answer_is_only_looked_for_nothing_is_sent_and_no_client
     older = dataclasses.replace(newer, spent_fence=2)
     vault.fence = 1
     assert await jobs.refresh(older) == Outcome("ANSWER_AWAITED", nothing_sent=True), "it is the one that was sent"
-    assert await jobs.refresh(newer) == Outcome("REFRESH_TOKEN_NEWER", nothing_sent=True)
+    vault.ends = NOW + dt.timedelta(hours=1)
+    assert await jobs.refresh(newer) == Outcome("REFRESH_TOKEN_NEWER", expires_at=vault.ends, nothing_sent=True)
 
 
 @pytest.mark.promise("P36")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Job, Worker
@@ -29,6 +29,8 @@ from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
 _LOST = "REFRESH_ANSWER_LOST"
+# What a token that came with a refresh of which nobody heard the end has to live to be taken for its outcome.
+_WORTH_SERVING = timedelta(minutes=1)
 
 
 class Refreshing:
@@ -129,6 +131,9 @@ class Refreshing:
             # However long ago it was: a refresh that had come to its end must not be taken for one that was lost.
             outcome = await self._call(dataclasses.replace(job, spend=False))
             match outcome.failure, spending:
+                case "REFRESH_TOKEN_NEWER", _ if not job.forced and self._lives(outcome.expires_at):
+                    # Nobody heard of its end: who had the lease stopped, or died. It is as good now.
+                    return TokenOutcome("", (), outcome.expires_at, refreshable=True), Left(), False
                 case "REFRESH_TOKEN_NEWER", _:
                     # The token that is stored is not the one that may be spent.
                     before, spending = Left(), Spending.SEND
@@ -152,6 +157,9 @@ class Refreshing:
             return TokenOutcome("LEASE_HELD_ELSEWHERE", nothing_sent=True), before, False
         outcome = await self._call(job)
         return outcome, left_by(outcome, before, meanwhile), again
+
+    def _lives(self, expires_at: datetime | None) -> bool:
+        return expires_at is not None and expires_at - self._clock() > _WORTH_SERVING
 
     async def _call(self, job: Job) -> TokenOutcome:
         try:

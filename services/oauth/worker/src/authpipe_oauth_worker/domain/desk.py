@@ -183,7 +183,8 @@ class Desk:
         # A refresh token that is absent or empty: the old one stays (RFC 6749, section 6).
         if tokens.refresh_token is not None and job.renewal is Renewal.REFRESH_TOKEN:
             with tokens.refresh_token:
-                sealing = self.sealing(job)
+                # With the end of the access token beside it: whoever finds it later knows what came with it.
+                sealing = self.sealing(job, expires_at=expires_at)
                 records.append(self.vault.seal(keys[RecordClass.REFRESH], sealing, tokens.refresh_token))
         tokens.access_token.destroy()
         refreshable = tokens.refresh_token is not None or job.fence > 0

@@ -51,8 +51,10 @@ class Refresh:
                     answer = self._desk.bodies.unpack(waiting.plaintext)
                     return await self._judge(job, answer, keys, old.version)
                 if not job.spend:
-                    newer = 0 < job.spent_fence <= old.fence
-                    return Outcome("REFRESH_TOKEN_NEWER" if newer else "ANSWER_AWAITED", nothing_sent=True)
+                    if not 0 < job.spent_fence <= old.fence:
+                        return Outcome("ANSWER_AWAITED", nothing_sent=True)
+                    # The refresh had come to its end. The record says until when the token lives that came with this one.
+                    return Outcome("REFRESH_TOKEN_NEWER", expires_at=old.expires_at, nothing_sent=True)
                 slot = self._spool.reserve()
                 try:
                     secrets = await self._desk.client_secrets(job)
