@@ -51,10 +51,7 @@ class Refresh:
                     answer = self._desk.bodies.unpack(waiting.plaintext)
                     return await self._judge(job, answer, keys, old.version)
                 if not job.spend:
-                    if not 0 < job.spent_fence <= old.fence:
-                        return Outcome("ANSWER_AWAITED", nothing_sent=True)
-                    # The refresh had come to its end. The record says until when the token lives that came with this one.
-                    return Outcome("REFRESH_TOKEN_NEWER", expires_at=old.expires_at, nothing_sent=True)
+                    return _looked_for(job, old)
                 slot = self._spool.reserve()
                 try:
                     secrets = await self._desk.client_secrets(job)
@@ -135,6 +132,14 @@ class Refresh:
     async def _stored_version(self, job: Job) -> int:
         """Gives the version of the refresh token that is stored; it is not opened for that, which it may not be again."""
         return (await self._desk.prepare(job))[RecordClass.REFRESH].version - 1
+
+
+def _looked_for(job: Job, stored: Opened) -> Outcome:
+    """Says what the refresh token that is stored tells of the one that may be spent."""
+    if not 0 < job.spent_fence <= stored.fence:
+        return Outcome("ANSWER_AWAITED", nothing_sent=True)
+    # That refresh had come to its end. The record says until when the access token lives that came with this one.
+    return Outcome("REFRESH_TOKEN_NEWER", expires_at=stored.expires_at, nothing_sent=True)
 
 
 async def _keep_on_disk(slot: Slot) -> str:
