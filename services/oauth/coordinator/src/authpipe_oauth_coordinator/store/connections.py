@@ -9,7 +9,13 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Connection, Health, State, TokenOutcome
-from authpipe_oauth_coordinator.store.rows import CONNECTION, connection_values, read_connection, write_pairs
+from authpipe_oauth_coordinator.store.rows import (
+    ADD_CONNECTION,
+    CONNECTION,
+    connection_values,
+    read_connection,
+    write_pairs,
+)
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
 
@@ -64,15 +70,7 @@ class ConnectionTable:
     async def add_connection(self, new: Connection, entry: AuditEntry) -> None:
         """Stores a connection."""
         async with self._database.transaction() as connection:
-            await connection.execute(
-                sa.text(
-                    f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
-                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
-                    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb), :renewal, '', '', null, 0,"
-                    " :rotate_at, null)"
-                ),
-                connection_values(new),
-            )
+            await connection.execute(sa.text(ADD_CONNECTION), connection_values(new))
             await self._outbox.append(connection, entry)
 
     async def get_connection(self, workspace: str, connection_id: str) -> Connection | None:

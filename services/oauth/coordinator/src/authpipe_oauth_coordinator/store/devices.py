@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Connection, DeviceFlow
-from authpipe_oauth_coordinator.store.rows import CONNECTION, connection_values
+from authpipe_oauth_coordinator.store.rows import ADD_CONNECTION, connection_values
 from authpipe_sensitive import AuditEntry
 
 _DEVICE = "workspace_id, connection_id, provider_config_id, expires_at, interval_seconds, status"
@@ -36,15 +36,7 @@ class DeviceTable:
                 ),
                 _values(flow),
             )
-            await connection.execute(
-                sa.text(
-                    f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
-                    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
-                    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb), :renewal, '', '', null, 0,"
-                    " :rotate_at, null)"
-                ),
-                connection_values(draft),
-            )
+            await connection.execute(sa.text(ADD_CONNECTION), connection_values(draft))
             await self._outbox.append(connection, entry)
 
     async def get_device(self, workspace: str, connection_id: str) -> DeviceFlow | None:

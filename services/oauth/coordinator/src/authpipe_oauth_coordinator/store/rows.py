@@ -34,6 +34,13 @@ CONNECTION = (
     " health_reason, health_at, health_refusals, rotate_at, keep_until"
 )
 
+ADD_CONNECTION = (
+    f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
+    " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
+    " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb), :renewal, '', '', null, 0,"
+    " :rotate_at, null)"
+)
+
 
 def config_values(config: ProviderConfig) -> dict[str, Any]:
     """Gives a provider configuration's values, by the names of the statements."""
