@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.egress import Egress, public_key_pin
-from authpipe_oauth_worker.errors import AnswerLostError, EgressError
+from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_oauth_worker.requests import token_request
 from authpipe_sensitive import Secret
 from authpipe_testing.ca import CertificateAuthority
@@ -35,14 +35,20 @@ class Stage:
             folder, "provider", common_name="x", dns=("localhost", "a.example"), addresses=("127.0.0.1",)
         )
         self.requests: list[bytes] = []
+        self.clients: list[str] = []
 
     @asynccontextmanager
-    async def provider(self, behave: Behaviour) -> AsyncIterator[str]:
+    async def provider(self, behave: Behaviour, *, clients: bool = False) -> AsyncIterator[str]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.leaf.certificate, self.leaf.key)
+        if clients:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(self.ca.certificate_file)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
+                shown = writer.get_extra_info("peercert")
+                self.clients.append(dict(each[0] for each in shown["subject"])["commonName"] if shown else "")
                 self.requests.append(await reader.readuntil(b"\r\n\r\n"))
                 await behave(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -101,6 +107,30 @@ async def test_the_client_is_authenticated_by_header_or_body_and_the_secret_is_i
         await egress.close()
     assert b"authorization: basic" in stage.requests[0].lower()
     assert all(b"the-secret" not in request.split(b"\r\n")[0] for request in stage.requests)
+
+
+async def test_a_client_shows_who_it_is_by_its_certificate_and_no_two_share_a_connection(
+    stage: Stage, tmp_path: Path
+) -> None:
+    async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            await writer.drain()
+            await reader.readuntil(b"\r\n\r\n")
+
+    async with stage.provider(twice, clients=True) as url:
+        egress = stage.egress()
+        for name in ("one", "two", "one"):
+            leaf = stage.ca.issue(tmp_path, name, common_name=name, dns=(name,))
+            pem = leaf.certificate.read_bytes() + leaf.key.read_bytes()
+            answer = await egress.post_form(url, {"a": "b"}, Client(name, Secret(pem), "tls_client_auth"))
+            assert answer.status == 200
+        with pytest.raises(ClientKeyError):
+            await egress.post_form(url, {"a": "b"}, Client("x", Secret(b"no certificate"), "tls_client_auth"))
+        failed = await cause(egress, url)
+    assert stage.clients == ["one", "two", "one"]
+    assert failed != "OK", "nobody without a certificate gets in"
+    assert all(b"PRIVATE KEY" not in request for request in stage.requests)
 
 
 @pytest.mark.case(21)
