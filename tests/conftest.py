@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The whole system, from nothing."""
-    home = ROOT / ".authpipe" / "test"
+    """The whole system, from nothing; each process of a parallel run has one of its own."""
+    home = ROOT / ".authpipe" / "-".join(filter(None, ("test", os.environ.get("PYTEST_XDIST_WORKER"))))
     # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
     own = {"coordinator": {"refresh_ahead": False}}
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
@@ -93,13 +93,15 @@ def superuser(stack: Stack) -> Callable[[str, str], psycopg.Connection[Any]]:
 
 @pytest.fixture
 def aged(superuser: Callable[[str, str], psycopg.Connection[Any]]) -> Callable[[str], None]:
-    """Lets a connection's last refresh be a minute ago: one may be forced every ten seconds."""
+    """Lets a connection's last refresh be a minute ago, at keyservice too: one may be forced every ten seconds."""
 
     def age(connection: str) -> None:
         with superuser("core", "coordinator") as core:
             core.execute(
                 "update connections set refreshed_at = now() - interval '1 minute' where id = %s", (connection,)
             )
+        with superuser("core", "keyservice_user_credentials") as core:
+            core.execute("update connection_keys set last_forced_ms = 0 where connection_id = %s", (connection,))
 
     return age
 
