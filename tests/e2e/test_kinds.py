@@ -248,5 +248,5 @@ def test_a_client_secret_is_changed_while_nobody_fails(
         assert (last.status_code, last.json()["reason"]) == (409, "ONE_CLIENT_SECRET")
     finally:
         oidc_provider.set_secret(oidc_provider.client_secret)
-    events = {each["event"] for each in customer.events(target=config)}
-    assert {"CLIENT_SECRET_ADDED", "CLIENT_SECRET_RETIRED"} <= events
+    wanted = {"CLIENT_SECRET_ADDED", "CLIENT_SECRET_RETIRED"}
+    assert wait_for(lambda: wanted <= {each["event"] for each in customer.events(target=config)}, 10)
