@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import pwd
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from authpipe_testing.ca import CertificateAuthority, Leaf, write_private
 _USER = "postgres"
 # Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
 _SERVERS: dict[Path, subprocess.Popen[bytes]] = {}
+_STARTED_WITHIN_SECONDS = 60
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
 
@@ -129,14 +130,14 @@ log_parameter_max_length_on_error = 0
         """Starts the server and waits until it takes connections.
 
         Raises:
-            RuntimeError: It did not start; its log says why.
+            RuntimeError: It did not start; its log says why, and the error the end of it.
         """
         if self.is_running():
             return
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
         self.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-            _SERVERS[self.folder] = subprocess.Popen(
+            server = _SERVERS[self.folder] = subprocess.Popen(
                 [*_as_database_user(), _binary("postgres"), "-D", str(self.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -144,11 +145,14 @@ log_parameter_max_length_on_error = 0
                 cwd="/",
                 start_new_session=True,
             )
-        for _ in range(150):
+        # After a crash it first syncs its whole folder, which on a busy disk takes its time.
+        ends = time.monotonic() + _STARTED_WITHIN_SECONDS
+        while server.poll() is None and time.monotonic() < ends:
             if self._answers():
                 return
             time.sleep(0.1)
-        raise RuntimeError(f"PostgreSQL {self.name} did not start; see {self.log}.")
+        last = "\n".join(self.log.read_text(errors="replace").splitlines()[-5:])
+        raise RuntimeError(f"PostgreSQL {self.name} did not start; see {self.log}, which ends:\n{last}")
 
     def stop(self) -> None:
         """Stops the server at once; what was committed is safe."""
@@ -160,6 +164,7 @@ log_parameter_max_length_on_error = 0
     def crash(self) -> None:
         """Kills the server and all its processes, as a machine that dies does; what was committed is found when it starts."""
         server = _SERVERS.pop(self.folder)
+        server.send_signal(signal.SIGSTOP)  # it starts nobody while its processes are counted
         backends = _children(server.pid)
         for pid in (server.pid, *backends):
             with contextlib.suppress(ProcessLookupError):
@@ -167,6 +172,7 @@ log_parameter_max_length_on_error = 0
         server.wait(20)
         while any(Path(f"/proc/{pid}").exists() for pid in backends):
             time.sleep(0.01)
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
     def pid(self) -> int:
         """Gives the process id of the server; 0: it does not run."""
