@@ -24,7 +24,7 @@ def reason(answer: Any) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("key", ["", "nonsense", "ap_test_" + "A" * 49, "ap_live_", "é"])
-def test_an_api_key_that_is_missing_malformed_or_unknown_is_refused(key: str, stack: Stack, customer: Customer) -> None:
+def test_an_api_key_that_is_missing_malformed_or_unknown_is_refused(key: str, customer: Customer) -> None:
     headers = {"authorization": f"Bearer {key}".encode()} if key else {"authorization": b""}
     answer = customer.http.get("/v1/connections", headers=headers)
     assert answer.status_code == 401

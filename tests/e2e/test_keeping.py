@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
 API_KEY = "sk_live_a-key-that-is-kept-for-a-while"
@@ -85,7 +84,7 @@ def test_a_superuser_who_says_active_everywhere_but_at_keyservice_opens_nothing(
     assert (refused.status_code != 200, API_KEY in refused.text) == (True, False), refused.text
 
 
-def test_for_how_long_it_is_kept_is_checked(customer: Customer, stack: Stack) -> None:
+def test_for_how_long_it_is_kept_is_checked(customer: Customer) -> None:
     connection = customer.import_api_key(API_KEY, "keeps-for-ever")["id"]
     for days in (31, -1):
         refused = customer.delete(f"/connections/{connection}?keep_days={days}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx2
 import pytest
-from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 from authpipe_testing.oidc import OidcProvider
 from playwright.sync_api import sync_playwright
@@ -71,7 +70,6 @@ def test_a_token_is_asked_for_without_a_person_and_asked_for_again_as_often_as_i
     entries: dict[str, str],
     oidc_provider: OidcProvider,
     aged: Callable[[str], None],
-    wait_for: Callable[..., Any],
 ) -> None:
     material = dict(MATERIALS[renewal])
     if renewal == "jwt_bearer":
@@ -204,7 +202,6 @@ def test_a_client_secret_is_changed_while_nobody_fails(
     customer: Customer,
     entries: dict[str, str],
     oidc_provider: OidcProvider,
-    stack: Stack,
     aged: Callable[[str], None],
     wait_for: Callable[..., Any],
 ) -> None:

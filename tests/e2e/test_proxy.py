@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import http.server
 import json
 import socket
@@ -223,6 +224,35 @@ def test_a_basic_pair_and_an_oauth_token_are_used_too(customer: Customer, provid
     bearer = sent(through(customer, "GET", f"{connection}/x"), "authorization")[0]
     assert bearer == f"Bearer {customer.token(connection).json()['access_token']}"
     assert playground.knows(bearer.removeprefix("Bearer "))
+
+
+@pytest.mark.promise("P09")
+def test_a_request_is_signed_with_a_secret_that_is_not_sent(customer: Customer, api: Any) -> None:
+    document = {
+        "name": "signs",
+        "display_name": "Wants signed requests",
+        "documentation": ["https://example.com/docs"],
+        "signing": {
+            "scheme": "hmac",
+            "signed": "{timestamp}\n{method}\n{target}\n{body}",
+            "headers": {"X-Key": "{key}", "X-Time": "{timestamp}", "X-Signature": "{signature}"},
+        },
+        "api": {"base_urls": [api.url]},
+    }
+    customer.post("/providers", document).raise_for_status()
+    secret = "the-secret-that-signs-and-is-never-sent-0123456789"
+    pair = {"kind": "basic", "end_user_id": "signs", "provider": "signs", "username": "key-1", "password": secret}
+    connection = customer.post("/connections", pair).raise_for_status().json()["id"]
+    answer = through(customer, "POST", f"{connection}/orders?a=1", content=b"buy")
+    (when,), (signature,) = sent(answer, "x-time"), sent(answer, "x-signature")
+    message = f"{when}\nPOST\n/api/orders?a=1\nbuy".encode()
+    assert signature == hmac.digest(secret.encode(), message, "sha256").hex()
+    assert abs(int(when) - time.time()) < 60
+    assert sent(answer, "x-key") == ["key-1"]
+    assert secret not in json.dumps(api.seen)
+    refused = through(customer, "POST", f"{connection}/orders", content=bytes(1_048_577))
+    assert (refused.status_code, refused.json()["reason"]) == (413, "PROXY_BODY_TOO_LARGE")
+    customer.delete("/providers/signs")
 
 
 @pytest.mark.promise("P36")

@@ -27,7 +27,7 @@ def again(customer: Customer, connection: str, end_user: str, answer: str = "all
 
 @pytest.mark.promise("P36")
 def test_a_connection_whose_grant_ended_is_connected_again_and_keeps_its_id(
-    customer: Customer, config: str, playground: Any, aged: Callable[[str], None], wait_for: Callable[..., Any]
+    customer: Customer, config: str, playground: Any, aged: Callable[[str], None]
 ) -> None:
     connection = customer.connect(config, "comes-back")
     lost = customer.token(connection).json()["access_token"]

@@ -72,6 +72,15 @@ class FakeStore:
     async def withhold(self, workspace: str, connection: str, entry: AuditEntry) -> None:
         self._set(workspace, connection, "withheld", entry)
 
+    async def keep(self, workspace: str, connection: str, entry: AuditEntry) -> None:
+        self._set(workspace, connection, "kept", entry)
+
+    async def restore(self, workspace: str, connection: str, entry: AuditEntry) -> bool:
+        if self.states.get((workspace, connection), (0, ""))[1] not in {"kept", "active"}:
+            return False
+        self._set(workspace, connection, "active", entry)
+        return True
+
     async def delete(self, workspace: str, connection: str, entry: AuditEntry) -> int:
         mine = [ref for ref in self.records if (ref.workspace, ref.connection) == (workspace, connection)]
         for ref in mine:
@@ -161,6 +170,35 @@ async def test_what_is_withheld_is_not_written_and_what_is_gone_stays_gone(store
     assert await store.delete("ws", name.connection, ENTRY) == 0
 
 
+@pytest.mark.promise("P12")
+async def test_what_is_kept_is_neither_served_nor_written_and_comes_back_as_it_was(store: Any) -> None:
+    name = ref()
+    await store.put([record(name, 1, fence=3)], [], [ENTRY])
+    await store.keep("ws", name.connection, ENTRY)
+    assert (await store.find([name]))[0].withheld
+    with pytest.raises(WithheldError):
+        await store.put([record(name, 2, fence=3)], [], [ENTRY])
+    assert await store.restore("ws", name.connection, ENTRY)
+    assert await store.find([name]) == [record(name, 1, fence=3)]
+    with pytest.raises(FenceError):
+        await store.put([record(name, 2, fence=2)], [], [ENTRY])
+
+
+@pytest.mark.promise("P12")
+async def test_only_what_is_kept_comes_back(store: Any) -> None:
+    withheld, deleted = ref(), ref()
+    for each in (withheld, deleted):
+        await store.put([record(each, 1)], [], [ENTRY])
+        await store.keep("ws", each.connection, ENTRY)
+    await store.withhold("ws", withheld.connection, ENTRY)
+    await store.delete("ws", deleted.connection, ENTRY)
+    await store.keep("ws", deleted.connection, ENTRY)
+    for each in (withheld, deleted, ref()):
+        assert not await store.restore("ws", each.connection, ENTRY)
+    assert (await store.find([withheld]))[0].withheld
+    assert await store.find([deleted]) == [GONE]
+
+
 async def test_a_transient_record_is_used_up_and_its_versions_go_on(store: Any) -> None:
     name = ref(ANSWER)
     await store.put([record(name, 1)], [], [ENTRY])
@@ -193,7 +231,7 @@ async def test_answers_come_in_the_order_of_the_questions(store: Any) -> None:
         st.one_of(
             st.tuples(st.just("put"), st.integers(1, 4), st.integers(0, 3), st.sampled_from([ACCESS, ANSWER])),
             st.tuples(st.just("consume"), st.just(0), st.integers(0, 3), st.just(ANSWER)),
-            st.tuples(st.sampled_from(["withhold", "delete"]), st.just(0), st.just(0), st.just(0)),
+            st.tuples(st.sampled_from(["withhold", "keep", "restore", "delete"]), st.just(0), st.just(0), st.just(0)),
         ),
         max_size=14,
     )
@@ -217,6 +255,10 @@ async def _step(store: Any, act: str, name: Ref, version: int, fence: int) -> ob
                 return await store.put([], [(name, fence)], [ENTRY])
             case "withhold":
                 return await store.withhold(name.workspace, name.connection, ENTRY)
+            case "keep":
+                return await store.keep(name.workspace, name.connection, ENTRY)
+            case "restore":
+                return await store.restore(name.workspace, name.connection, ENTRY)
             case _:
                 return await store.delete(name.workspace, name.connection, ENTRY)
     except DomainError as error:

@@ -104,12 +104,19 @@ class RecordClient:
         """
         answers = await asyncio.gather(*map(self.open_one, wants), return_exceptions=True)
         found: list[Opened | DomainError] = []
+        failed: BaseException | None = None
         for answer in answers:
             if isinstance(answer, Opened) or (isinstance(answer, DomainError) and not isinstance(answer, _OF_THE_CALL)):
                 found.append(answer)
             else:
-                raise answer
-        return found
+                failed = answer
+        if failed is None:
+            return found
+        # Nobody is given the others: they must not lie about.
+        for each in found:
+            if isinstance(each, Opened):
+                each.plaintext.destroy()
+        raise failed
 
     async def open_once(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         """Opens records: one rpc for the batch; an item that is refused does not touch the others.

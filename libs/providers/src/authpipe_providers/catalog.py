@@ -25,6 +25,7 @@ from authpipe_providers.words import (
     Revocation,
     Rotation,
     RotationCheck,
+    Signing,
     TwoStep,
     ValueRule,
     WebhookScheme,
@@ -32,6 +33,7 @@ from authpipe_providers.words import (
 from authpipe_sensitive import Label
 
 Document = Mapping[str, Any]
+_SIGNED = {"key", "method", "host", "path", "query", "target", "body", "body_hash", "timestamp", "nonce"}
 
 
 @lru_cache(1)
@@ -90,7 +92,7 @@ def read(document: Document) -> Entry:
         api=_api(document["api"]) if "api" in document else None,
         api_key=_key_placement(document["api_key"]) if "api_key" in document else None,
         key_life_days=document.get("api_key", {}).get("expires_in_days", 0),
-        basic="basic" in document,
+        basic="basic" in document or "signing" in document,
         health=_health(document["health_check"]) if "health_check" in document else None,
         pins=tuple(document.get("public_key_pins", [])),
         notes=tuple(document.get("notes", [])),
@@ -99,6 +101,7 @@ def read(document: Document) -> Entry:
         document=document,
         rotation_check=RotationCheck(**document["rotation_check"]) if "rotation_check" in document else None,
         webhook=_webhook(document["webhook"]) if "webhook" in document else None,
+        signing=_signing(document["signing"]) if "signing" in document else None,
         credentials=tuple(
             (name, each["title"]) for name, each in sorted((two_step or {}).get("credentials", {}).items())
         ),
@@ -158,8 +161,24 @@ def _require_filled(entry: Entry) -> None:
         named = {name for _, text in (*own.headers, *own.fields) for name in placeholders(text)}
         if named != {name for name, _ in entry.credentials}:
             raise EntryError(field=Label("two_step"), cause=Label("CREDENTIALS_DIFFER"))
+    if entry.signing is not None:
+        _require_signing(entry.signing, {rule.name for rule in entry.values})
     if entry.webhook is not None and not placeholders(entry.webhook.signed) <= {"body", "timestamp", "id"}:
         raise EntryError(field=Label("webhook"), cause=Label("PLACEHOLDER_NOT_DECLARED"))
+
+
+def _require_signing(signing: Signing, values: set[str]) -> None:
+    if signing.scheme == "sigv4":
+        if not placeholders(signing.region) <= values:
+            raise EntryError(field=Label("signing"), cause=Label("PLACEHOLDER_NOT_DECLARED"))
+        return
+    carried = {name for _, text in (*signing.headers, *signing.query) for name in placeholders(text)}
+    if not carried | placeholders(signing.signed) <= _SIGNED | {"signature"} or "signature" in placeholders(
+        signing.signed
+    ):
+        raise EntryError(field=Label("signing"), cause=Label("PLACEHOLDER_NOT_DECLARED"))
+    if "signature" not in carried:
+        raise EntryError(field=Label("signing"), cause=Label("SIGNATURE_NOT_SENT"))
 
 
 def _where(path: Any) -> Label:
@@ -236,6 +255,11 @@ def _two_step_dialect(data: Document) -> Dialect:
 
 def _webhook(data: Document) -> WebhookScheme:
     return WebhookScheme(**{**data, "signature_header": data["signature_header"].lower()})
+
+
+def _signing(data: Document) -> Signing:
+    pairs = {name: _pairs(data.get(name, {})) for name in ("headers", "query")}
+    return Signing(**{**data, **pairs})
 
 
 def _revocation(data: Document) -> Revocation:

@@ -200,6 +200,47 @@ class WebhookScheme(NamedTuple):
     secret_base64: bool = False
 
 
+class Signing(NamedTuple):
+    """How an API wants requests signed with a secret that is not sent: the password of a pair whose username names it.
+
+    In texts `{key}` is the username, `{method}`, `{host}`, `{path}`, `{query}`, `{target}` (path and query), `{body}` and
+    `{body_hash}` are of the request, `{timestamp}` and `{nonce}` are made for it, and `{signature}` is what comes of it.
+
+    Args:
+        scheme: hmac; or sigv4, which is AWS Signature Version 4 and for which only service and region are said.
+        algorithm: sha256, sha1 or sha512.
+        encoding: hex or base64: how the signature is written.
+        body_encoding: hex or base64: how the hash of the body is written.
+        signed: What is signed.
+        headers: What the request carries.
+        query: What is added to its query. What has no signature in it is part of what is signed.
+        time: seconds, milliseconds or rfc3339: how the time is written.
+        secret_base64: Whether the secret is base64 of the key.
+        service: The AWS service.
+        region: The AWS region; may be a placeholder of the entry's values.
+    """
+
+    scheme: str
+    algorithm: str = "sha256"
+    encoding: str = "hex"
+    body_encoding: str = "hex"
+    signed: str = ""
+    headers: Pairs = ()
+    query: Pairs = ()
+    time: str = "seconds"
+    secret_base64: bool = False
+    service: str = ""
+    region: str = ""
+
+    @property
+    def covers_body(self) -> bool:
+        """Whether the signature is over the body, which has to be known as a whole before anything is sent."""
+        if self.scheme == "sigv4":
+            # Over TLS, S3 takes a body that is not signed (its API reference: UNSIGNED-PAYLOAD).
+            return self.service != "s3"
+        return "{body" in self.signed
+
+
 class RotationCheck(NamedTuple):
     """Where an API says when an API key ends: a JSON pointer into an answer."""
 
@@ -211,7 +252,7 @@ class Placement(NamedTuple):
     """Where an API wants a credential.
 
     Args:
-        where: header, query, basic, hmac or sigv4.
+        where: header, query or basic.
         name: Of the header or parameter.
         prefix: What stands before it in a header.
     """
@@ -260,7 +301,7 @@ class Entry:
         api: Its API; None: nothing is known of one.
         api_key: Where its API wants an API key; None: it takes none.
         key_life_days: After how many days its API keys end; 0: they do not.
-        basic: Whether its API takes HTTP Basic.
+        basic: Whether its API takes a pair: HTTP Basic, or what requests are signed with.
         health: A harmless request; None: none is known.
         pins: Public keys of which each of its hosts shows one.
         notes: What a person should know.
@@ -270,6 +311,7 @@ class Entry:
         rotation_check: Where its API says when an API key ends; None: nowhere.
         webhook: How it signs what it sends; None: nothing is known.
         credentials: What a two-step token is asked for with: names and titles.
+        signing: How its API wants requests signed with a pair; None: a pair is sent as HTTP Basic.
     """
 
     name: str
@@ -295,3 +337,4 @@ class Entry:
     rotation_check: RotationCheck | None = None
     webhook: WebhookScheme | None = None
     credentials: Pairs = ()
+    signing: Signing | None = None

@@ -1,6 +1,6 @@
 """Connection keys that are kept, and who may take one back (promise P12).
 
-A store that was taken over must not bring back what was disconnected: it says which key is to be kept, and that only enlarges
+A store that was taken over must not bring back what was disconnected: it says which key is to be kept, and that enlarges
 nothing; taking it back wants authority's signature for that very connection, and it is refused when it is over. Then keyservice
 destroys the key by itself, whether or not anybody asks for that.
 """
@@ -25,7 +25,7 @@ class KeptTable(Protocol):
     """Connection keys, as far as this is about them."""
 
     async def keep(self, workspace: str, connection: str, until: datetime, entry: AuditEntry) -> bool:
-        """Keeps a key that is active or restricted; False: it is destroyed, or was never made."""
+        """Keeps a key that is not destroyed; False: it is, or was never made. What was kept is not kept longer."""
 
     async def restore(self, workspace: str, connection: str, entry: AuditEntry) -> bool:
         """Makes a kept key active again while that is possible; False: it is not. One that is active stays so."""

@@ -23,7 +23,7 @@ from authpipe_oauth_coordinator.domain.words import (
     TokenOutcome,
 )
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
-from authpipe_providers import Api, Endpoints, Entry, TwoStep
+from authpipe_providers import Api, Endpoints, Entry, Signing, TwoStep
 from authpipe_rpc import Coalescer, Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
@@ -356,6 +356,13 @@ def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
         rotation_check_pointer=check.pointer if check is not None else "",
         scope_separator=dialect.scope_separator,
         scope_parameter=dialect.scope_parameter,
+        signing=_signing(entry.signing) if entry.signing is not None else None,
+    )
+
+
+def _signing(own: Signing) -> types_pb2.Signing:
+    return types_pb2.Signing(
+        **{**own._asdict(), "headers": to_wire_pairs(own.headers), "query": to_wire_pairs(own.query)}
     )
 
 

@@ -63,7 +63,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     jobs = Jobs(*consumers, egress, bodies, spool, ask, _now, os.urandom)
     coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
-    proxying = Proxying(consumers[0], egress, place)
+    proxying = Proxying(consumers[0], egress, place, _now)
     health = Health()
     server = RpcServer(name, config.server, files, health, streams=True)
     servicer = WorkerServicer(

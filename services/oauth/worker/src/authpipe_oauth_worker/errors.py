@@ -32,6 +32,13 @@ class ProxyRequestError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class BodyTooLargeError(DomainError):
+    """This API wants the body of a request signed, for which it may have at most 1 MiB. Send it in smaller parts."""
+
+    reason = "PROXY_BODY_TOO_LARGE"
+    status = Status.INVALID_ARGUMENT
+
+
 class ProxyBusyError(DomainError):
     """This workspace has a hundred requests under way here. Wait until some have ended."""
 

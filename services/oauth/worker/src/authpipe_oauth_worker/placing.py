@@ -5,31 +5,40 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from datetime import datetime
 from urllib.parse import quote
 
 from authpipe_consumer.payloads import access_token_of
 from authpipe_envelope import RecordClass
-from authpipe_oauth_worker.domain.proxying import Outgoing
+from authpipe_oauth_worker.domain.proxying import Credential, Outgoing, Ways
 from authpipe_oauth_worker.errors import NotProxiableError
+from authpipe_oauth_worker.signing import sign
 from authpipe_providers import Placement
 from authpipe_sensitive import Secret
 
 Processor = Callable[[Secret, Placement, Outgoing], Outgoing]
 
 
-def place(record_class: RecordClass, payload: Secret, placement: Placement, outgoing: Outgoing) -> Outgoing:
+def place(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, now: datetime) -> Outgoing:
     """Gives a request with a credential on it.
 
     Raises:
         NotProxiableError: Nobody knows where this API wants a credential of this kind.
+        MaterialError: The credential cannot be used in the way that the API wants.
     """
-    if record_class is RecordClass.BASIC:
-        pair = json.loads(bytes(payload.expose()))
-        return basic(Secret(f"{pair['username']}:{pair['password']}".encode()), placement, outgoing)
+    match credential.record_class:
+        case RecordClass.BASIC if ways.pair is not None:
+            return sign(credential.payload, ways.pair, outgoing, body, now)
+        case RecordClass.BASIC:
+            pair = json.loads(bytes(credential.payload.expose()))
+            return basic(Secret(f"{pair['username']}:{pair['password']}".encode()), Placement(), outgoing)
+        case RecordClass.ACCESS:
+            placement, value = ways.token, access_token_of(credential.payload)
+        case _:
+            placement, value = ways.api_key, credential.payload.copy()
     processor = _PROCESSORS.get(placement.where)
     if processor is None:
         raise NotProxiableError
-    value = access_token_of(payload) if record_class is RecordClass.ACCESS else payload.copy()
     with value:
         if placement.where == "basic":
             # An API key alone is the name, without a password (as with Stripe or Greenhouse).

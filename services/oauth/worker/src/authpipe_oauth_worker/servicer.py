@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
@@ -12,7 +12,7 @@ from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.domain.answers import Failure
 from authpipe_oauth_worker.domain.checking import Check, Checking
 from authpipe_oauth_worker.domain.jobs import Jobs
-from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying
+from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying, Ways
 from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
 from authpipe_oauth_worker.domain.webhooks import Arrived, Webhooks
 from authpipe_oauth_worker.domain.words import Endpoints, Job, Outcome, Renewal
@@ -23,6 +23,7 @@ from authpipe_providers import (
     Dialect,
     Placement,
     Revocation,
+    Signing,
     TwoStep,
     ValueRule,
     WebhookScheme,
@@ -201,8 +202,7 @@ class WorkerServicer:
             found.hosts,
             tuple(fill(each, values, rules) for each in dialect.api_base_urls),
             _pairs(dialect.api_headers),
-            _placement(dialect.access_token_placement),
-            _placement(dialect.api_key_placement),
+            _ways(dialect, values),
             found.pins,
             job.credential_grant,
             job.request_id,
@@ -338,8 +338,7 @@ def _check(request: pb.CheckHealthRequest) -> Check:
         dialect.health_check_method or "GET",
         filled(dialect.health_check_url),
         _pairs(dialect.api_headers),
-        _placement(dialect.access_token_placement),
-        _placement(dialect.api_key_placement),
+        _ways(dialect, values),
         filled(dialect.rotation_check_url) if request.rotation else "",
         dialect.rotation_check_pointer,
     )
@@ -360,6 +359,26 @@ def _scheme(wire: types_pb2.WebhookScheme) -> WebhookScheme:
         wire.secret_prefix,
         wire.secret_base64,
     )
+
+
+def _ways(dialect: types_pb2.Dialect, values: Mapping[str, str]) -> Ways:
+    """Gives how an API wants a credential of each kind."""
+    own = dialect.signing
+    signing = Signing(
+        own.scheme,
+        own.algorithm,
+        own.encoding,
+        own.body_encoding,
+        own.signed,
+        _pairs(own.headers),
+        _pairs(own.query),
+        own.time,
+        own.secret_base64,
+        own.service,
+        values.get(own.region.strip("{}"), "") if own.region.startswith("{") else own.region,
+    )
+    pair = signing if dialect.HasField("signing") else None
+    return Ways(_placement(dialect.access_token_placement), _placement(dialect.api_key_placement), pair)
 
 
 def _placement(wire: types_pb2.Placement) -> Placement:

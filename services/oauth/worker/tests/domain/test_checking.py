@@ -13,6 +13,7 @@ from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.answers import Answer
+from authpipe_oauth_worker.domain.proxying import Ways
 from authpipe_oauth_worker.domain.checking import Check, Checked, Checking
 from authpipe_oauth_worker.domain.desk import Desk
 from authpipe_oauth_worker.domain.words import Endpoints, Job
@@ -88,7 +89,7 @@ def job(**endpoints: Any) -> Job:
 
 def how(url: str = HARMLESS, rotation: str = "") -> Check:
     key = Placement("header", "X-Api-Key", "")
-    return Check("GET", url, (("X-Version", "2"),), Placement(), key, rotation, "/key/ends" if rotation else "")
+    return Check("GET", url, (("X-Version", "2"),), Ways(Placement(), key), rotation, "/key/ends" if rotation else "")
 
 
 async def check(

@@ -238,6 +238,27 @@ async def test_a_credential_is_not_sent_to_hosts_that_it_is_not_bound_to() -> No
     assert provider.forms == []
 
 
+@pytest.mark.promise("P07")
+async def test_what_was_opened_for_a_refresh_that_does_not_begin_is_not_left_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs, vault, _, _ = stage(ANSWER=b"an-answer")
+    vault.hosts = hosts_digest({"evil.example"})
+    given: list[Opened | DomainError] = []
+
+    async def keeping(wants: Sequence[Want]) -> list[Opened | DomainError]:
+        given.extend(await Store.open(vault, wants))
+        return list(given)
+
+    monkeypatch.setattr(vault, "open", keeping)
+    await jobs.refresh(JOB)
+    assert [each.record_class for each in given if isinstance(each, Opened)] == [
+        RecordClass.ANSWER,
+        RecordClass.REFRESH,
+    ]
+    assert not any(each.plaintext for each in given if isinstance(each, Opened)), "both are overwritten"
+
+
 @pytest.mark.promise("P13")
 async def test_the_verifier_goes_with_the_code_and_is_used_up() -> None:
     jobs, vault, provider, _ = stage(CODE_VERIFIER=b"the-verifier")

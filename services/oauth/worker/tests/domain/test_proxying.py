@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,14 +10,21 @@ from typing import Any
 import pytest
 from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
-from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying
-from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyBusyError, ProxyRequestError
+from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways
+from authpipe_oauth_worker.errors import (
+    BodyTooLargeError,
+    HostError,
+    NotProxiableError,
+    ProxyBusyError,
+    ProxyRequestError,
+)
 from authpipe_oauth_worker.placing import place
-from authpipe_providers import Placement
+from authpipe_providers import Placement, Signing
 from authpipe_sensitive import Secret
 
 BASE = "https://api.example/v1"
 KEY = Placement("header", "X-Key", "")
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Stage:
@@ -27,16 +35,18 @@ class Stage:
         self.hosts = {"api.example"}
         self.opened = 0
         self.sent: list[Outgoing] = []
+        self.bodies: list[bytes] = []
         self.returned: tuple[tuple[str, bytes], ...] = ()
-        self.proxying = Proxying(self, self, place)  # type: ignore[arg-type]
+        self.proxying = Proxying(self, self, place, lambda: NOW)  # type: ignore[arg-type]
 
     async def open(self, _: Sequence[Want]) -> list[Opened]:
         self.opened += 1
         return [Opened(Secret(self.payload), self.record_class, 1, "p", hosts_digest(self.hosts), None, "…", 0)]
 
     @asynccontextmanager
-    async def stream(self, outgoing: Outgoing, *_: Any) -> AsyncIterator[Answered]:
+    async def stream(self, outgoing: Outgoing, sent: AsyncIterator[bytes] | None, _: Any) -> AsyncIterator[Answered]:
         self.sent.append(outgoing)
+        self.bodies.append(b"".join([each async for each in sent]) if sent is not None else b"")
 
         async def body() -> AsyncIterator[bytes]:
             yield b"ok"
@@ -47,7 +57,7 @@ class Stage:
 def job(**more: Any) -> ProxyJob:
     given: dict[str, Any] = {
         "workspace": "ws", "connection": "con", "provider": "p", "hosts": frozenset({"api.example"}),
-        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "token": Placement(), "api_key": KEY, "pins": (),
+        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "ways": Ways(Placement(), KEY), "pins": (),
         "grant": "g", "request_id": "r", "method": "GET", "base_url": "", "path": "/a", "query": "", "headers": (),
         "content_length": None,
     }  # fmt: skip
@@ -73,13 +83,13 @@ async def test_a_credential_is_put_where_its_api_wants_it(
     record_class: RecordClass, payload: bytes, placement: Placement, header: str, value: bytes
 ) -> None:
     stage = Stage(record_class, payload)
-    async with stage.proxying.carry(job(api_key=placement), None):
+    async with stage.proxying.carry(job(ways=Ways(Placement(), placement)), None):
         assert shown(stage.sent[0]) == {"x-version": b"1", header: value}
 
 
 async def test_a_credential_in_the_query_is_escaped_and_stays_a_secret() -> None:
     stage = Stage(payload=b"a&b=c")
-    async with stage.proxying.carry(job(api_key=Placement("query", "key", "")), None):
+    async with stage.proxying.carry(job(ways=Ways(Placement(), Placement("query", "key", ""))), None):
         assert stage.sent[0].query == Secret(b"key=a%26b%3Dc")
         assert "key" not in stage.sent[0].url
 
@@ -120,7 +130,7 @@ async def test_a_credential_for_other_hosts_is_not_sent() -> None:
 async def test_a_webhook_secret_goes_nowhere_and_an_unknown_place_is_none() -> None:
     for stage, placement in ((Stage(RecordClass.WEBHOOK_SECRET), KEY), (Stage(), Placement("", "", ""))):
         with pytest.raises(NotProxiableError):
-            async with stage.proxying.carry(job(api_key=placement), None):
+            async with stage.proxying.carry(job(ways=Ways(Placement(), placement)), None):
                 pass
         assert stage.sent == []
 
@@ -137,3 +147,50 @@ async def test_a_workspace_has_a_hundred_under_way_and_others_go_on() -> None:
             pass
     async with stage.proxying.carry(job(), None):
         pass
+
+
+SIGNED = Signing("hmac", signed="{body_hash}", headers=(("X-Sign", "{signature}"),))
+PAIR = b'{"username":"id","password":"secret"}'
+
+
+async def pieces(*sizes: int) -> AsyncIterator[bytes]:
+    for size in sizes:
+        yield b"x" * size
+
+
+async def test_a_body_that_is_signed_arrives_as_it_was_signed_however_it_came() -> None:
+    stage = Stage(RecordClass.BASIC, PAIR)
+    for sizes in ((300,), (100, 200)):
+        async with stage.proxying.carry(job(ways=Ways(Placement(), KEY, SIGNED)), pieces(*sizes)):
+            pass
+    assert stage.bodies == [b"x" * 300] * 2
+    assert shown(stage.sent[0])["x-sign"] == shown(stage.sent[1])["x-sign"]
+
+
+async def test_a_body_that_is_too_large_to_be_signed_is_refused_and_nothing_is_sent() -> None:
+    stage = Stage(RecordClass.BASIC, PAIR)
+    signed = Ways(Placement(), KEY, SIGNED)
+    async with stage.proxying.carry(job(ways=signed), pieces(1_048_576)):
+        pass
+    with pytest.raises(BodyTooLargeError):
+        async with stage.proxying.carry(job(ways=signed), pieces(1_048_576, 1)):
+            pass
+    assert len(stage.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("record_class", "payload", "signing"),
+    [
+        (RecordClass.BASIC, PAIR, SIGNED._replace(signed="{timestamp}{target}")),
+        (RecordClass.BASIC, PAIR, Signing("sigv4", service="s3", region="eu-central-1")),
+        (RecordClass.ACCESS, b'{"access_token":"t","token_type":"Bearer"}', SIGNED),
+    ],
+    ids=["the body is not signed", "S3", "an access token"],
+)
+async def test_a_body_that_no_signature_covers_may_have_any_size(
+    record_class: RecordClass, payload: bytes, signing: Signing
+) -> None:
+    stage = Stage(record_class, payload)
+    async with stage.proxying.carry(job(ways=Ways(Placement(), KEY, signing)), pieces(1_048_576, 1)):
+        pass
+    assert stage.bodies == [b"x" * 1_048_577]

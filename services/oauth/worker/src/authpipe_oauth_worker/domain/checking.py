@@ -14,10 +14,9 @@ from authpipe_consumer.words import Opened
 from authpipe_envelope import RecordClass
 from authpipe_oauth_worker.domain.answers import Answer, Failure, at_pointer, judge_health, judge_introspection
 from authpipe_oauth_worker.domain.desk import Desk
-from authpipe_oauth_worker.domain.proxying import Outgoing, Placing
+from authpipe_oauth_worker.domain.proxying import Credential, Outgoing, Placing, Ways
 from authpipe_oauth_worker.domain.words import Job
 from authpipe_oauth_worker.errors import NotCheckableError
-from authpipe_providers import Placement
 from authpipe_sensitive import DomainError, Secret
 
 
@@ -28,8 +27,7 @@ class Check(NamedTuple):
         method: The HTTP method of the harmless request.
         url: Where; empty: none is known.
         headers: What every request to the API carries.
-        token: Where it wants an access token.
-        api_key: Where it wants an API key.
+        ways: How the API wants a credential of each kind.
         rotation_url: Where it says when an API key ends; empty: nowhere, or it is not asked.
         rotation_pointer: Where that stands in the answer.
     """
@@ -37,8 +35,7 @@ class Check(NamedTuple):
     method: str
     url: str
     headers: tuple[tuple[str, str], ...]
-    token: Placement
-    api_key: Placement
+    ways: Ways
     rotation_url: str
     rotation_pointer: str
 
@@ -108,8 +105,8 @@ class Checking:
 
     async def _send(self, job: Job, opened: Opened, how: Check, method: str, url: str) -> Answer:
         headers: dict[str, Secret | bytes] = {name.lower(): value.encode() for name, value in how.headers}
-        placement = how.token if opened.record_class is RecordClass.ACCESS else how.api_key
-        placed = self._place(opened.record_class, opened.plaintext, placement, Outgoing(method, url, headers))
+        credential = Credential(opened.record_class, opened.plaintext)
+        placed = self._place(credential, how.ways, Outgoing(method, url, headers), b"", self._desk.clock())
         sent = {name: each if isinstance(each, Secret) else each.decode() for name, each in placed.headers.items()}
         return await self._desk.egress.send(method, url, sent, None, job.endpoints.pins, query=placed.query)
 

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
-from authpipe_oauth_worker.errors import HostError, NotProxiableError, ProxyBusyError, ProxyRequestError
-from authpipe_providers import Placement
+from authpipe_oauth_worker.errors import (
+    BodyTooLargeError,
+    HostError,
+    NotProxiableError,
+    ProxyBusyError,
+    ProxyRequestError,
+)
+from authpipe_providers import Placement, Signing
 from authpipe_sensitive import DomainError, Label, Secret
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -48,6 +55,29 @@ _MOST_HEADERS = 64
 # Of one workspace at one worker: a slow API of one must not take the way out of all.
 _MOST_AT_ONCE = 100
 _LONGEST_TARGET = 8_000
+# Of a body that is signed, which has to be there as a whole before anything is sent.
+_MOST_SIGNED = 1024 * 1024
+
+
+class Ways(NamedTuple):
+    """How an API wants a credential of each kind.
+
+    Args:
+        token: An access token.
+        api_key: An API key.
+        pair: How requests are signed with a name and a secret; None: they are sent as HTTP Basic.
+    """
+
+    token: Placement
+    api_key: Placement
+    pair: Signing | None = None
+
+
+class Credential(NamedTuple):
+    """What is put on a request."""
+
+    record_class: RecordClass
+    payload: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +91,7 @@ class ProxyJob:
         hosts: The hosts of the Provider's entry, filled: what the record has to be bound to.
         base_urls: Where the API is.
         api_headers: What every request to it carries.
-        token: Where it wants an access token.
-        api_key: Where it wants an API key.
+        ways: How it wants a credential of each kind.
         pins: Public keys of which each host shows one.
         grant: To open the credential.
         request_id: The request.
@@ -80,8 +109,7 @@ class ProxyJob:
     hosts: frozenset[str]
     base_urls: tuple[str, ...]
     api_headers: tuple[tuple[str, str], ...]
-    token: Placement
-    api_key: Placement
+    ways: Ways
     pins: tuple[str, ...]
     grant: str
     request_id: str
@@ -129,10 +157,8 @@ class Streamer(Protocol):
 class Placing(Protocol):
     """Puts a credential on a request."""
 
-    def __call__(
-        self, record_class: RecordClass, payload: Secret, placement: Placement, outgoing: Outgoing
-    ) -> Outgoing:
-        """Gives the request with the credential on it."""
+    def __call__(self, credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, now: datetime) -> Outgoing:
+        """Gives the request with the credential on it; its body is empty where no signature covers it."""
 
 
 class Proxying:
@@ -142,12 +168,14 @@ class Proxying:
         vault: The consumer of user credentials.
         egress: The way out.
         place: Puts a credential on a request.
+        clock: Gives the time.
     """
 
-    def __init__(self, vault: Consumer, egress: Streamer, place: Placing) -> None:
+    def __init__(self, vault: Consumer, egress: Streamer, place: Placing, clock: Callable[[], datetime]) -> None:
         self._vault = vault
         self._egress = egress
         self._place = place
+        self._clock = clock
         self._going: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -158,6 +186,7 @@ class Proxying:
             ProxyRequestError: The request is not one that is carried.
             HostError: The credential is not bound to the hosts of the API.
             NotProxiableError: The credential is of a kind that no API takes.
+            BodyTooLargeError: The API wants the body signed, and it is too large for that.
             ProxyBusyError: The workspace has as many requests under way as it may.
             EgressError: The Provider was not reached: nothing was sent.
             AnswerLostError: It was sent, and no answer came.
@@ -180,11 +209,17 @@ class Proxying:
     async def _answer(
         self, job: ProxyJob, url: str, headers: dict[str, Secret | bytes], body: AsyncIterator[bytes] | None
     ) -> AsyncIterator[Answered]:
+        # Before a credential is opened: whoever sends a body slowly must not keep one in memory.
+        whole = _Whole()
+        if body is not None and job.ways.pair is not None and job.ways.pair.covers_body:
+            body = await whole.read(body)
         opened = await self._open(job)
         with opened.plaintext:
-            placement = job.token if opened.record_class is RecordClass.ACCESS else job.api_key
+            if opened.record_class is RecordClass.BASIC and not whole.is_whole:
+                raise BodyTooLargeError
             outgoing = Outgoing(job.method, url, headers)
-            outgoing = self._place(opened.record_class, opened.plaintext, placement, outgoing)
+            credential = Credential(opened.record_class, opened.plaintext)
+            outgoing = self._place(credential, job.ways, outgoing, whole.data, self._clock())
         async with self._egress.stream(outgoing, body, job.pins) as answered:
             yield answered._replace(headers=_returned(answered.headers))
 
@@ -201,6 +236,32 @@ class Proxying:
             found.plaintext.destroy()
             raise NotProxiableError
         return found
+
+
+class _Whole:
+    """A body that has to be known as a whole, up to what is kept of it."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.is_whole = True
+
+    async def read(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Reads it until it ends or is too large; gives it from its beginning."""
+        kept = bytearray()
+        async for piece in body:
+            kept += piece
+            if len(kept) > _MOST_SIGNED:
+                self.is_whole = False
+                return _behind(bytes(kept), body)
+        self.data = bytes(kept)
+        return _behind(self.data, None)
+
+
+async def _behind(first: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    yield first
+    if rest is not None:
+        async for piece in rest:
+            yield piece
 
 
 def _target(job: ProxyJob) -> str:

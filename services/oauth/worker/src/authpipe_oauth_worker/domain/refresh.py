@@ -33,21 +33,14 @@ class Refresh:
         """
         # Step 1: preflight, before the token is spent (promise P36, case 24): what it needs is there, and the disk is.
         try:
-            wants = [self._desk.want(job, each) for each in (RecordClass.ANSWER, RecordClass.REFRESH)]
-            waiting, old = await self._desk.vault.open(wants)
-            if not isinstance(waiting, Opened) and waiting.reason != "RECORD_NOT_FOUND":
-                # There is one, and it does not open now: its token must not be spent again.
-                raise waiting
-            if not isinstance(old, Opened):
-                raise old
-            self._desk.require_hosts(job, old)
+            waiting, old = await self._open(job)
         except DomainError as error:
             return Outcome(error.reason, nothing_sent=True)
         with old.plaintext:
             try:
                 keys = await self._desk.prepare(job)
                 # Step 2: an answer that was sealed before a crash is the answer; its token must not be spent again.
-                if isinstance(waiting, Opened):
+                if waiting is not None:
                     answer = self._desk.bodies.unpack(waiting.plaintext)
                     return await self._judge(job, answer, keys, old.version)
                 if not job.spend:
@@ -69,6 +62,28 @@ class Refresh:
         if failure := await self._store(job, sent, keys, slot):
             return Outcome(failure)
         return await self._judge(job, sent, keys, old.version)
+
+    async def _open(self, job: Job) -> tuple[Opened | None, Opened]:
+        """Opens the answer that waits to be judged, None if there is none, and what the next token is asked for with.
+
+        Raises:
+            DomainError: One of them does not open, or is bound to other hosts; neither is left in memory.
+        """
+        wants = [self._desk.want(job, each) for each in (RecordClass.ANSWER, RecordClass.REFRESH)]
+        waiting, old = await self._desk.vault.open(wants)
+        try:
+            if isinstance(waiting, DomainError) and waiting.reason != "RECORD_NOT_FOUND":
+                # There is one, and it does not open now: its token must not be spent again.
+                raise waiting
+            if isinstance(old, DomainError):
+                raise old
+            self._desk.require_hosts(job, old)
+        except DomainError:
+            for each in (waiting, old):
+                if isinstance(each, Opened):
+                    each.plaintext.destroy()
+            raise
+        return (waiting if isinstance(waiting, Opened) else None), old
 
     async def _send(self, job: Job, material: Secret, secrets: list[Secret | None]) -> Answer | Failure:
         """Sends what the next token is asked for with: one request."""

@@ -289,6 +289,7 @@ class Dialect(_message.Message):
     ROTATION_CHECK_POINTER_FIELD_NUMBER: _builtins.int
     SCOPE_SEPARATOR_FIELD_NUMBER: _builtins.int
     SCOPE_PARAMETER_FIELD_NUMBER: _builtins.int
+    SIGNING_FIELD_NUMBER: _builtins.int
     json_body: _builtins.bool
     """Whether token requests are JSON."""
     access_token_pointer: _builtins.str
@@ -361,6 +362,10 @@ class Dialect(_message.Message):
     def two_step(self) -> Global___TwoStep:
         """With TWO_STEP: what is sent."""
 
+    @_builtins.property
+    def signing(self) -> Global___Signing:
+        """How its API wants requests signed with a pair; absent: a pair is sent as HTTP Basic."""
+
     def __init__(
         self,
         *,
@@ -389,14 +394,81 @@ class Dialect(_message.Message):
         rotation_check_pointer: _builtins.str = ...,
         scope_separator: _builtins.str = ...,
         scope_parameter: _builtins.str = ...,
+        signing: Global___Signing | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "revocation", b"revocation", "two_step", b"two_step"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "revocation", b"revocation", "signing", b"signing", "two_step", b"two_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "resource", b"resource", "revocation", b"revocation", "rotation_check_pointer", b"rotation_check_pointer", "rotation_check_url", b"rotation_check_url", "scope_parameter", b"scope_parameter", "scope_pointer", b"scope_pointer", "scope_separator", b"scope_separator", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent", "two_step", b"two_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "resource", b"resource", "revocation", b"revocation", "rotation_check_pointer", b"rotation_check_pointer", "rotation_check_url", b"rotation_check_url", "scope_parameter", b"scope_parameter", "scope_pointer", b"scope_pointer", "scope_separator", b"scope_separator", "signing", b"signing", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent", "two_step", b"two_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Dialect: _TypeAlias = Dialect  # noqa: Y015
+
+@_typing.final
+class Signing(_message.Message):
+    """Signing is how an API wants requests signed with a secret that is not sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCHEME_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    ENCODING_FIELD_NUMBER: _builtins.int
+    BODY_ENCODING_FIELD_NUMBER: _builtins.int
+    SIGNED_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    SECRET_BASE64_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    scheme: _builtins.str
+    """hmac or sigv4."""
+    algorithm: _builtins.str
+    """sha256, sha1 or sha512."""
+    encoding: _builtins.str
+    """hex or base64: how the signature is written."""
+    body_encoding: _builtins.str
+    """hex or base64: how the hash of the body is written."""
+    signed: _builtins.str
+    """What is signed, with placeholders."""
+    time: _builtins.str
+    """seconds, milliseconds or rfc3339: how the time is written."""
+    secret_base64: _builtins.bool
+    """Whether the secret is base64 of the key."""
+    service: _builtins.str
+    """With sigv4: the service."""
+    region: _builtins.str
+    """With sigv4: the region; may be a placeholder."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What the request carries, likewise."""
+
+    @_builtins.property
+    def query(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
+        """What is added to its query, likewise."""
+
+    def __init__(
+        self,
+        *,
+        scheme: _builtins.str = ...,
+        algorithm: _builtins.str = ...,
+        encoding: _builtins.str = ...,
+        body_encoding: _builtins.str = ...,
+        signed: _builtins.str = ...,
+        headers: _abc.Iterable[Global___Parameter] | None = ...,
+        query: _abc.Iterable[Global___Parameter] | None = ...,
+        time: _builtins.str = ...,
+        secret_base64: _builtins.bool = ...,
+        service: _builtins.str = ...,
+        region: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "body_encoding", b"body_encoding", "encoding", b"encoding", "headers", b"headers", "query", b"query", "region", b"region", "scheme", b"scheme", "secret_base64", b"secret_base64", "service", b"service", "signed", b"signed", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Signing: _TypeAlias = Signing  # noqa: Y015
 
 @_typing.final
 class Assertion(_message.Message):
