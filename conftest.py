@@ -1,7 +1,7 @@
 """Collects, for `make promises`, which tests carry which promise or case and how they ended; keeps what shares a system together.
 
-Tests run in parallel where they can: those of the whole system share one and run one after the other in one process,
-all others beside them.
+Tests run in parallel where they can: those of the whole system share one for each process, in which they run one after the other,
+all others beside them. What takes longest begins first.
 """
 
 from __future__ import annotations
@@ -27,20 +27,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.user_properties.append((_SHOWS, marks))
 
 
-class _OneSystem(LoadScopeScheduling):  # type: ignore[misc]  # untyped
-    """Gives the tests of a whole system, which share it, to one process, and every other file to whoever is free."""
+# Folders whose tests share a system, or have one of their own that takes its time to come up.
+_TOGETHER = {
+    "access": "attacks on the whole system",
+    "breach": "attacks on the whole system",
+    "e2e": "the whole system",
+    "canary": "the whole system",
+    "chaos": "chaos",
+    "keys": "keys",
+}
+
+
+class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
+    """Gives tests that share a system to one process, and every other file to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        alone = not file.startswith("tests/") or file.startswith(("tests/isolation/", "tests/conformance/"))
-        for folder in ("tests/keys/", "tests/chaos/"):
-            if file.startswith(folder):
-                return folder
-        return file if alone else "the whole system"
+        top, _, rest = file.partition("/")
+        return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    return _OneSystem(config, log)
+    return _Together(config, log)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -36,8 +36,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """The whole system, from nothing."""
-    home = ROOT / ".authpipe" / "test"
+    """The whole system, from nothing; each process of a parallel run has one of its own."""
+    home = ROOT / ".authpipe" / "-".join(filter(None, ("test", os.environ.get("PYTEST_XDIST_WORKER"))))
     # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
     own = {"coordinator": {"refresh_ahead": False}}
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)

@@ -68,7 +68,7 @@ def test_a_person_connects_in_a_browser_and_the_token_is_served_by_rest_and_grpc
 ) -> None:
     by_rest = customer.token(connection).raise_for_status()
     assert by_rest.headers["cache-control"] == "no-store"
-    assert by_rest.json()["token_type"] == "Bearer"
+    assert by_rest.json()["token_type"] == "DPoP", "the Provider binds tokens to keys"
     key = customer.http.headers["authorization"]
     credentials = grpc.ssl_channel_credentials(stack.public_ca.certificate_file.read_bytes())
     with grpc.secure_channel(stack.layout.grpc_address, credentials) as channel:
@@ -76,7 +76,7 @@ def test_a_person_connects_in_a_browser_and_the_token_is_served_by_rest_and_grpc
         request = gateway_pb2.GetTokenRequest(connection_id=connection)
         by_grpc = gateway.GetToken(request, metadata=(("authorization", key),), timeout=10)
     assert by_grpc.access_token == by_rest.json()["access_token"]
-    assert by_grpc.kind == "oauth2"
+    assert (by_grpc.kind, by_grpc.token_type) == ("oauth2", "DPoP")
 
 
 @pytest.mark.promise("P36")

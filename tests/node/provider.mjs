@@ -1,7 +1,7 @@
 // A certified OpenID Provider over TLS 1.3 with everything strict: PKCE required, refresh tokens rotate, a reused one
 // ends its family, revocation, `iss` in answers. /test/* counts requests, sets how long tokens live and how long a refresh
 // takes, gives tokens as if so many accounts had been connected, says which access tokens live, and changes the client's
-// secret. Beside codes and refresh tokens it gives tokens for what a client is, for a device, for an assertion that somebody
+// secret. Tokens are bound to a key where a proof of one is shown. Beside codes and refresh tokens it gives tokens for what a client is, for a device, for an assertion that somebody
 // signed, for another's token, and in two steps. What is asked for with a code has to be pushed by its second client.
 import { readFileSync } from 'node:fs';
 import https from 'node:https';
@@ -62,6 +62,8 @@ const provider = new Provider(issuer, {
     deviceFlow: { enabled: true },
     introspection: { enabled: true },
     pushedAuthorizationRequests: { enabled: true },
+    // A nonce is wanted in every proof (RFC 9449, section 8), so that everybody has to ask twice the first time.
+    dPoP: { enabled: true, nonceSecret: Buffer.alloc(32, settings.client_secret), requireNonce: () => true },
   },
   rotateRefreshToken: true,
   issueRefreshToken: async (ctx, client) => client.grantTypeAllowed('refresh_token'),

@@ -1,6 +1,6 @@
 """What is inside a record that may be served: the JSON that a customer gets, so that whoever serves it need not build it.
 
-access   {"access_token": …, "token_type": "Bearer", "expire_time": RFC 3339 or null, "scopes": […]}
+access   {"access_token": …, "token_type": "Bearer" or "DPoP", "expire_time": RFC 3339 or null, "scopes": […]}
 basic    {"username": …, "password": …}
 material {name: text, …}: what tokens are asked for with, in the place of a refresh token
 others   the bare value
@@ -15,12 +15,17 @@ from datetime import datetime
 from authpipe_sensitive import Secret
 
 
-def access_payload(access_token: Secret, scopes: Sequence[str], expires_at: datetime | None) -> Secret:
+def access_payload(
+    access_token: Secret,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+    token_type: str = "Bearer",  # noqa: S107  # a word
+) -> Secret:
     """Gives the plaintext of an access record."""
     return _json(
         {
             "access_token": access_token.expose().decode(),
-            "token_type": "Bearer",
+            "token_type": token_type,
             "expire_time": expires_at.strftime("%Y-%m-%dT%H:%M:%SZ") if expires_at else None,
             "scopes": list(scopes),
         }
@@ -40,6 +45,11 @@ def material_payload(brought: Mapping[str, Secret]) -> Secret:
 def access_token_of(payload: Secret) -> Secret:
     """Gives the access token in the plaintext of an access record."""
     return Secret(json.loads(bytes(payload.expose()))["access_token"].encode())
+
+
+def token_type_of(payload: Secret) -> str:
+    """Gives how the access token in the plaintext of an access record is used: Bearer, or DPoP."""
+    return str(json.loads(bytes(payload.expose())).get("token_type", "Bearer"))
 
 
 def _json(value: Mapping[str, object]) -> Secret:

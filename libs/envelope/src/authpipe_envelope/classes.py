@@ -17,6 +17,7 @@ class RecordClass(enum.IntEnum):
     CODE_VERIFIER = 7
     ANSWER = 8
     CLIENT_SECRET_2 = 9
+    DPOP_KEY = 10
 
 
 SERVABLE = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.WEBHOOK_SECRET})

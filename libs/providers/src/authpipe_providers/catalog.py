@@ -214,6 +214,7 @@ def _endpoints(data: Document) -> Endpoints:
         data.get("device_authorization_endpoint", ""),
         data.get("introspection_endpoint", ""),
         data.get("userinfo_endpoint", ""),
+        data.get("dpop", False),
     )
 
 

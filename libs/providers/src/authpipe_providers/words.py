@@ -58,6 +58,7 @@ class Endpoints:
         device_endpoint: RFC 8628.
         introspection_endpoint: RFC 7662.
         userinfo_endpoint: OpenID Connect Core 1.0, section 5.3.
+        dpop: Whether tokens are bound to a key of ours (RFC 9449).
     """
 
     issuer: str
@@ -71,6 +72,7 @@ class Endpoints:
     device_endpoint: str = ""
     introspection_endpoint: str = ""
     userinfo_endpoint: str = ""
+    dpop: bool = False
 
 
 class Answer(NamedTuple):

@@ -6,6 +6,7 @@ whoever calls it meanwhile gets an outgoing port from that range, sometimes that
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import random
 import socket
@@ -14,6 +15,7 @@ import sys
 _FIRST, _LAST = 10_000, 32_000
 # Held as long as this process lives, so that two runs beside each other never choose the same.
 _HELD: list[socket.socket] = []
+atexit.register(lambda: [each.close() for each in _HELD])
 
 
 def free_ports(count: int) -> list[int]:

@@ -188,6 +188,7 @@ class CoordinatorPeer:
             display_name=new.display_name,
             request_id=request_id,
             token_endpoint_auth_method=new.auth_method,
+            bearer_only=new.bearer_only,
         )
         if new.authorization_endpoint or new.token_endpoint:
             request.endpoints.CopyFrom(
@@ -651,6 +652,7 @@ def _config(wire: types_pb2.ProviderConfig) -> ProviderConfig:
         questions=tuple(map(_question, wire.values)),
         secret_classes=tuple(wire.client_secret_classes),
         grants=tuple(wire.grants),
+        dpop=endpoints.dpop,
     )
 
 

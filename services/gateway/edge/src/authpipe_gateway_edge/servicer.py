@@ -67,6 +67,7 @@ class GatewayServicer:
             scopes=tuple(request.scopes),
             redirect_uris=tuple(request.redirect_uris) or (f"{self._public_url}/oauth/callback",),
             display_name=request.display_name,
+            bearer_only=request.bearer_only,
         )
         return await self._run(context, lambda caller: _after(self._importing.configure(caller, new), _config))
 
@@ -405,6 +406,7 @@ def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
         values=map(_question, config.questions),
         client_secret_count=len(config.secret_classes),
         grants=config.grants,
+        dpop=config.dpop,
     )
 
 

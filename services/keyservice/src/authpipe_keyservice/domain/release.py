@@ -66,22 +66,22 @@ class Rule:
 
 _NONE: frozenset[RecordClass] = frozenset()
 _TOKENS = frozenset({RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER})
-_CHECKED = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC})
+_CHECKED = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY})
 _SECRET = CLIENT_SECRETS
-_KEPT = SERVABLE | {RecordClass.REFRESH}
+_KEPT = SERVABLE | {RecordClass.REFRESH, RecordClass.DPOP_KEY}
 _VERIFIER = frozenset({RecordClass.CODE_VERIFIER})
+# Used by the worker beside a token that is bound to it; nothing else has it (RFC 9449).
+_PROOF = frozenset({RecordClass.DPOP_KEY})
 
 TABLE: dict[str, tuple[Rule, ...]] = {
     "serve": (Rule(_AUTHORITY, _EDGE, SERVABLE, _NONE),),
-    "proxy": (Rule(_AUTHORITY, _WORKER, SERVABLE, _NONE),),
+    "proxy": (Rule(_AUTHORITY, _WORKER, SERVABLE | _PROOF, _NONE),),
     "store": (
-        Rule(_COORDINATOR, _WORKER, _NONE, _VERIFIER),
+        Rule(_COORDINATOR, _WORKER, _PROOF, _VERIFIER | _PROOF),
         Rule(_AUTHORITY, _EDGE, _NONE, SERVABLE | {RecordClass.REFRESH}),
     ),
-    "exchange": (Rule(_COORDINATOR, _WORKER, _VERIFIER, _TOKENS),),
-    "refresh": (
-        Rule(_COORDINATOR, _WORKER, frozenset({RecordClass.REFRESH, RecordClass.ANSWER}), _TOKENS, fenced=True),
-    ),
+    "exchange": (Rule(_COORDINATOR, _WORKER, _VERIFIER | _PROOF, _TOKENS),),
+    "refresh": (Rule(_COORDINATOR, _WORKER, _PROOF | {RecordClass.REFRESH, RecordClass.ANSWER}, _TOKENS, fenced=True),),
     "revoke": (
         Rule(
             _COORDINATOR,

@@ -63,12 +63,12 @@ class WorkerPeer:
         request = worker_pb2.DiscoverRequest(issuer=issuer, request_id=request_id)
         return from_wire_endpoints((await self._peer.call(lambda stub: stub.Discover, request)).endpoints)
 
-    async def prepare_flow(self, job: Job) -> str:
-        """Has a code verifier made and stored sealed; gives the challenge."""
+    async def prepare_flow(self, job: Job) -> tuple[str, str]:
+        """Has a code verifier made and stored sealed, and a key; gives the challenge and the key's thumbprint."""
 
-        async def call(wire: worker_pb2.Job) -> str:
-            request = worker_pb2.PrepareFlowRequest(job=wire)
-            return (await self._peer.call(lambda stub: stub.PrepareFlow, request)).code_challenge
+        async def call(wire: worker_pb2.Job) -> tuple[str, str]:
+            prepared = await self._peer.call(lambda stub: stub.PrepareFlow, worker_pb2.PrepareFlowRequest(job=wire))
+            return prepared.code_challenge, prepared.dpop_jkt
 
         return await self._with_grants(job, call)
 
@@ -318,6 +318,7 @@ def to_wire_endpoints(endpoints: Endpoints) -> types_pb2.ProviderEndpoints:
         device_authorization_endpoint=endpoints.device_endpoint,
         introspection_endpoint=endpoints.introspection_endpoint,
         userinfo_endpoint=endpoints.userinfo_endpoint,
+        dpop=endpoints.dpop,
     )
 
 
@@ -398,6 +399,7 @@ def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
         wire.device_authorization_endpoint,
         wire.introspection_endpoint,
         wire.userinfo_endpoint,
+        wire.dpop,
     )
 
 

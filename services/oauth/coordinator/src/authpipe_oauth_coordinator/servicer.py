@@ -134,6 +134,7 @@ class CoordinatorServicer:
             tuple(request.redirect_uris),
             request.display_name,
             request.token_endpoint_auth_method,
+            request.bearer_only,
         )
         return pb.DraftProviderConfigResponse(provider_config=_config(await self._configs.draft(acting, draft)))
 

@@ -30,7 +30,7 @@ ENDPOINTS = Endpoints(
 )
 CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
 
-TOKENS = (RecordClass.ACCESS, RecordClass.REFRESH)
+TOKENS = (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.DPOP_KEY)
 
 
 async def test_records_are_sealed_again_under_the_lease_so_that_no_refresh_comes_between(stage: Any) -> None:
@@ -43,7 +43,7 @@ async def test_records_are_sealed_again_under_the_lease_so_that_no_refresh_comes
     assert stage.resealed == [], "a refresh holds the lease"
     stage.hold.set()
     await refreshing
-    assert await sealing == 2
+    assert await sealing == 3, "the tokens, and the key that they may be bound to"
     assert stage.resealed == [("con", TOKENS, 2)]
     assert stage.events()[-2:] == ["RESEAL_BEGUN", "RECORDS_RESEALED"]
     assert await stage.resealing("three").connection(ACTING, "con") == 2, "the lease was given back"
@@ -65,7 +65,7 @@ async def test_sealing_again_that_fails_leaves_its_event_and_gives_the_lease_bac
         await stage.resealing("one").connection(ACTING, "con")
     assert (stage.events()[-1], stage.tables.events[-1].reason) == ("RECORDS_RESEALED", "DEPENDENCY_UNAVAILABLE")
     stage.vault_away = False
-    assert await stage.resealing("two").connection(ACTING, "con") == 2
+    assert await stage.resealing("two").connection(ACTING, "con") == 3
 
 
 @pytest.mark.case(24)

@@ -23,12 +23,14 @@ from authpipe_oauth_worker.domain.checking import Checking
 from authpipe_oauth_worker.domain.delivering import Delivering
 from authpipe_oauth_worker.domain.discovery import discover
 from authpipe_oauth_worker.domain.jobs import Jobs
+from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.domain.proxying import Proxying
 from authpipe_oauth_worker.domain.resealing import Resealing
 from authpipe_oauth_worker.domain.webhooks import Webhooks
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.peers import CoordinatorPeer
 from authpipe_oauth_worker.placing import place
+from authpipe_oauth_worker.proofs import Proofs
 from authpipe_oauth_worker.requests import token_request
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.signatures import matches
@@ -60,10 +62,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     spool = Spool(config.spool)
     spool.open()
-    jobs = Jobs(*consumers, egress, bodies, spool, ask, _now, os.urandom)
+    nonces = Nonces()
+    jobs = Jobs(*consumers, egress, bodies, spool, ask, Proofs(), nonces, _now, os.urandom)
     coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
-    proxying = Proxying(consumers[0], egress, place, _now)
+    proxying = Proxying(consumers[0], egress, place, nonces, _now)
     health = Health()
     server = RpcServer(name, config.server, files, health, streams=True)
     servicer = WorkerServicer(

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from purgatory.domain.model import Context, OpenedState
 
 from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
-from authpipe_oauth_worker.domain.answers import Answer
+from authpipe_oauth_worker.domain.answers import NONCE, Answer
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
@@ -129,8 +129,11 @@ class Egress:
         *,
         json_body: bool = False,
         pins: Iterable[str] = (),
+        proof: Secret | None = None,
     ) -> Answer:
         """Sends parameters, authenticated as our OAuth client (RFC 6749, section 2.3.1). A redirect is an answer.
+
+        With the proof of a key that tokens are to be bound to, if there is one (RFC 9449, section 5).
 
         Raises:
             EgressError: It was not reached: nothing was sent.
@@ -138,6 +141,8 @@ class Egress:
             ClientKeyError: The client's key cannot be used.
         """
         headers, body = self._write(url, form, client, json_body=json_body)
+        if proof is not None:
+            headers["dpop"] = proof.expose().decode()
         certificate = client.secret if client.method == "tls_client_auth" else None
         return await self._send("POST", url, headers, body, pins, certificate)
 
@@ -467,6 +472,11 @@ async def _read(response: httpcore2.Response) -> Answer:
     retry_after = head.get(b"retry-after", b"").decode("latin-1")
     seconds = int(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else 0
     location = head.get(b"location")
+    nonce = head.get(b"dpop-nonce", b"").decode("latin-1")
     return Answer(
-        response.status, Secret.adopt(body), seconds, location.decode("latin-1") if location is not None else None
+        response.status,
+        Secret.adopt(body),
+        seconds,
+        location.decode("latin-1") if location is not None else None,
+        nonce if NONCE.fullmatch(nonce) else "",
     )

@@ -8,14 +8,16 @@ from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import quote
 
-from authpipe_consumer.payloads import access_token_of
+from authpipe_consumer.payloads import access_token_of, token_type_of
 from authpipe_envelope import RecordClass
 from authpipe_oauth_worker.domain.proxying import Credential, Outgoing, Ways
 from authpipe_oauth_worker.errors import NotProxiableError
+from authpipe_oauth_worker.proofs import Proofs
 from authpipe_oauth_worker.signing import sign
 from authpipe_providers import Placement
 from authpipe_sensitive import Secret
 
+_PROOFS = Proofs()
 Processor = Callable[[Secret, Placement, Outgoing], Outgoing]
 
 
@@ -32,6 +34,8 @@ def place(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, n
         case RecordClass.BASIC:
             pair = json.loads(bytes(credential.payload.expose()))
             return basic(Secret(f"{pair['username']}:{pair['password']}".encode()), Placement(), outgoing)
+        case RecordClass.ACCESS if token_type_of(credential.payload) == "DPoP":
+            return bound(credential, outgoing, now)
         case RecordClass.ACCESS:
             placement, value = ways.token, access_token_of(credential.payload)
         case _:
@@ -44,6 +48,16 @@ def place(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, n
             # An API key alone is the name, without a password (as with Stripe or Greenhouse).
             value = Secret(bytes(value.expose()) + b":")
         return processor(value, placement, outgoing)
+
+
+def bound(credential: Credential, outgoing: Outgoing, now: datetime) -> Outgoing:
+    """Puts a token on it that is bound to a key, with the proof of having that (RFC 9449, section 7.1)."""
+    if credential.key is None:
+        raise NotProxiableError
+    with access_token_of(credential.payload) as token:
+        proof = _PROOFS.proof(credential.key, outgoing.method, outgoing.url, now, nonce=credential.nonce, token=token)
+        placed = Secret(b"DPoP " + bytes(token.expose()))
+    return outgoing._replace(headers={**outgoing.headers, "authorization": placed, "dpop": proof})
 
 
 def header(value: Secret, placement: Placement, outgoing: Outgoing) -> Outgoing:

@@ -85,12 +85,14 @@ class WorkerServicer:
                 device_authorization_endpoint=found.device_endpoint,
                 introspection_endpoint=found.introspection_endpoint,
                 userinfo_endpoint=found.userinfo_endpoint,
+                dpop=found.dpop,
             )
         )
 
     async def PrepareFlow(self, request: pb.PrepareFlowRequest, _: object) -> pb.PrepareFlowResponse:
         """Makes and stores a code verifier."""
-        return pb.PrepareFlowResponse(code_challenge=await self._jobs.prepare_flow(self._job(request.job)))
+        prepared = await self._jobs.prepare_flow(self._job(request.job))
+        return pb.PrepareFlowResponse(code_challenge=prepared.challenge, dpop_jkt=prepared.dpop_jkt)
 
     async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:
         """Exchanges a code."""
@@ -203,6 +205,7 @@ class WorkerServicer:
             tuple(fill(each, values, rules) for each in dialect.api_base_urls),
             _pairs(dialect.api_headers),
             _ways(dialect, values),
+            found.dpop,
             found.pins,
             job.credential_grant,
             job.request_id,
@@ -320,6 +323,7 @@ def _endpoints(job: pb.Job) -> Endpoints:
         filled(wire.device_authorization_endpoint),
         filled(wire.introspection_endpoint),
         filled(wire.userinfo_endpoint),
+        wire.dpop,
     )
 
 

@@ -11,6 +11,8 @@ import pytest
 from authpipe_consumer.payloads import access_payload
 from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.proofs import Proofs
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.answers import Answer
 from authpipe_oauth_worker.domain.proxying import Ways
@@ -95,7 +97,7 @@ def how(url: str = HARMLESS, rotation: str = "") -> Check:
 async def check(
     provider: Provider, record_class: RecordClass, asked: Check, *, store: Any = None, **more: Any
 ) -> Checked:
-    desk = Desk(store or Store(), Store(), provider, Bodies(), lambda: NOW)  # type: ignore[arg-type]
+    desk = Desk(store or Store(), Store(), provider, Bodies(), lambda: NOW, Proofs(), Nonces())  # type: ignore[arg-type]
     return await Checking(desk, place).check(job(**more), record_class, asked)
 
 

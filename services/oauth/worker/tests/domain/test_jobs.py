@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
 import datetime as dt
 import errno
@@ -11,7 +12,7 @@ import json
 import shutil
 import tempfile
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from authpipe.oauth.v1 import worker_pb2
 from authpipe_consumer.words import Opened, Sealing, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_grants import ConsumerKey
+from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.proofs import Proofs
 from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain import refresh as refresh_module
@@ -47,6 +50,8 @@ JOB = Job(
     request_id="r",
     scopes=("a",),
 )
+BOUND = dataclasses.replace(JOB, endpoints=dataclasses.replace(JOB.endpoints, dpop=True))
+WANTS_NONCE = Answer(400, Secret(b'{"error":"use_dpop_nonce"}'), 0)
 GOOD = {"access_token": "new-access", "token_type": "Bearer", "expires_in": 60, "refresh_token": "new-refresh"}
 
 
@@ -121,14 +126,18 @@ class Provider:
 
     def __init__(self, story: list[str], answer: Answer | DomainError) -> None:
         self.story, self.answer, self.forms = story, answer, list[dict[str, Any]]()
+        self.proofs: list[Secret | None] = []
+        self.wants: Callable[[Secret | None], str] | None = None
         self.folder = Path(tempfile.mkdtemp()) / "spool"
 
-    async def post_form(self, _: str, form: dict[str, Any], *__: Any, **___: Any) -> Answer:
+    async def post_form(self, _: str, form: dict[str, Any], *__: Any, **more: Any) -> Answer:
         self.story.append("PROVIDER")
+        self.proofs.append(more.get("proof"))
         self.forms.append({key: bytes(v.expose()).decode() if isinstance(v, Secret) else v for key, v in form.items()})
         if isinstance(self.answer, DomainError):
             raise self.answer
-        return self.answer
+        wants = "" if self.wants is None else self.wants(self.proofs[-1])
+        return dataclasses.replace(WANTS_NONCE, dpop_nonce=wants) if wants else self.answer
 
 
 def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs, Store, Provider, list[str]]:
@@ -141,7 +150,7 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     clock = lambda: NOW  # noqa: E731
     spool = Spool(provider.folder, most=2)
     spool.open()
-    jobs = Jobs(vault, secrets, provider, Bodies(), spool, ask, clock, lambda size: bytes(size))  # type: ignore[arg-type]
+    jobs = Jobs(vault, secrets, provider, Bodies(), spool, ask, Proofs(), Nonces(), clock, lambda size: bytes(size))  # type: ignore[arg-type]
     return jobs, vault, provider, story
 
 
@@ -252,10 +261,10 @@ async def test_what_was_opened_for_a_refresh_that_does_not_begin_is_not_left_in_
 
     monkeypatch.setattr(vault, "open", keeping)
     await jobs.refresh(JOB)
-    assert [each.record_class for each in given if isinstance(each, Opened)] == [
+    assert {each.record_class for each in given if isinstance(each, Opened)} == {
         RecordClass.ANSWER,
         RecordClass.REFRESH,
-    ]
+    }
     assert not any(each.plaintext for each in given if isinstance(each, Opened)), "both are overwritten"
 
 
@@ -394,3 +403,91 @@ async def test_a_refresh_outlives_whoever_asked_for_it() -> None:
     answering.set()
     await servicer.finish()
     assert vault.records[RecordClass.REFRESH] == b"new-refresh"
+
+
+def claims(proof: Secret | None) -> dict[str, Any]:
+    """Gives what a proof says; whether it is good is tested elsewhere."""
+    assert proof is not None
+    payload = proof.expose().split(b".")[1]
+    return dict(json.loads(base64.urlsafe_b64decode(bytes(payload) + b"==")))
+
+
+@pytest.mark.promise("P13")
+async def test_a_flow_whose_tokens_are_to_be_bound_begins_with_a_key_that_is_sealed_beside_the_verifier() -> None:
+    jobs, vault, _, story = stage()
+    prepared = await jobs.prepare_flow(BOUND)
+    assert story[-1] == "put CODE_VERIFIER+DPOP_KEY", "both or none"
+    key = vault.records[RecordClass.DPOP_KEY]
+    assert prepared.dpop_jkt == Proofs().thumbprint(Secret(key))
+    again = await jobs.prepare_flow(BOUND)
+    assert vault.records[RecordClass.DPOP_KEY] == key, "the token that is served until then is bound to it"
+    assert (again.dpop_jkt, again.challenge) == (prepared.dpop_jkt, prepared.challenge)
+    assert story[-1] == "put CODE_VERIFIER"
+    assert (await jobs.prepare_flow(JOB)).dpop_jkt == ""
+
+
+async def test_every_token_request_carries_a_proof_of_its_own() -> None:
+    key = bytes(Proofs().new_key().expose())
+    jobs, vault, provider, _ = stage({**GOOD, "token_type": "DPoP"}, DPOP_KEY=key, CODE_VERIFIER=b"the-verifier")
+    assert (await jobs.exchange_code(BOUND, "the-code", "https://x.example/cb")).failure == ""
+    assert json.loads(vault.records[RecordClass.ACCESS])["token_type"] == "DPoP"
+    assert (await jobs.refresh(BOUND)).failure == ""
+    first, second = map(claims, provider.proofs)
+    assert first["jti"] != second["jti"]
+    assert [each["htu"] for each in (first, second)] == ["https://as.example/token"] * 2
+    assert vault.records[RecordClass.DPOP_KEY] == key
+
+
+@pytest.mark.promise("P36")
+async def test_a_server_that_wants_a_nonce_gets_it_and_the_refresh_token_is_not_spent_for_that() -> None:
+    key = bytes(Proofs().new_key().expose())
+    jobs, vault, provider, _ = stage({**GOOD, "token_type": "DPoP"}, DPOP_KEY=key)
+    provider.wants = lambda proof: "" if claims(proof).get("nonce") == "n-1" else "n-1"
+    assert (await jobs.refresh(BOUND)).failure == ""
+    assert [claims(each).get("nonce") for each in provider.proofs] == [None, "n-1"]
+    assert [form["refresh_token"] for form in provider.forms] == ["old-refresh"] * 2
+    assert vault.records[RecordClass.REFRESH] == b"new-refresh"
+    assert (await jobs.refresh(BOUND)).failure == ""
+    assert claims(provider.proofs[2])["nonce"] == "n-1", "it is remembered"
+
+
+@pytest.mark.promise("P36")
+async def test_a_server_that_is_content_with_no_nonce_is_asked_twice_and_no_more() -> None:
+    jobs, vault, provider, _ = stage(DPOP_KEY=bytes(Proofs().new_key().expose()))
+    numbers = iter(range(9))
+    provider.wants = lambda _: f"n-{next(numbers)}"
+    assert (await jobs.refresh(BOUND)).failure == "USE_DPOP_NONCE"
+    assert len(provider.forms) == 2
+    assert vault.records[RecordClass.REFRESH] == b"old-refresh"
+
+
+async def test_a_connection_without_a_key_is_refreshed_without_a_proof() -> None:
+    """Its tokens were brought along: nothing binds them."""
+    jobs, _, provider, _ = stage()
+    assert (await jobs.refresh(BOUND)).failure == ""
+    assert provider.proofs == [None]
+
+
+@pytest.mark.case(24)
+async def test_where_the_key_is_bound_elsewhere_the_provider_sees_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, vault, provider, _ = stage(DPOP_KEY=bytes(Proofs().new_key().expose()))
+
+    async def elsewhere(wants: Sequence[Want]) -> list[Opened | DomainError]:
+        found = await Store.open(vault, wants)
+        moved = hosts_digest({"evil.example"})
+        return [
+            each._replace(hosts=moved)
+            if isinstance(each, Opened) and each.record_class is RecordClass.DPOP_KEY
+            else each
+            for each in found
+        ]
+
+    monkeypatch.setattr(vault, "open", elsewhere)
+    assert await jobs.refresh(BOUND) == Outcome(HostError.reason, nothing_sent=True)
+    assert provider.forms == []
+
+
+@pytest.mark.parametrize("word", ["DPoP", "dpop"])
+async def test_a_token_that_claims_to_be_bound_where_no_key_was_shown_is_not_taken(word: str) -> None:
+    jobs, _, _, _ = stage({**GOOD, "token_type": word})
+    assert (await jobs.refresh(JOB)).failure == "TOKEN_TYPE_UNKNOWN"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import hashlib
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways
 from authpipe_oauth_worker.errors import (
     BodyTooLargeError,
@@ -19,8 +23,10 @@ from authpipe_oauth_worker.errors import (
     ProxyRequestError,
 )
 from authpipe_oauth_worker.placing import place
+from authpipe_oauth_worker.proofs import Proofs
 from authpipe_providers import Placement, Signing
-from authpipe_sensitive import Secret
+from authpipe_rpc import PeerRefused
+from authpipe_sensitive import DomainError, Secret, Status
 
 BASE = "https://api.example/v1"
 KEY = Placement("header", "X-Key", "")
@@ -34,14 +40,25 @@ class Stage:
         self.record_class, self.payload = record_class, payload
         self.hosts = {"api.example"}
         self.opened = 0
+        self.key = b""
+        self.refuses = False
+        self.wants = ""
         self.sent: list[Outgoing] = []
         self.bodies: list[bytes] = []
         self.returned: tuple[tuple[str, bytes], ...] = ()
-        self.proxying = Proxying(self, self, place, lambda: NOW)  # type: ignore[arg-type]
+        self.proxying = Proxying(self, self, place, Nonces(), lambda: NOW)  # type: ignore[arg-type]
 
-    async def open(self, _: Sequence[Want]) -> list[Opened]:
+    async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         self.opened += 1
-        return [Opened(Secret(self.payload), self.record_class, 1, "p", hosts_digest(self.hosts), None, "…", 0)]
+        return [self._one(each) for each in wants]
+
+    def _one(self, want: Want) -> Opened | DomainError:
+        payload, record_class = self.payload, self.record_class
+        if want.record_class is RecordClass.DPOP_KEY:
+            if not self.key:
+                return PeerRefused("RECORD_NOT_FOUND", Status.NOT_FOUND)
+            payload, record_class = self.key, want.record_class
+        return Opened(Secret(payload), record_class, 1, "p", hosts_digest(self.hosts), None, "…", 0)
 
     @asynccontextmanager
     async def stream(self, outgoing: Outgoing, sent: AsyncIterator[bytes] | None, _: Any) -> AsyncIterator[Answered]:
@@ -51,13 +68,17 @@ class Stage:
         async def body() -> AsyncIterator[bytes]:
             yield b"ok"
 
-        yield Answered(200, self.returned, body())
+        proof = shown(outgoing).get("dpop", b"")
+        if self.refuses or (self.wants and proof and claims(proof).get("nonce") != self.wants):
+            yield Answered(401, (("dpop-nonce", self.wants.encode()),), body())
+        else:
+            yield Answered(200, self.returned, body())
 
 
 def job(**more: Any) -> ProxyJob:
     given: dict[str, Any] = {
         "workspace": "ws", "connection": "con", "provider": "p", "hosts": frozenset({"api.example"}),
-        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "ways": Ways(Placement(), KEY), "pins": (),
+        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "ways": Ways(Placement(), KEY), "dpop": False, "pins": (),
         "grant": "g", "request_id": "r", "method": "GET", "base_url": "", "path": "/a", "query": "", "headers": (),
         "content_length": None,
     }  # fmt: skip
@@ -66,6 +87,10 @@ def job(**more: Any) -> ProxyJob:
 
 def shown(outgoing: Outgoing) -> dict[str, bytes]:
     return {name: bytes(v.expose()) if isinstance(v, Secret) else v for name, v in outgoing.headers.items()}
+
+
+def claims(proof: bytes) -> dict[str, Any]:
+    return dict(json.loads(base64.urlsafe_b64decode(proof.split(b".")[1] + b"==")))
 
 
 @pytest.mark.promise("P09")
@@ -194,3 +219,62 @@ async def test_a_body_that_no_signature_covers_may_have_any_size(
     async with stage.proxying.carry(job(ways=Ways(Placement(), KEY, signing)), pieces(1_048_576, 1)):
         pass
     assert stage.bodies == [b"x" * 1_048_577]
+
+
+BOUND = b'{"access_token":"t","token_type":"DPoP"}'
+
+
+def bound(wants: str = "") -> Stage:
+    """A connection whose token is bound to a key, and a server that wants a nonce in proofs of it, or none."""
+    stage = Stage(RecordClass.ACCESS, BOUND)
+    stage.key, stage.wants = bytes(Proofs().new_key().expose()), wants
+    return stage
+
+
+@pytest.mark.promise("P09")
+async def test_a_token_that_is_bound_to_a_key_goes_with_a_proof_of_having_that() -> None:
+    stage = bound()
+    async with stage.proxying.carry(job(dpop=True, method="POST", query="a=1", headers=(("dpop", b"mine"),)), None):
+        pass
+    seen = shown(stage.sent[0])
+    assert seen["authorization"] == b"DPoP t"
+    said = claims(seen["dpop"])
+    assert (said["htm"], said["htu"]) == ("POST", f"{BASE}/a")
+    assert said["ath"] == base64.urlsafe_b64encode(hashlib.sha256(b"t").digest()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("sizes", [(), (10,), (600_000, 448_576)])
+async def test_a_server_that_wants_a_nonce_gets_the_request_once_more_with_its_body(sizes: tuple[int, ...]) -> None:
+    stage = bound("n-1")
+    async with stage.proxying.carry(job(dpop=True), pieces(*sizes) if sizes else None) as answered:
+        assert answered.status == 200
+    assert [claims(shown(each)["dpop"]).get("nonce") for each in stage.sent] == [None, "n-1"]
+    assert stage.bodies == [b"x" * sum(sizes)] * 2
+
+
+async def test_a_body_that_is_not_kept_is_not_sent_again_and_the_nonce_is_there_for_the_next_request() -> None:
+    stage = bound("n-1")
+    async with stage.proxying.carry(job(dpop=True), pieces(1_048_576, 1)) as answered:
+        assert answered.status == 401
+    async with stage.proxying.carry(job(dpop=True), pieces(1_048_576, 1)) as answered:
+        assert answered.status == 200
+    assert [len(each) for each in stage.bodies] == [1_048_577] * 2
+
+
+async def test_a_401_that_says_nothing_new_of_a_nonce_is_the_answer() -> None:
+    stage = bound("n-1")
+    async with stage.proxying.carry(job(dpop=True), None) as answered:
+        assert answered.status == 200
+    stage.refuses = True
+    async with stage.proxying.carry(job(dpop=True), None) as answered:
+        assert answered.status == 401
+    assert len(stage.sent) == 3
+
+
+async def test_a_bound_token_whose_key_is_gone_is_not_sent() -> None:
+    stage = Stage(RecordClass.ACCESS, BOUND)
+    for known in (True, False):
+        with pytest.raises(NotProxiableError):
+            async with stage.proxying.carry(job(dpop=known), None):
+                pass
+    assert stage.sent == []

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 # The numbers of authpipe.types.v1.RecordClass that may be served: access, api_key, basic, webhook_secret.
 SERVABLE = (1, 3, 4, 5)
 IMPORTABLE = (1, 2, 3, 4, 5)
-# A webhook secret goes nowhere: it verifies what came.
-PROXIABLE = (1, 3, 4)
+# A webhook secret goes nowhere: it verifies what came. The key that a token is bound to (10) is used beside it.
+PROXIABLE = (1, 3, 4, 10)
 WEBHOOK_SECRET = 5
 CLIENT_SECRETS = (6, 9)
 

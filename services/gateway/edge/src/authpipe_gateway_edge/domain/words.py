@@ -134,6 +134,7 @@ class ProviderConfig:
     questions: tuple[Question, ...] = ()
     secret_classes: tuple[int, ...] = ()
     grants: tuple[str, ...] = ()
+    dpop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class NewProviderConfig:
     scopes: tuple[str, ...]
     redirect_uris: tuple[str, ...]
     display_name: str
+    bearer_only: bool
 
 
 class Failing(NamedTuple):

@@ -96,6 +96,10 @@ class ProviderConfigIn(_Strict):
         default=[], max_length=20, description="The allowlist, compared exactly. Empty: our own callback."
     )
     display_name: str = Field("", max_length=200)
+    bearer_only: bool = Field(
+        default=False,
+        description="Bearer tokens, though the Provider binds tokens to keys (RFC 9449). A bound token is used through the proxy.",
+    )
 
     def to_words(self, callback: str) -> words.NewProviderConfig:
         """Gives it in the domain's words."""
@@ -111,6 +115,7 @@ class ProviderConfigIn(_Strict):
             scopes=tuple(self.scopes),
             redirect_uris=tuple(self.redirect_uris) or (callback,),
             display_name=self.display_name,
+            bearer_only=self.bearer_only,
         )
 
 
@@ -151,6 +156,7 @@ class ProviderConfigOut(BaseModel):
     values: list[QuestionOut]
     client_secret_count: int
     grants: list[str]
+    dpop: bool
 
     @classmethod
     def of(cls, config: words.ProviderConfig) -> ProviderConfigOut:
@@ -172,6 +178,7 @@ class ProviderConfigOut(BaseModel):
             values=[QuestionOut.of(each) for each in config.questions],
             client_secret_count=len(config.secret_classes),
             grants=list(config.grants),
+            dpop=config.dpop,
         )
 
 

@@ -65,8 +65,9 @@ class Discovering:
         found = await self._worker.discover(config.endpoints.issuer, request_id)
         if found.issuer != config.endpoints.issuer:
             raise EndpointError
-        # How our client shows who it is was the customer's to say.
-        known = described(dataclasses.replace(found, auth_method=config.endpoints.auth_method))
+        # How our client shows who it is was the customer's to say, and whether tokens are bound to keys.
+        kept = config.endpoints
+        known = described(dataclasses.replace(found, auth_method=kept.auth_method, dpop=kept.dpop))
         endpoints = known.endpoints
         if endpoints is None or endpoints == config.endpoints:
             return

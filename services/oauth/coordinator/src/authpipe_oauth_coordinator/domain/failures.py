@@ -81,6 +81,12 @@ _MEANINGS = {
         f"The Provider does not understand the request: check its endpoints and parameters. {_CONFIGURATION}",
     ),
     "INVALID_SCOPE": Meaning(Cure.CUSTOMER, f"The Provider does not know a scope: check them. {_CONFIGURATION}"),
+    "INVALID_DPOP_PROOF": Meaning(
+        Cure.CUSTOMER,
+        "The Provider does not take the proof of the key that tokens are bound to, or our clocks differ: make a provider"
+        f" configuration with `bearer_only`. {_CONFIGURATION}",
+    ),
+    "USE_DPOP_NONCE": Meaning(Cure.TIME, f"The Provider wanted another nonce in the proof of a key twice. {_WAIT}"),
     "INVALID_TARGET": Meaning(Cure.CUSTOMER, f"The Provider does not know a resource: check it. {_CONFIGURATION}"),
     # What is said of the endpoint, by it or by the way to it.
     "ENDPOINT_GONE": Meaning(

@@ -232,25 +232,10 @@ class Flows:
         if session.connection_id:
             await self._again(session.workspace, connection_id)
             async with self._leased(acting, connection_id) as fence:
-                challenge = await self._worker.prepare_flow(dataclasses.replace(job, fence=fence))
+                challenge, jkt = await self._worker.prepare_flow(dataclasses.replace(job, fence=fence))
         else:
-            challenge = await self._worker.prepare_flow(job)
-        dialect = config.entry.dialect
-        parameters = dict(dialect.authorization_parameters) | {
-            "response_type": "code",
-            "client_id": config.client_id,
-            "redirect_uri": redirect_uri,
-            "state": state,
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-        }
-        if config.scopes:
-            parameters[dialect.scope_parameter] = dialect.scope_separator.join(config.scopes)
-            if "offline_access" in config.scopes and "prompt" not in parameters:
-                # OpenID Connect Core, section 11: a refresh token needs consent.
-                parameters["prompt"] = "consent"
-        if dialect.resource:
-            parameters["resource"] = dialect.resource
+            challenge, jkt = await self._worker.prepare_flow(job)
+        parameters = _parameters(config, redirect_uri, state, challenge, jkt)
         where = fill(config.endpoints.authorization_endpoint, values, rules)
         if not config.endpoints.pushed_endpoint:
             return authorization_url(where, parameters)
@@ -435,6 +420,30 @@ class Flows:
         if session is None or self._clock() >= session.expires_at:
             raise SessionError
         return session
+
+
+def _parameters(config: ProviderConfig, redirect_uri: str, state: str, challenge: str, dpop_jkt: str) -> dict[str, str]:
+    """Gives what is asked for with a browser (RFC 6749, section 4.1.1; RFC 7636, section 4.3)."""
+    dialect = config.entry.dialect
+    parameters = dict(dialect.authorization_parameters) | {
+        "response_type": "code",
+        "client_id": config.client_id,
+        "redirect_uri": redirect_uri,
+        "state": state,
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+    }
+    if config.scopes:
+        parameters[dialect.scope_parameter] = dialect.scope_separator.join(config.scopes)
+        if "offline_access" in config.scopes and "prompt" not in parameters:
+            # OpenID Connect Core, section 11: a refresh token needs consent.
+            parameters["prompt"] = "consent"
+    if dialect.resource:
+        parameters["resource"] = dialect.resource
+    if dpop_jkt:
+        # RFC 9449, section 10: the code too is worth nothing without the key.
+        parameters["dpop_jkt"] = dpop_jkt
+    return parameters
 
 
 def _is_value(name: str, value: str) -> bool:

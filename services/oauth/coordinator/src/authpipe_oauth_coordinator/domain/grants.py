@@ -10,11 +10,17 @@ from authpipe_oauth_coordinator.domain.words import Acting
 
 _WORKER = "oauth/worker"
 _CLASSES = {
-    "store": (RecordClass.CODE_VERIFIER,),
-    "exchange": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.CODE_VERIFIER, RecordClass.ANSWER),
-    "refresh": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER),
+    "store": (RecordClass.CODE_VERIFIER, RecordClass.DPOP_KEY),
+    "exchange": (
+        RecordClass.ACCESS,
+        RecordClass.REFRESH,
+        RecordClass.CODE_VERIFIER,
+        RecordClass.ANSWER,
+        RecordClass.DPOP_KEY,
+    ),
+    "refresh": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER, RecordClass.DPOP_KEY),
     "revoke": (RecordClass.ACCESS, RecordClass.REFRESH),
-    "health_check": (RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC),
+    "health_check": (RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY),
     "rotation_check": (RecordClass.API_KEY,),
 }
 

@@ -83,7 +83,7 @@ class Worker(Protocol):
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
         """Gives a Provider's metadata."""
 
-    async def prepare_flow(self, job: Job) -> str:
+    async def prepare_flow(self, job: Job) -> tuple[str, str]:
         """Has a code verifier made and stored sealed; gives the challenge."""
 
     async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:

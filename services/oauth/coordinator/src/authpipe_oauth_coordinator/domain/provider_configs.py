@@ -47,7 +47,10 @@ _OTHER = {
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a customer says about an OAuth client: one of provider, issuer and endpoints."""
+    """What a customer says about an OAuth client: one of provider, issuer and endpoints.
+
+    With `bearer_only` tokens are not bound to a key, though the Provider does that.
+    """
 
     provider: str
     issuer: str
@@ -57,6 +60,7 @@ class Draft:
     redirect_uris: tuple[str, ...]
     display_name: str
     auth_method: str = ""
+    bearer_only: bool = False
 
 
 class ProviderConfigs:
@@ -92,9 +96,9 @@ class ProviderConfigs:
             raise MalformedError(field=Label("client_id"))
         redirect_uris = require_redirect_uris(draft.redirect_uris)
         known = await self._resolve(acting, draft)
-        endpoints = known.endpoints
-        if endpoints is None:
+        if known.endpoints is None:
             raise MalformedError(field=Label("provider"))
+        endpoints = dataclasses.replace(known.endpoints, dpop=known.endpoints.dpop and not draft.bearer_only)
         config = ProviderConfig(
             workspace=acting.workspace,
             id=self._new_id("pc"),
@@ -256,6 +260,7 @@ def described(endpoints: Endpoints) -> Entry:
             "userinfo_endpoint": endpoints.userinfo_endpoint,
             "client_authentication": [endpoints.auth_method],
             "iss_required": endpoints.iss_required,
+            "dpop": endpoints.dpop,
             "grants": [*_GRANTS, *(["device_code"] if endpoints.device_endpoint else [])],
         },
     }

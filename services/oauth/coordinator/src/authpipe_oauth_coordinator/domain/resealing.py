@@ -15,7 +15,7 @@ from authpipe_sensitive import AuditEntry, DomainError
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
 _CLASSES = {
-    Kind.OAUTH2: (RecordClass.ACCESS, RecordClass.REFRESH),
+    Kind.OAUTH2: (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.DPOP_KEY),
     Kind.API_KEY: (RecordClass.API_KEY,),
     Kind.BASIC: (RecordClass.BASIC,),
     Kind.WEBHOOK_SECRET: (RecordClass.WEBHOOK_SECRET,),

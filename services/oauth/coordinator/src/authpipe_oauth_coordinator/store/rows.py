@@ -69,7 +69,9 @@ def endpoint_values(endpoints: Endpoints) -> dict[str, Any]:
         "revocation": endpoints.revocation_endpoint,
         "method": endpoints.auth_method,
         "iss_required": endpoints.iss_required,
-        "further": json.dumps({name: getattr(endpoints, name) for name in _FURTHER if getattr(endpoints, name)}),
+        "further": json.dumps(
+            {name: getattr(endpoints, name) for name in (*_FURTHER, "dpop") if getattr(endpoints, name)}
+        ),
     }
 
 
@@ -83,6 +85,7 @@ def read_endpoints(row: Any) -> Endpoints:
         row.token_endpoint_auth_method,
         row.iss_required,
         **{name: row.further_endpoints.get(name, "") for name in _FURTHER},
+        dpop=row.further_endpoints.get("dpop", False),
     )
 
 

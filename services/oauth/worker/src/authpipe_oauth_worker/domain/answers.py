@@ -41,9 +41,15 @@ _ERRORS = {
     "unsupported_token_type": "UNSUPPORTED_TOKEN_TYPE",
     "temporarily_unavailable": "PROVIDER_UNAVAILABLE",
     "server_error": "PROVIDER_UNAVAILABLE",
+    # RFC 9449, sections 5 and 8.
+    "use_dpop_nonce": "USE_DPOP_NONCE",
+    "invalid_dpop_proof": "INVALID_DPOP_PROOF",
 }
+# RFC 9449, section 8.1.
+NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,500}")
 # RFC 6749, appendix A.12: access-token = 1*VSCHAR. No CR, LF or NUL reaches a header of our customers.
 _TOKEN = re.compile(rb"[\x20-\x7e]{1,16384}")
+_TOKEN_TYPES = {"bearer": "Bearer", "dpop": "DPoP"}
 _LONGEST_LIFE = 10 * 365 * 86_400
 _OK = 200
 # RFC 6749 says 200; some answer 201.
@@ -69,12 +75,14 @@ class Answer:
         body: The body, as it is sealed before anybody judges it.
         retry_after_seconds: What the Provider asked for; 0: nothing.
         location: Where it redirects; None: nowhere.
+        dpop_nonce: What the next proof of a key has to carry (RFC 9449, section 8.2); empty: nothing is said.
     """
 
     status: int
     body: Secret
     retry_after_seconds: int
     location: str | None = None
+    dpop_nonce: str = ""
 
 
 # What an answer says, as the door read it: a JSON object whose values with secret material are Secrets; None: it is none.
@@ -91,6 +99,7 @@ class Tokens:
         life_seconds: How long the access token lives; None: it does not say.
         scopes: The scopes granted; empty: as asked for.
         metadata: What of the answer is worth keeping; never a secret.
+        token_type: Bearer, or DPoP.
     """
 
     access_token: Secret
@@ -98,6 +107,7 @@ class Tokens:
     life_seconds: int | None
     scopes: tuple[str, ...]
     metadata: tuple[tuple[str, str], ...] = ()
+    token_type: str = "Bearer"  # noqa: S105  # a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +160,8 @@ def words() -> frozenset[str]:
     }
 
 
-def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Tokens | Failure:
-    """Judges a token answer, found where its Provider puts things."""
+def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL, *, bound: bool = False) -> Tokens | Failure:
+    """Judges a token answer, found where its Provider puts things; it may be bound to a key where one was shown."""
     data = _token_answer(answer, said, dialect)
     if isinstance(data, Failure):
         return data
@@ -171,8 +181,8 @@ def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Token
     if kept is not None and not kept.matches(_TOKEN):
         return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
     # RFC 6749, section 7.1: a token of a type that we do not understand must not be used.
-    token_type = data.get("token_type")
-    if not at.token_type_absent and (not isinstance(token_type, str) or token_type.lower() != "bearer"):
+    token_type = _token_type(data.get("token_type"), dialect, bound=bound)
+    if token_type is None:
         return Failure("TOKEN_TYPE_UNKNOWN", retryable=False)
     life = _life(at_pointer(data, at.expires_in or "/expires_in"))
     if isinstance(life, Failure):
@@ -180,7 +190,15 @@ def judge_tokens(answer: Answer, said: Said, dialect: Dialect = _USUAL) -> Token
     if life is None and dialect.life_seconds:
         life = dialect.life_seconds
     metadata = tuple((name, text) for name, at in dialect.metadata if (text := _worth_keeping(at_pointer(data, at))))
-    return Tokens(access_token, kept, life, _scopes(at_pointer(data, at.scope or "/scope"), dialect), metadata)
+    scopes = _scopes(at_pointer(data, at.scope or "/scope"), dialect)
+    return Tokens(access_token, kept, life, scopes, metadata, token_type)
+
+
+def _token_type(word: object, dialect: Dialect, *, bound: bool) -> str | None:
+    found = _TOKEN_TYPES.get(word.lower()) if isinstance(word, str) else None
+    if found == "DPoP" and not bound:
+        return None
+    return "Bearer" if found is None and dialect.answer.token_type_absent else found
 
 
 def _token_answer(answer: Answer, said: Said, dialect: Dialect) -> Mapping[str, object] | Failure:

@@ -6,11 +6,11 @@ fine while the Provider says no, and the other way round).
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from authpipe_consumer.payloads import access_token_of
-from authpipe_consumer.words import Opened
 from authpipe_envelope import RecordClass
 from authpipe_oauth_worker.domain.answers import Answer, Failure, at_pointer, judge_health, judge_introspection
 from authpipe_oauth_worker.domain.desk import Desk
@@ -78,37 +78,46 @@ class Checking:
         url = how.url or (known.userinfo if record_class is RecordClass.ACCESS else "")
         if not url and not introspects:
             raise NotCheckableError
-        opened = await self._desk.open(job, record_class)
-        with opened.plaintext:
+        opened, key = await self._desk.open_bound(job, record_class)
+        # At once with its key: one check is what is allowed.
+        credential = Credential(opened.record_class, opened.plaintext, key)
+        with opened.plaintext, key or nullcontext():
             try:
                 if url:
-                    failure = await self._request(job, opened, how, how.method if how.url else "GET", url)
+                    failure = await self._request(job, credential, how, how.method if how.url else "GET", url)
                 else:
                     failure = await self._introspect(job, opened.plaintext)
-                rotate_at = await self._rotation(job, opened, how)
+                rotate_at = await self._rotation(job, credential, how)
             except DomainError as error:
                 return Checked(str(error.metadata.get("cause", error.reason)))
         if failure is None:
             return Checked(rotate_at=rotate_at)
         return Checked(failure.reason, not failure.retryable, rotate_at)
 
-    async def _request(self, job: Job, opened: Opened, how: Check, method: str, url: str) -> Failure | None:
-        answer = await self._send(job, opened, how, method, url)
+    async def _request(self, job: Job, credential: Credential, how: Check, method: str, url: str) -> Failure | None:
+        answer = await self._send(job, credential, how, method, url)
         return judge_health(answer, self._desk.bodies.read(answer))
 
-    async def _rotation(self, job: Job, opened: Opened, how: Check) -> datetime | None:
-        if not how.rotation_url or opened.record_class is not RecordClass.API_KEY:
+    async def _rotation(self, job: Job, credential: Credential, how: Check) -> datetime | None:
+        if not how.rotation_url or credential.record_class is not RecordClass.API_KEY:
             return None
-        answer = await self._send(job, opened, how, "GET", how.rotation_url)
+        answer = await self._send(job, credential, how, "GET", how.rotation_url)
         said = self._desk.bodies.read(answer)
         return _moment(at_pointer(said, how.rotation_pointer)) if said is not None and answer.status == 200 else None
 
-    async def _send(self, job: Job, opened: Opened, how: Check, method: str, url: str) -> Answer:
+    async def _send(self, job: Job, credential: Credential, how: Check, method: str, url: str) -> Answer:
         headers: dict[str, Secret | bytes] = {name.lower(): value.encode() for name, value in how.headers}
-        credential = Credential(opened.record_class, opened.plaintext)
-        placed = self._place(credential, how.ways, Outgoing(method, url, headers), b"", self._desk.clock())
-        sent = {name: each if isinstance(each, Secret) else each.decode() for name, each in placed.headers.items()}
-        return await self._desk.egress.send(method, url, sent, None, job.endpoints.pins, query=placed.query)
+        nonces, pins = self._desk.nonces, job.endpoints.pins
+        while True:
+            nonce = nonces.of(url)
+            outgoing = Outgoing(method, url, headers)
+            placed = self._place(credential._replace(nonce=nonce), how.ways, outgoing, b"", self._desk.clock())
+            sent = {name: each if isinstance(each, Secret) else each.decode() for name, each in placed.headers.items()}
+            answer = await self._desk.egress.send(method, url, sent, None, pins, query=placed.query)
+            nonces.note(url, answer.dpop_nonce)
+            # RFC 9449, section 9: the token was not looked at, what the server wants in the proof is another nonce.
+            if answer.status != 401 or "dpop" not in sent or nonce or not answer.dpop_nonce:
+                return answer
 
     async def _introspect(self, job: Job, payload: Secret) -> Failure | None:
         """Asks whether a token is active (RFC 7662, section 2.1)."""

@@ -12,7 +12,9 @@ from authpipe_consumer.payloads import access_payload
 from authpipe_consumer.words import Consumer, Opened, SealedWrite, Sealing, Want, WriteKey
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.domain.answers import Answer, Failure, Tokens, judge_tokens
-from authpipe_oauth_worker.domain.ports import Bodies, Client, Sender
+from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.domain.opening import open_together
+from authpipe_oauth_worker.domain.ports import Bodies, Client, Proofs, Sender
 from authpipe_oauth_worker.domain.words import Job, Outcome, Renewal
 from authpipe_oauth_worker.errors import AnswerLostError, HostError
 from authpipe_sensitive import DomainError, Secret, get_log, mask
@@ -32,6 +34,8 @@ class Desk:
         egress: The way out.
         bodies: Looks inside answers.
         clock: Gives the time, with zone.
+        proofs: Makes keys that tokens are bound to, and proofs of having them.
+        nonces: What servers want in those.
     """
 
     def __init__(
@@ -41,11 +45,15 @@ class Desk:
         egress: Sender,
         bodies: Bodies,
         clock: Callable[[], datetime],
+        proofs: Proofs,
+        nonces: Nonces,
     ) -> None:
         self.vault = vault
         self.egress = egress
         self.bodies = bodies
         self.clock = clock
+        self.proofs = proofs
+        self.nonces = nonces
         self._secrets = secrets
 
     async def client_secrets(self, job: Job) -> list[Secret | None]:
@@ -85,6 +93,19 @@ class Desk:
         self.require_hosts(job, found)
         return found
 
+    async def open_bound(self, job: Job, record_class: RecordClass) -> tuple[Opened, Secret | None]:
+        """Opens a token with the key that it is bound to, in one call; None: it is bound to none.
+
+        Raises:
+            DomainError: One of them does not open now, or is bound to other hosts; neither is left in memory.
+        """
+        beside = [RecordClass.DPOP_KEY] if job.endpoints.dpop and record_class is RecordClass.ACCESS else []
+        wants = [self.want(job, each) for each in (record_class, *beside)]
+        found, *keys = await open_together(self.vault, wants, beside, lambda each: self.require_hosts(job, each))
+        if found is None:
+            raise AssertionError("It is not optional.")
+        return found, keys[0].plaintext if keys and keys[0] is not None else None
+
     async def prepare(self, job: Job) -> dict[RecordClass, WriteKey]:
         """Has the write keys of an answer and of what comes of it released."""
         return await self.vault.prepare(job.workspace, job.connection, _WRITES, job.credential_grant, job.request_id)
@@ -114,15 +135,39 @@ class Desk:
         resource = job.endpoints.dialect.resource
         return {"resource": resource} if resource else {}
 
-    async def send(self, job: Job, url: str, form: Form, secrets: Sequence[Secret | None]) -> Answer | Failure:
-        """Sends a token request, once; and once more as the same client with its other secret, if the first is not taken."""
+    async def open_key(self, job: Job) -> Secret | None:
+        """Opens the key that the connection's tokens are bound to; None: they are not.
+
+        Raises:
+            DomainError: It does not open now.
+            HostError: It is not bound to the hosts of the job.
+        """
+        if not job.endpoints.dpop:
+            return None
+        try:
+            return (await self.open(job, RecordClass.DPOP_KEY)).plaintext
+        except DomainError as error:
+            if error.reason == "RECORD_NOT_FOUND":
+                return None
+            raise
+
+    async def send(
+        self, job: Job, url: str, form: Form, secrets: Sequence[Secret | None], key: Secret | None = None
+    ) -> Answer | Failure:
+        """Sends a token request, once; and once more as the same client with its other secret, if the first is not taken.
+
+        Args:
+            job: The job.
+            url: Where.
+            form: What it says.
+            secrets: Our client secrets, the one to try first first.
+            key: What tokens are bound to; None: nothing.
+        """
         known = job.endpoints
         try:
             for number, secret in enumerate(secrets, 1):
                 client = Client(job.client_id, secret, known.auth_method)
-                answer = await self.egress.post_form(
-                    url, form, client, json_body=known.dialect.json_body, pins=known.pins
-                )
+                answer = await self._ask(job, url, form, client, key)
                 if number == len(secrets) or not self._refuses_our_client(answer):
                     return answer
                 get_log().info("a provider does not take the newer client secret, the older one is tried")
@@ -136,6 +181,31 @@ class Desk:
                 if secret is not None:
                     secret.destroy()
         raise AssertionError("A client without a secret is tried too.")
+
+    async def _ask(self, job: Job, url: str, form: Form, client: Client, key: Secret | None) -> Answer:
+        """Sends a token request; and once more with the nonce that the server wants in the proof of a key.
+
+        Then nothing but the proof was judged, so that nothing is spent (RFC 9449, section 8).
+        """
+        again = False
+        while True:
+            nonce, proof = self.nonces.of(url), None
+            if key is not None:
+                proof = self.proofs.proof(key, "POST", url, self.clock(), nonce=nonce)
+            known = job.endpoints
+            answer = await self.egress.post_form(
+                url, form, client, json_body=known.dialect.json_body, pins=known.pins, proof=proof
+            )
+            self.nonces.note(url, answer.dpop_nonce)
+            if key is None or again or not self._wants_nonce(answer):
+                return answer
+            again = True
+
+    def _wants_nonce(self, answer: Answer) -> bool:
+        if answer.status not in _NOT_OUR_CLIENT or not answer.dpop_nonce:
+            return False
+        judged = judge_tokens(answer, self.bodies.read(answer))
+        return isinstance(judged, Failure) and judged.reason == "USE_DPOP_NONCE"
 
     def _refuses_our_client(self, answer: Answer) -> bool:
         """Whether nothing but our client was judged: no token, code or key was looked at, so none is spent."""
@@ -161,7 +231,7 @@ class Desk:
         ended = [(job.workspace, job.connection, each) for each in consumed]
         dialect = job.endpoints.dialect
         said = self.bodies.read(answer, (dialect.answer.access_token, dialect.answer.refresh_token))
-        judged = judge_tokens(answer, said, dialect)
+        judged = judge_tokens(answer, said, dialect, bound=job.endpoints.dpop)
         if isinstance(judged, Failure):
             await self.vault.put([], ended, job.credential_grant, job.request_id)
             return Outcome(judged.reason, retry_after_seconds=answer.retry_after_seconds)
@@ -178,7 +248,7 @@ class Desk:
         masked = mask(tokens.access_token)
         scopes = tokens.scopes or job.scopes
         sealing = self.sealing(job, masked=masked, expires_at=expires_at)
-        with access_payload(tokens.access_token, scopes, expires_at) as payload:
+        with access_payload(tokens.access_token, scopes, expires_at, tokens.token_type) as payload:
             records = [self.vault.seal(keys[RecordClass.ACCESS], sealing, payload)]
         # A refresh token that is absent or empty: the old one stays (RFC 6749, section 6).
         if tokens.refresh_token is not None and job.renewal is Renewal.REFRESH_TOKEN:

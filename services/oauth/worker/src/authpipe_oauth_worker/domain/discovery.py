@@ -74,7 +74,13 @@ def _use(issuer: str, data: Mapping[str, object]) -> Endpoints:
         device_endpoint=further["device_authorization_endpoint"],
         introspection_endpoint=further["introspection_endpoint"],
         userinfo_endpoint=further["userinfo_endpoint"],
+        dpop=_lists(data, "dpop_signing_alg_values_supported", "ES256"),
     )
+
+
+def _lists(data: Mapping[str, object], name: str, wanted: str) -> bool:
+    offered = data.get(name)
+    return isinstance(offered, list) and wanted in offered
 
 
 def _text(data: Mapping[str, object], name: str) -> str:

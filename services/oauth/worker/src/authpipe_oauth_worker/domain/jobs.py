@@ -9,7 +9,8 @@ from authpipe_consumer.words import Consumer
 from authpipe_oauth_worker.domain.desk import Desk
 from authpipe_oauth_worker.domain.device import Device
 from authpipe_oauth_worker.domain.exchange import Exchange
-from authpipe_oauth_worker.domain.ports import Asks, Bodies, Sender, Spool
+from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.domain.ports import Asks, Bodies, Proofs, Sender, Spool
 from authpipe_oauth_worker.domain.refresh import Refresh
 from authpipe_oauth_worker.domain.revoke import Revoke
 
@@ -24,6 +25,8 @@ class Jobs:
         bodies: Looks inside answers.
         spool: Where a sealed answer waits while vault is away.
         asks: Writes what tokens are asked for with, where it is not a refresh token.
+        proofs: Makes keys that tokens are bound to, and proofs of having them.
+        nonces: What servers want in those.
         clock: Gives the time, with zone.
         randomness: Gives random bytes.
     """
@@ -36,10 +39,12 @@ class Jobs:
         bodies: Bodies,
         spool: Spool,
         asks: Asks,
+        proofs: Proofs,
+        nonces: Nonces,
         clock: Callable[[], datetime],
         randomness: Callable[[int], bytes],
     ) -> None:
-        self.desk = Desk(vault, secrets, egress, bodies, clock)
+        self.desk = Desk(vault, secrets, egress, bodies, clock, proofs, nonces)
         exchange, device = Exchange(self.desk, randomness), Device(self.desk)
         self.prepare_flow = exchange.prepare_flow
         self.push_authorization = exchange.push_authorization

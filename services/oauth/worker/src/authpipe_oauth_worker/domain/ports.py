@@ -37,6 +37,21 @@ class Client(NamedTuple):
     method: str
 
 
+class Proofs(Protocol):
+    """Makes keys that tokens are bound to, and proofs of having them (RFC 9449)."""
+
+    def new_key(self) -> Secret:
+        """Makes a key, as it is kept."""
+
+    def thumbprint(self, key: Secret) -> str:
+        """Gives the thumbprint of its public half."""
+
+    def proof(
+        self, key: Secret, method: str, url: str, now: datetime, *, nonce: str = "", token: Secret | None = None
+    ) -> Secret:
+        """Makes the proof for one request."""
+
+
 class Sender(Protocol):
     """The way out."""
 
@@ -48,8 +63,9 @@ class Sender(Protocol):
         *,
         json_body: bool = False,
         pins: Iterable[str] = (),
+        proof: Secret | None = None,
     ) -> Answer:
-        """Sends parameters once, as our OAuth client."""
+        """Sends parameters once, as our OAuth client, with the proof of a key, if there is one."""
 
     async def send(
         self,

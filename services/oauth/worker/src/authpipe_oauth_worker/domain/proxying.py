@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -17,6 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from authpipe_consumer.words import Consumer, Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.domain.answers import NONCE
+from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.domain.opening import open_together
 from authpipe_oauth_worker.errors import (
     BodyTooLargeError,
     HostError,
@@ -25,7 +28,7 @@ from authpipe_oauth_worker.errors import (
     ProxyRequestError,
 )
 from authpipe_providers import Placement, Signing
-from authpipe_sensitive import DomainError, Label, Secret
+from authpipe_sensitive import Label, Secret
 
 Headers = tuple[tuple[str, bytes], ...]
 METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
@@ -44,13 +47,15 @@ _HOP_BY_HOP = frozenset(
     }
 )
 # Ours to say, or nobody's business.
-_NOT_SENT = _HOP_BY_HOP | {"host", "authorization", "cookie", "content-length", "expect", "forwarded", "via"}
+_NOT_SENT = _HOP_BY_HOP | {"host", "authorization", "cookie", "content-length", "expect", "forwarded", "via", "dpop"}
 _NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2", "alt-svc", "strict-transport-security", "clear-site-data"}
 _NOT_SENT_PREFIXES = ("x-forwarded-", "authpipe-", "proxy-", "sec-")
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]{0,8192}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
+_UNAUTHORIZED = 401
+_PROXIABLE = {RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY}
 _MOST_HEADERS = 64
 # Of one workspace at one worker: a slow API of one must not take the way out of all.
 _MOST_AT_ONCE = 100
@@ -74,10 +79,19 @@ class Ways(NamedTuple):
 
 
 class Credential(NamedTuple):
-    """What is put on a request."""
+    """What is put on a request.
+
+    Args:
+        record_class: Its class.
+        payload: Itself.
+        key: What it is bound to; None: nothing.
+        nonce: What the server wants in the proof of that key; empty: nothing.
+    """
 
     record_class: RecordClass
     payload: Secret
+    key: Secret | None = None
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +106,7 @@ class ProxyJob:
         base_urls: Where the API is.
         api_headers: What every request to it carries.
         ways: How it wants a credential of each kind.
+        dpop: Whether a token may be bound to a key of the connection (RFC 9449).
         pins: Public keys of which each host shows one.
         grant: To open the credential.
         request_id: The request.
@@ -110,6 +125,7 @@ class ProxyJob:
     base_urls: tuple[str, ...]
     api_headers: tuple[tuple[str, str], ...]
     ways: Ways
+    dpop: bool
     pins: tuple[str, ...]
     grant: str
     request_id: str
@@ -168,13 +184,17 @@ class Proxying:
         vault: The consumer of user credentials.
         egress: The way out.
         place: Puts a credential on a request.
+        nonces: What servers want in the proof of a key.
         clock: Gives the time.
     """
 
-    def __init__(self, vault: Consumer, egress: Streamer, place: Placing, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, vault: Consumer, egress: Streamer, place: Placing, nonces: Nonces, clock: Callable[[], datetime]
+    ) -> None:
         self._vault = vault
         self._egress = egress
         self._place = place
+        self._nonces = nonces
         self._clock = clock
         self._going: Counter[str] = Counter()
 
@@ -209,40 +229,66 @@ class Proxying:
     async def _answer(
         self, job: ProxyJob, url: str, headers: dict[str, Secret | bytes], body: AsyncIterator[bytes] | None
     ) -> AsyncIterator[Answered]:
-        # Before a credential is opened: whoever sends a body slowly must not keep one in memory.
+        # Before a credential is opened: whoever sends a body slowly must not keep one in memory. What is known as a whole
+        # can be signed, and sent again with the nonce that a server wants.
         whole = _Whole()
-        if body is not None and job.ways.pair is not None and job.ways.pair.covers_body:
+        pair = job.ways.pair
+        if body is not None and (job.dpop or (pair is not None and pair.covers_body)):
             body = await whole.read(body)
-        opened = await self._open(job)
-        with opened.plaintext:
+        for again in (True, False):
+            outgoing = await self._place_on(job, Outgoing(job.method, url, headers), whole)
+            async with self._egress.stream(outgoing, whole.again() if whole.is_read else body, job.pins) as answered:
+                wants_nonce = self._wants_nonce(outgoing, answered)
+                if wants_nonce and again and (body is None or whole.is_read):
+                    continue
+                yield answered._replace(headers=_returned(answered.headers))
+                return
+
+    async def _place_on(self, job: ProxyJob, outgoing: Outgoing, whole: _Whole) -> Outgoing:
+        opened, key = await self._open(job)
+        with opened.plaintext, key or nullcontext():
             if opened.record_class is RecordClass.BASIC and not whole.is_whole:
                 raise BodyTooLargeError
-            outgoing = Outgoing(job.method, url, headers)
-            credential = Credential(opened.record_class, opened.plaintext)
-            outgoing = self._place(credential, job.ways, outgoing, whole.data, self._clock())
-        async with self._egress.stream(outgoing, body, job.pins) as answered:
-            yield answered._replace(headers=_returned(answered.headers))
+            credential = Credential(opened.record_class, opened.plaintext, key, self._nonces.of(outgoing.url))
+            return self._place(credential, job.ways, outgoing, whole.data, self._clock())
 
-    async def _open(self, job: ProxyJob) -> Opened:
-        want = Want(job.workspace, job.connection, None, job.grant, job.request_id)
-        found = (await self._vault.open([want]))[0]
-        if isinstance(found, DomainError):
-            raise found
-        # What is sealed says where it may go; the request does not.
-        if found.hosts != hosts_digest(job.hosts) or found.provider != job.provider:
-            found.plaintext.destroy()
-            raise HostError
-        if found.record_class not in {RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC}:
-            found.plaintext.destroy()
-            raise NotProxiableError
-        return found
+    def _wants_nonce(self, outgoing: Outgoing, answered: Answered) -> bool:
+        """Whether a server wants another nonce in the proof (RFC 9449, section 9); what it wants is kept."""
+        if "dpop" not in outgoing.headers:
+            return False
+        nonce = next((value.decode("latin-1") for name, value in answered.headers if name == "dpop-nonce"), "")
+        if not NONCE.fullmatch(nonce) or nonce == self._nonces.of(outgoing.url):
+            return False
+        self._nonces.note(outgoing.url, nonce)
+        return answered.status == _UNAUTHORIZED
+
+    async def _open(self, job: ProxyJob) -> tuple[Opened, Secret | None]:
+        """Opens the credential, and the key that it is bound to, if it is."""
+        beside = [RecordClass.DPOP_KEY] if job.dpop else []
+        wants = [Want(job.workspace, job.connection, each, job.grant, job.request_id) for each in (None, *beside)]
+        found, *keys = await open_together(self._vault, wants, beside, lambda each: _require(job, each))
+        if found is None:
+            raise AssertionError("It is not optional.")
+        return found, keys[0].plaintext if keys and keys[0] is not None else None
+
+
+def _require(job: ProxyJob, opened: Opened) -> None:
+    """Returns when a record may be sent with this job. What is sealed says where it may go; the request does not."""
+    if opened.hosts != hosts_digest(job.hosts) or opened.provider != job.provider:
+        raise HostError
+    if opened.record_class not in _PROXIABLE:
+        raise NotProxiableError
 
 
 class _Whole:
-    """A body that has to be known as a whole, up to what is kept of it."""
+    """A body that has to be known as a whole, up to what is kept of it.
+
+    `is_read`: it is in `data`. `is_whole`: it is, or need not be.
+    """
 
     def __init__(self) -> None:
         self.data = b""
+        self.is_read = False
         self.is_whole = True
 
     async def read(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -253,15 +299,18 @@ class _Whole:
             if len(kept) > _MOST_SIGNED:
                 self.is_whole = False
                 return _behind(bytes(kept), body)
-        self.data = bytes(kept)
-        return _behind(self.data, None)
+        self.data, self.is_read = bytes(kept), True
+        return self.again()
+
+    async def again(self) -> AsyncIterator[bytes]:
+        """Gives what was read."""
+        yield self.data
 
 
-async def _behind(first: bytes, rest: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+async def _behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    if rest is not None:
-        async for piece in rest:
-            yield piece
+    async for piece in rest:
+        yield piece
 
 
 def _target(job: ProxyJob) -> str:

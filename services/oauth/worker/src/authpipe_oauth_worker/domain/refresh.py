@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from authpipe_consumer.words import Opened, WriteKey
 from authpipe_envelope import RecordClass
 from authpipe_oauth_worker.domain.answers import Answer, Failure
 from authpipe_oauth_worker.domain.desk import Desk
+from authpipe_oauth_worker.domain.opening import open_together
 from authpipe_oauth_worker.domain.ports import Asks, Slot, Spool
 from authpipe_oauth_worker.domain.words import Job, Outcome, Renewal
 from authpipe_oauth_worker.errors import AnswerLostError
@@ -33,10 +36,10 @@ class Refresh:
         """
         # Step 1: preflight, before the token is spent (promise P36, case 24): what it needs is there, and the disk is.
         try:
-            waiting, old = await self._open(job)
+            waiting, old, key = await self._open(job)
         except DomainError as error:
             return Outcome(error.reason, nothing_sent=True)
-        with old.plaintext:
+        with old.plaintext, key or nullcontext():
             try:
                 keys = await self._desk.prepare(job)
                 # Step 2: an answer that was sealed before a crash is the answer; its token must not be spent again.
@@ -54,7 +57,7 @@ class Refresh:
             except DomainError as error:
                 return Outcome(error.reason, nothing_sent=True)
             # Step 3: one request; nothing repeats it.
-            sent = await self._send(job, old.plaintext, secrets)
+            sent = await self._send(job, old.plaintext, secrets, key)
         if isinstance(sent, Failure):
             slot.release()
             return Outcome(sent.reason, nothing_sent=sent.reason != AnswerLostError.reason)
@@ -63,29 +66,25 @@ class Refresh:
             return Outcome(failure)
         return await self._judge(job, sent, keys, old.version)
 
-    async def _open(self, job: Job) -> tuple[Opened | None, Opened]:
-        """Opens the answer that waits to be judged, None if there is none, and what the next token is asked for with.
+    async def _open(self, job: Job) -> tuple[Opened | None, Opened, Secret | None]:
+        """Opens the answer that waits to be judged, what the next token is asked for with, and what it is bound to.
 
         Raises:
-            DomainError: One of them does not open, or is bound to other hosts; neither is left in memory.
+            DomainError: One of them does not open, or is bound to other hosts; none is left in memory.
         """
-        wants = [self._desk.want(job, each) for each in (RecordClass.ANSWER, RecordClass.REFRESH)]
-        waiting, old = await self._desk.vault.open(wants)
-        try:
-            if isinstance(waiting, DomainError) and waiting.reason != "RECORD_NOT_FOUND":
-                # There is one, and it does not open now: its token must not be spent again.
-                raise waiting
-            if isinstance(old, DomainError):
-                raise old
-            self._desk.require_hosts(job, old)
-        except DomainError:
-            for each in (waiting, old):
-                if isinstance(each, Opened):
-                    each.plaintext.destroy()
-            raise
-        return (waiting if isinstance(waiting, Opened) else None), old
+        optional = [RecordClass.ANSWER, *([RecordClass.DPOP_KEY] if job.endpoints.dpop else [])]
+        wants = [self._desk.want(job, each) for each in (RecordClass.REFRESH, *optional)]
+        # An answer or a key that is there and does not open now: its token must not be spent.
+        desk = self._desk
+        opened = await open_together(desk.vault, wants, optional, lambda each: desk.require_hosts(job, each))
+        old, waiting, *keys = opened
+        if old is None:
+            raise AssertionError("It is not optional.")
+        return waiting, old, keys[0].plaintext if keys and keys[0] is not None else None
 
-    async def _send(self, job: Job, material: Secret, secrets: list[Secret | None]) -> Answer | Failure:
+    async def _send(
+        self, job: Job, material: Secret, secrets: list[Secret | None], key: Secret | None
+    ) -> Answer | Failure:
         """Sends what the next token is asked for with: one request."""
         url = job.endpoints.refresh or job.endpoints.token
         if job.renewal is Renewal.REFRESH_TOKEN:
@@ -95,7 +94,7 @@ class Refresh:
                 "grant_type": "refresh_token",
                 "refresh_token": material,
             }
-            return await self._desk.send(job, url, form, secrets)
+            return await self._desk.send(job, url, form, secrets, key)
         try:
             ask = self._asks(job, material, self._desk.clock())
         except DomainError as error:

@@ -41,6 +41,7 @@ class Endpoints:
         device: Where device codes are; empty: nowhere.
         introspection: RFC 7662; empty: nowhere.
         userinfo: OpenID Connect Core 1.0, section 5.3; empty: nowhere.
+        dpop: Whether tokens are bound to a key of the connection (RFC 9449).
     """
 
     token: str
@@ -55,6 +56,7 @@ class Endpoints:
     device: str = ""
     introspection: str = ""
     userinfo: str = ""
+    dpop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,19 @@ class Job:
     spent_fence: int = 0
     client_secrets: tuple[RecordClass, ...] = (RecordClass.CLIENT_SECRET,)
     renewal: Renewal = Renewal.REFRESH_TOKEN
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a flow was prepared with.
+
+    Args:
+        challenge: Of the code verifier.
+        dpop_jkt: The thumbprint of the key that tokens are to be bound to; empty: they are not.
+    """
+
+    challenge: str
+    dpop_jkt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

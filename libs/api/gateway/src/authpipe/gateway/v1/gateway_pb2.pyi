@@ -41,6 +41,7 @@ class ProviderConfig(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_COUNT_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    DPOP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -61,6 +62,8 @@ class ProviderConfig(_message.Message):
     """The masked prefix of the client secret."""
     client_secret_count: _builtins.int
     """How many client secrets are in use, 0 to 2."""
+    dpop: _builtins.bool
+    """Whether tokens are bound to a key of their connection (RFC 9449)."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for."""
@@ -99,10 +102,11 @@ class ProviderConfig(_message.Message):
         values: _abc.Iterable[Global___ValueQuestion] | None = ...,
         client_secret_count: _builtins.int = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
+        dpop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_count", b"client_secret_count", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "grants", b"grants", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_count", b"client_secret_count", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "dpop", b"dpop", "grants", b"grants", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -471,6 +475,7 @@ class CreateProviderConfigRequest(_message.Message):
     SCOPES_FIELD_NUMBER: _builtins.int
     REDIRECT_URIS_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    BEARER_ONLY_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """A name of the catalog; or"""
     issuer: _builtins.str
@@ -489,6 +494,8 @@ class CreateProviderConfigRequest(_message.Message):
     """The OAuth client secret; write only."""
     display_name: _builtins.str
     """A name to show."""
+    bearer_only: _builtins.bool
+    """Whether Bearer tokens are asked for though the Provider binds tokens to keys (RFC 9449)."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes to ask for."""
@@ -511,10 +518,11 @@ class CreateProviderConfigRequest(_message.Message):
         scopes: _abc.Iterable[_builtins.str] | None = ...,
         redirect_uris: _abc.Iterable[_builtins.str] | None = ...,
         display_name: _builtins.str = ...,
+        bearer_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret", b"client_secret", "display_name", b"display_name", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "bearer_only", b"bearer_only", "client_id", b"client_id", "client_secret", b"client_secret", "display_name", b"display_name", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

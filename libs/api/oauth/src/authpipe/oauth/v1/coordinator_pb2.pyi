@@ -36,6 +36,7 @@ class DraftProviderConfigRequest(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     TOKEN_ENDPOINT_AUTH_METHOD_FIELD_NUMBER: _builtins.int
+    BEARER_ONLY_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     provider: _builtins.str
@@ -50,6 +51,8 @@ class DraftProviderConfigRequest(_message.Message):
     """The request this belongs to."""
     token_endpoint_auth_method: _builtins.str
     """How the client shows who it is, of what the Provider takes; empty: what it prefers."""
+    bearer_only: _builtins.bool
+    """Whether Bearer tokens are asked for though the Provider binds tokens to keys (RFC 9449)."""
     @_builtins.property
     def endpoints(self) -> _types_pb2.ProviderEndpoints:
         """explicit endpoints."""
@@ -75,10 +78,11 @@ class DraftProviderConfigRequest(_message.Message):
         display_name: _builtins.str = ...,
         request_id: _builtins.str = ...,
         token_endpoint_auth_method: _builtins.str = ...,
+        bearer_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "display_name", b"display_name", "endpoints", b"endpoints", "grant", b"grant", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "request_id", b"request_id", "scopes", b"scopes", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bearer_only", b"bearer_only", "client_id", b"client_id", "display_name", b"display_name", "endpoints", b"endpoints", "grant", b"grant", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "request_id", b"request_id", "scopes", b"scopes", "token_endpoint_auth_method", b"token_endpoint_auth_method"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,6 +125,7 @@ class ProviderEndpoints(_message.Message):
     DEVICE_AUTHORIZATION_ENDPOINT_FIELD_NUMBER: _builtins.int
     INTROSPECTION_ENDPOINT_FIELD_NUMBER: _builtins.int
     USERINFO_ENDPOINT_FIELD_NUMBER: _builtins.int
+    DPOP_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer (RFC 8414); empty for a Provider given by explicit endpoints."""
     authorization_endpoint: _builtins.str
@@ -147,6 +148,8 @@ class ProviderEndpoints(_message.Message):
     """RFC 7662; empty: none."""
     userinfo_endpoint: _builtins.str
     """OpenID Connect Core 1.0, section 5.3; empty: none."""
+    dpop: _builtins.bool
+    """Whether tokens are bound to a key of the connection (RFC 9449)."""
     def __init__(
         self,
         *,
@@ -161,10 +164,11 @@ class ProviderEndpoints(_message.Message):
         device_authorization_endpoint: _builtins.str = ...,
         introspection_endpoint: _builtins.str = ...,
         userinfo_endpoint: _builtins.str = ...,
+        dpop: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "device_authorization_endpoint", b"device_authorization_endpoint", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "revocation_endpoint", b"revocation_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method", "userinfo_endpoint", b"userinfo_endpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "device_authorization_endpoint", b"device_authorization_endpoint", "dpop", b"dpop", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "revocation_endpoint", b"revocation_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method", "userinfo_endpoint", b"userinfo_endpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

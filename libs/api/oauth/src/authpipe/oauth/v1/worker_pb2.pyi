@@ -243,16 +243,20 @@ class PrepareFlowResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CODE_CHALLENGE_FIELD_NUMBER: _builtins.int
+    DPOP_JKT_FIELD_NUMBER: _builtins.int
     code_challenge: _builtins.str
     """BASE64URL(SHA256(verifier)) (RFC 7636, section 4.2)."""
+    dpop_jkt: _builtins.str
+    """The thumbprint of the key that tokens are to be bound to (RFC 9449, section 10); empty: they are not."""
     def __init__(
         self,
         *,
         code_challenge: _builtins.str = ...,
+        dpop_jkt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code_challenge", b"code_challenge", "dpop_jkt", b"dpop_jkt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -41,6 +41,8 @@ class _RecordClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordCla
     """A Provider's token answer as it came, sealed before it is judged."""
     RECORD_CLASS_CLIENT_SECRET_2: _RecordClass.ValueType  # 9
     """A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
+    RECORD_CLASS_DPOP_KEY: _RecordClass.ValueType  # 10
+    """The private key that a connection's tokens are bound to (RFC 9449). It is used by the worker and never served."""
 
 class RecordClass(_RecordClass, metaclass=_RecordClassEnumTypeWrapper):
     """RecordClass is the kind of secret in a record. A grant names classes, so that serving never opens a refresh token."""
@@ -58,6 +60,8 @@ RECORD_CLASS_ANSWER: RecordClass.ValueType  # 8
 """A Provider's token answer as it came, sealed before it is judged."""
 RECORD_CLASS_CLIENT_SECRET_2: RecordClass.ValueType  # 9
 """A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
+RECORD_CLASS_DPOP_KEY: RecordClass.ValueType  # 10
+"""The private key that a connection's tokens are bound to (RFC 9449). It is used by the worker and never served."""
 Global___RecordClass: _TypeAlias = RecordClass  # noqa: Y015
 
 class _Purpose:

@@ -1,0 +1,111 @@
+"""Tokens that are bound to a key (RFC 9449), at a certified Provider that wants a nonce in every proof."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from authpipe_testing.customer import Customer
+from authpipe_testing.oidc import OidcProvider
+
+
+def agree(customer: Customer, config: str, end_user: str) -> str:
+    """Connects an account as a person does: signs in at the Provider and agrees."""
+    browser, url = customer.begin(config, end_user)
+    assert "dpop_jkt=" in url, "the code too is bound"
+    for _ in range(12):
+        if url.startswith(customer.rest):
+            done = browser.get(url).headers["location"]
+            assert done == "/connect/done"
+            return str(customer.get("/connections", end_user_id=end_user).json()["connections"][0]["id"])
+        answer = browser.get(url)
+        if answer.status_code == 200:
+            prompt = re.findall(r'name="prompt" value="(\w+)"', answer.text)[0]
+            action = re.findall(r'action="([^"]+)"', answer.text)[0]
+            form = {"prompt": prompt, "login": "ada", "password": "a password"}
+            answer = browser.post(httpx2.URL(url).join(action), data=form)
+        url = str(httpx2.URL(url).join(answer.headers["location"]))
+    raise AssertionError("The Provider asks without an end.")
+
+
+@pytest.fixture(scope="module")
+def config(customer: Customer, oidc_provider: OidcProvider) -> Iterator[str]:
+    """A provider configuration of an entry with an API; the Provider's own account page stands for that."""
+    issuer = oidc_provider.issuer
+    document = {
+        "name": "binds",
+        "display_name": "Binds tokens",
+        "documentation": ["https://example.com/docs"],
+        "oauth2": {
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/auth",
+            "token_endpoint": f"{issuer}/token",
+            "revocation_endpoint": f"{issuer}/token/revocation",
+            "client_authentication": ["client_secret_basic"],
+            "iss_required": True,
+            "dpop": True,
+            "default_scopes": ["openid", "offline_access"],
+        },
+        "health_check": {"url": f"{issuer}/me"},
+        "api": {"base_urls": [issuer]},
+    }
+    customer.post("/providers", document).raise_for_status()
+    client = {"provider": "binds", "client_id": "authpipe-e2e", "client_secret": oidc_provider.client_secret}
+    made = customer.post("/provider-configs", client).raise_for_status().json()
+    assert made["dpop"] is True
+    yield str(made["id"])
+    customer.delete("/providers/binds")
+
+
+@pytest.fixture(scope="module")
+def connection(customer: Customer, config: str) -> str:
+    return agree(customer, config, "bound")
+
+
+@pytest.mark.promise("P09")
+def test_a_bound_token_is_served_without_its_key_and_used_through_the_proxy(
+    connection: str, customer: Customer, oidc_provider: OidcProvider
+) -> None:
+    served = customer.token(connection).json()
+    assert served["token_type"] == "DPoP"
+    assert set(served) == {"connection_id", "kind", "access_token", "token_type", "expire_time", "scopes"}
+    # Whoever has the token alone has nothing.
+    for scheme in ("Bearer", "DPoP"):
+        refused = oidc_provider.http.get("/me", headers={"authorization": f"{scheme} {served['access_token']}"})
+        assert refused.status_code in {400, 401}, refused.text
+    for method, body in (("GET", None), ("POST", b"")):
+        answer = customer.http.request(method, f"/v1/proxy/{connection}/me", content=body)
+        assert (answer.status_code, answer.headers["authpipe-answered-by"]) == (200, "provider"), answer.text
+        assert answer.json()["sub"]
+
+
+@pytest.mark.promise("P36")
+def test_a_bound_token_is_refreshed_and_the_next_one_is_bound_to_the_same_key(
+    connection: str, customer: Customer, oidc_provider: OidcProvider, aged: Callable[[str], None]
+) -> None:
+    before, asked = customer.token(connection).json()["access_token"], oidc_provider.counts().get("refresh_token", 0)
+    aged(connection)
+    customer.post(f"/connections/{connection}/refresh").raise_for_status()
+    after = customer.token(connection).json()
+    assert (after["token_type"], after["access_token"] != before) == ("DPoP", True)
+    assert oidc_provider.counts()["refresh_token"] == asked + 1
+    assert customer.http.get(f"/v1/proxy/{connection}/me").status_code == 200
+
+
+def test_the_health_of_a_bound_token_is_checked_with_a_proof(connection: str, customer: Customer) -> None:
+    checked = customer.post(f"/connections/{connection}/health-checks").raise_for_status().json()
+    assert checked["health"]["state"] == "passing", checked
+
+
+@pytest.mark.promise("P37")
+def test_who_wants_bearer_tokens_gets_them_and_the_issuers_metadata_says_what_there_is(
+    customer: Customer, oidc_provider: OidcProvider
+) -> None:
+    client: dict[str, Any] = {"client_id": "authpipe-e2e", "client_secret": oidc_provider.client_secret}
+    bound = customer.configure(oidc_provider.issuer, **client)
+    plain = customer.configure(oidc_provider.issuer, bearer_only=True, **client)
+    assert (bound["dpop"], plain["dpop"]) == (True, False)
+    assert (customer.get(f"/provider-configs/{plain['id']}").json()["dpop"]) is False
