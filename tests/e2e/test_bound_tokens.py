@@ -6,8 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import httpx2
 import pytest
+from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 from authpipe_testing.oidc import OidcProvider
 
@@ -93,6 +96,45 @@ def test_a_bound_token_is_refreshed_and_the_next_one_is_bound_to_the_same_key(
     assert (after["token_type"], after["access_token"] != before) == ("DPoP", True)
     assert oidc_provider.counts()["refresh_token"] == asked + 1
     assert customer.http.get(f"/v1/proxy/{connection}/me").status_code == 200
+
+
+@pytest.mark.promise("P09")
+def test_a_served_token_is_used_with_a_proof_that_is_made_for_that_request(
+    connection: str,
+    customer: Customer,
+    oidc_provider: OidcProvider,
+    stack: Stack,
+    new_customer: Callable[..., Customer],
+) -> None:
+    token, url = customer.token(connection).json()["access_token"], f"{oidc_provider.issuer}/me"
+    wanted = {"method": "GET", "url": url}
+
+    def use(proof: str) -> httpx2.Response:
+        return oidc_provider.http.get("/me", headers={"authorization": f"DPoP {token}", "dpop": proof})
+
+    asked = use(
+        customer.post(f"/connections/{connection}/dpop-proofs", {**wanted, "nonce": "old"})
+        .raise_for_status()
+        .json()["proof"]
+    )
+    assert asked.status_code == 401
+    nonce = asked.headers["dpop-nonce"]
+    made = customer.post(f"/connections/{connection}/dpop-proofs", {**wanted, "nonce": nonce}).raise_for_status()
+    assert made.headers["cache-control"] == "no-store"
+    assert use(made.json()["proof"]).json()["sub"]
+    assert use(made.json()["proof"]).status_code in {400, 401}, "it was for one request"
+    credentials = grpc.ssl_channel_credentials(stack.public_ca.certificate_file.read_bytes())
+    with grpc.secure_channel(stack.layout.grpc_address, credentials) as channel:
+        gateway = gateway_pb2_grpc.GatewayStub(channel)
+        request = gateway_pb2.ProveKeyRequest(connection_id=connection, nonce=nonce, **wanted)
+        key = (("authorization", customer.http.headers["authorization"]),)
+        assert use(gateway.ProveKey(request, metadata=key, timeout=10).proof).json()["sub"]
+    reader = new_customer("connections:read", "tokens:read")
+    refused = reader.post(f"/connections/{connection}/dpop-proofs", wanted)
+    assert (refused.status_code, refused.json()["reason"]) == (403, "SCOPE_MISSING")
+    plain = customer.import_api_key("sk_live_bound-to-no-key-0123456789")["id"]
+    refused = customer.post(f"/connections/{plain}/dpop-proofs", wanted)
+    assert refused.status_code == 409, refused.text
 
 
 def test_the_health_of_a_bound_token_is_checked_with_a_proof(connection: str, customer: Customer) -> None:

@@ -15,7 +15,12 @@ import sys
 _FIRST, _LAST = 10_000, 32_000
 # Held as long as this process lives, so that two runs beside each other never choose the same.
 _HELD: list[socket.socket] = []
-atexit.register(lambda: [each.close() for each in _HELD])
+
+
+@atexit.register
+def _give_back() -> None:
+    for each in _HELD:
+        each.close()
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,6 +19,7 @@ from authpipe_consumer import RecordClient
 from authpipe_gateway_edge.config import Config
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
@@ -74,8 +75,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     worker_peer = WorkerPeer(worker)
     proxying = Proxying(authority, coordinator, worker_peer)
     webhooks = Webhooks(authority, coordinator, worker_peer)
+    proving = Proving(authority, coordinator, worker_peer)
     app = EdgeApp(
-        Api(managing, importing, webhooks, config.public_url),
+        Api(managing, importing, webhooks, proving, config.public_url),
         serving,
         proxying,
         coordinator,
@@ -85,7 +87,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()
-    public = _public_grpc(config, GatewayServicer(serving, managing, importing, webhooks, config.public_url))
+    public = _public_grpc(config, GatewayServicer(serving, managing, importing, webhooks, proving, config.public_url))
     await public.start()
     rest = rest_server(app, config.rest, config.public_certificate, config.public_key, config.rest_connections)
     serving_rest = asyncio.create_task(rest.serve(), name="rest")

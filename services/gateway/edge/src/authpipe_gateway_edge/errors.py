@@ -124,6 +124,9 @@ PROBLEMS: dict[str, Problem] = {
     "PROXY_REQUEST_NOT_ALLOWED": Problem(
         400, "Request not carried", "A method, base URL, path, query or header is not one that is carried; see `field`."
     ),
+    "TOKEN_NOT_BOUND": Problem(
+        409, "Token not bound", "The token of this connection is bound to no key: send it as Bearer, without a proof."
+    ),
     "PROXY_BODY_TOO_LARGE": Problem(
         413, "Body too large to sign", "This API wants the body of a request signed: at most 1 MiB. Send smaller parts."
     ),

@@ -16,6 +16,7 @@ from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.domain.words import Caller
 from authpipe_gateway_edge.errors import MalformedRequestError, problem_of
@@ -39,16 +40,24 @@ class GatewayServicer:
         managing: The rules over names.
         importing: The rules over what is brought.
         webhooks: The rules over webhooks' signatures.
+        proving: The rules over proofs of keys.
         public_url: How browsers reach us.
     """
 
     def __init__(
-        self, serving: Serving, managing: Managing, importing: Importing, webhooks: Webhooks, public_url: str
+        self,
+        serving: Serving,
+        managing: Managing,
+        importing: Importing,
+        webhooks: Webhooks,
+        proving: Proving,
+        public_url: str,
     ) -> None:
         self._webhooks = webhooks
         self._serving = serving
         self._managing = managing
         self._importing = importing
+        self._proving = proving
         self._public_url = public_url
 
     async def CreateProviderConfig(
@@ -301,6 +310,17 @@ class GatewayServicer:
             lambda caller: _after(
                 self._webhooks.verify(caller, request.connection_id, arrived),
                 lambda reason: pb.VerifyWebhookResponse(valid=not reason, reason=reason),
+            ),
+        )
+
+    async def ProveKey(self, request: pb.ProveKeyRequest, context: Context) -> pb.ProveKeyResponse:
+        """Makes a proof of a key."""
+        wanted = words.Provable(request.method, request.url, request.nonce)
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._proving.prove(caller, request.connection_id, wanted),
+                lambda proof: pb.ProveKeyResponse(proof=proof.expose().decode()),
             ),
         )
 

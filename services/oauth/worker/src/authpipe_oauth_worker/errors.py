@@ -32,6 +32,12 @@ class ProxyRequestError(DomainError):
     status = Status.INVALID_ARGUMENT
 
 
+class ApiUnknownError(DomainError):
+    """Nothing is known of an API that this credential may be sent to. Describe its Provider with `api`, and connect anew."""
+
+    reason = "PROVIDER_API_UNKNOWN"
+
+
 class BodyTooLargeError(DomainError):
     """This API wants the body of a request signed, for which it may have at most 1 MiB. Send it in smaller parts."""
 
@@ -50,6 +56,12 @@ class NotProxiableError(DomainError):
     """Nobody knows where this API wants a credential of this kind. Describe its Provider with `api_key` or `basic`."""
 
     reason = "CREDENTIAL_NOT_PROXIABLE"
+
+
+class NotBoundError(DomainError):
+    """The token of this connection is bound to no key: send it as Bearer, without a proof."""
+
+    reason = "TOKEN_NOT_BOUND"
 
 
 class NotCheckableError(DomainError):

@@ -192,6 +192,12 @@ class WorkerServicer:
             async for piece in answered.body:
                 yield pb.ProxyResponse(body=piece)
 
+    async def ProveKey(self, request: pb.ProveKeyRequest, _: object) -> pb.ProveKeyResponse:
+        """Makes a proof of a key."""
+        job = self._proxy_job(pb.ProxyHead(job=request.job, method=request.method))
+        proof = await self._proxying.prove(job, request.url, request.nonce)
+        return pb.ProveKeyResponse(proof=proof.expose().decode())
+
     def _proxy_job(self, head: pb.ProxyHead) -> ProxyJob:
         job = head.job
         self._require_key(job.consumer_thumbprint)

@@ -16,7 +16,9 @@ from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways
 from authpipe_oauth_worker.errors import (
+    ApiUnknownError,
     BodyTooLargeError,
+    NotBoundError,
     HostError,
     NotProxiableError,
     ProxyBusyError,
@@ -125,7 +127,7 @@ async def test_a_credential_in_the_query_is_escaped_and_stays_a_secret() -> None
     "change",
     [
         {"method": "CONNECT"}, {"method": "TRACE"}, {"method": "get"}, {"base_url": "https://evil.example/v1"},
-        {"base_url": BASE + "/"}, {"base_urls": ()}, {"base_urls": ("https://evil.example",)}, {"path": "a"},
+        {"base_url": BASE + "/"}, {"base_urls": ("https://evil.example",)}, {"path": "a"},
         {"path": "/../x"}, {"path": "/a/%2e%2e/x"}, {"path": "/a/%252e%252e"}, {"path": "/a/.%2e/x"}, {"path": "/a b"},
         {"path": "/a\r\nx: y"}, {"path": "/a?b"}, {"path": "/a#b"}, {"path": "/@evil.example"[1:]}, {"query": "a b"},
         {"query": "a#b"}, {"query": "a\r\n"}, {"headers": (("x", b"a\r\nb: c"),)}, {"headers": (("x y", b"a"),)},
@@ -278,3 +280,46 @@ async def test_a_bound_token_whose_key_is_gone_is_not_sent() -> None:
             async with stage.proxying.carry(job(dpop=known), None):
                 pass
     assert stage.sent == []
+
+
+@pytest.mark.promise("P09")
+async def test_a_proof_is_made_for_a_request_of_the_owners_own_and_nothing_is_sent() -> None:
+    stage = bound("n-0")
+    url = "https://elsewhere.example/things"
+    said = claims(bytes((await stage.proxying.prove(job(dpop=True, base_urls=()), url, "n-1")).expose()))
+    assert (said["htm"], said["htu"], said["nonce"]) == ("GET", url, "n-1")
+    assert said["ath"] == base64.urlsafe_b64encode(hashlib.sha256(b"t").digest()).rstrip(b"=").decode()
+    assert stage.sent == []
+
+
+@pytest.mark.parametrize(
+    ("change", "url", "nonce"),
+    [
+        ({}, "http://api.example/", ""),
+        ({}, "https://user@api.example/", ""),
+        ({}, "https://api.example/a b", ""),
+        ({}, "nonsense", ""),
+        ({}, "https://api.example/", 'a"b'),
+        ({"method": "TRACE"}, "https://api.example/", ""),
+    ],
+)
+async def test_a_proof_is_made_for_nothing_that_is_no_request(change: dict[str, Any], url: str, nonce: str) -> None:
+    stage = bound()
+    with pytest.raises(ProxyRequestError):
+        await stage.proxying.prove(job(dpop=True, **change), url, nonce)
+    assert stage.opened == 0, "no credential was opened for it"
+
+
+async def test_a_token_that_is_bound_to_no_key_has_no_proof() -> None:
+    bearer = Stage(RecordClass.ACCESS, b'{"access_token":"t","token_type":"Bearer"}')
+    for known in (True, False):
+        with pytest.raises(NotBoundError):
+            await bearer.proxying.prove(job(dpop=known), "https://api.example/", "")
+
+
+async def test_where_nothing_is_known_of_an_api_nothing_is_opened() -> None:
+    stage = Stage()
+    with pytest.raises(ApiUnknownError):
+        async with stage.proxying.carry(job(base_urls=()), None):
+            pass
+    assert stage.opened == 0

@@ -20,12 +20,14 @@ from authpipe_gateway_edge.domain.words import (
     NewConnection,
     NewProviderConfig,
     Pairs,
+    Provable,
     Provider,
     ProviderConfig,
     ProxyRoute,
     Verdict,
     WebhookScheme,
 )
+from authpipe_sensitive import Secret
 
 
 class Act(IntEnum):
@@ -86,6 +88,24 @@ class Masked(Protocol):
 
     async def masked(self, verdict: Verdict, ids: Sequence[str], classes: Sequence[int] = ()) -> dict[str, str]:
         """Gives the masked prefix of each that has a record: of these classes, or of what may be served."""
+
+
+class ProvingWorker(Protocol):
+    """The worker, as far as it makes proofs of keys."""
+
+    async def thumbprint(self, *, anew: bool) -> str:
+        """Gives the thumbprint of its HPKE key."""
+
+    async def prove_key(
+        self,
+        route: ProxyRoute,
+        verdict: Verdict,
+        connection_id: str,
+        wanted: Provable,
+        request_id: str,
+        thumbprint: str,
+    ) -> Secret:
+        """Has the proof for one request made."""
 
 
 class WebhookWorker(Protocol):

@@ -86,6 +86,20 @@ class ProxyRoute(NamedTuple):
     packed: bytes
 
 
+class Provable(NamedTuple):
+    """A request of a customer's own, for which a proof of a key is made.
+
+    Args:
+        method: The HTTP method.
+        url: Where it goes.
+        nonce: What the server wants in the proof; empty: nothing is known.
+    """
+
+    method: str
+    url: str
+    nonce: str
+
+
 class Caller(NamedTuple):
     """Who asks.
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request
 
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.domain.words import Caller
 from authpipe_gateway_edge.rest import schemas
@@ -29,6 +30,7 @@ class Api:
     managing: Managing
     importing: Importing
     webhooks: Webhooks
+    proving: Proving
     public_url: str
 
     @property

@@ -81,6 +81,15 @@ def router(api: Api) -> APIRouter:  # a list of routes
         reason = await api.webhooks.verify(caller, connection_id, body.to_words())
         return schemas.WebhookOut(valid=not reason, reason=reason)
 
+    @routes.post("/connections/{connection_id}/dpop-proofs", tags=["Tokens"])
+    async def prove_key(
+        caller: CallerDep, connection_id: str, body: schemas.ProofIn, response: Response
+    ) -> schemas.ProofOut:
+        """Makes a proof of the key that the connection's token is bound to (RFC 9449), for one request of your own."""
+        proof = await api.proving.prove(caller, connection_id, body.to_words())
+        response.headers["cache-control"] = "no-store"
+        return schemas.ProofOut(proof=proof.expose().decode())
+
     @routes.post("/connections/{connection_id}/reconnect", tags=["Connections"])
     async def reconnect_connection(caller: CallerDep, connection_id: str) -> schemas.ConnectionOut:
         """Takes a connection back that was kept when it was disconnected."""

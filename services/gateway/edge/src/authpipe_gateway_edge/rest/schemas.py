@@ -189,6 +189,24 @@ class ProviderConfigPage(BaseModel):
     next_page_token: str
 
 
+class ProofIn(_Strict):
+    """A request of your own, that you send with the token that was served."""
+
+    method: str = Field(min_length=3, max_length=7, examples=["GET"])
+    url: str = Field(min_length=9, max_length=2000, description="Where it goes; the query is no part of the proof.")
+    nonce: str = Field("", max_length=500, description="What its `DPoP-Nonce` said; empty: nothing.")
+
+    def to_words(self) -> words.Provable:
+        """Gives it in the domain's words."""
+        return words.Provable(self.method, self.url, self.nonce)
+
+
+class ProofOut(BaseModel):
+    """The value of the header `DPoP`; the token goes beside it, as `Authorization: DPoP …`."""
+
+    proof: str
+
+
 class ConnectSessionIn(_Strict):
     """Who may connect what."""
 

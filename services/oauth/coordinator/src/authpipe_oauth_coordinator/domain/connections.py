@@ -146,13 +146,13 @@ class Connections:
 
         Raises:
             DisconnectedError: It is disconnected.
-            NoApiError: Nothing is known of an API that it may be used at.
+            NoApiError: Nothing is known of its Provider. Where nothing is known of an API alone, the worker says so.
         """
         connection = await self.get(acting, connection_id)
         if connection.state in _ENDED:
             raise DisconnectedError
         entry = await self._pinned(connection)
-        if entry is None or entry.api is None:
+        if entry is None:
             raise NoApiError
         return connection, entry
 

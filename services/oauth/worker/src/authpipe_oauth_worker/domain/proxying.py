@@ -21,8 +21,10 @@ from authpipe_oauth_worker.domain.answers import NONCE
 from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.domain.opening import open_together
 from authpipe_oauth_worker.errors import (
+    ApiUnknownError,
     BodyTooLargeError,
     HostError,
+    NotBoundError,
     NotProxiableError,
     ProxyBusyError,
     ProxyRequestError,
@@ -52,6 +54,7 @@ _NOT_RETURNED = _HOP_BY_HOP | {"set-cookie", "set-cookie2", "alt-svc", "strict-t
 _NOT_SENT_PREFIXES = ("x-forwarded-", "authpipe-", "proxy-", "sec-")
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]{0,8192}")
+_URL = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,260}(/[\x21-\x7e]{0,2000})?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
 _UNAUTHORIZED = 401
@@ -204,6 +207,7 @@ class Proxying:
 
         Raises:
             ProxyRequestError: The request is not one that is carried.
+            ApiUnknownError: Nothing is known of an API of the Provider's.
             HostError: The credential is not bound to the hosts of the API.
             NotProxiableError: The credential is of a kind that no API takes.
             BodyTooLargeError: The API wants the body signed, and it is too large for that.
@@ -224,6 +228,37 @@ class Proxying:
             self._going[job.workspace] -= 1
             if not self._going[job.workspace]:
                 del self._going[job.workspace]
+
+    async def prove(self, job: ProxyJob, url: str, nonce: str) -> Secret:
+        """Makes a proof of the key that the connection's token is bound to, for one request that its owner sends.
+
+        Args:
+            job: Whose, and the method.
+            url: Where it goes.
+            nonce: What the server wants in the proof; empty: what it last wanted of us.
+
+        Raises:
+            ProxyRequestError: Its method, URL or nonce is none.
+            HostError: The credential is not bound to the hosts of its Provider.
+            NotBoundError: The token is bound to no key.
+        """
+        # Where it goes is its owner's to say, who has the token: the proof is of no use with another one, or elsewhere.
+        if _URL.fullmatch(url) is None:
+            raise ProxyRequestError(field=Label("url"))
+        if job.method not in METHODS:
+            raise ProxyRequestError(field=Label("method"))
+        if nonce and NONCE.fullmatch(nonce) is None:
+            raise ProxyRequestError(field=Label("nonce"))
+        opened, key = await self._open(job)
+        with opened.plaintext, key or nullcontext():
+            if key is None or opened.record_class is not RecordClass.ACCESS:
+                raise NotBoundError
+            credential = Credential(opened.record_class, opened.plaintext, key, nonce or self._nonces.of(url))
+            placed = self._place(credential, job.ways, Outgoing(job.method, url, {}), b"", self._clock())
+        proof = placed.headers.get("dpop")
+        if not isinstance(proof, Secret):
+            raise NotBoundError
+        return proof
 
     @asynccontextmanager
     async def _answer(
@@ -317,7 +352,9 @@ def _target(job: ProxyJob) -> str:
     """Gives the URL: a base URL of the API, to the letter, and what the caller puts behind it."""
     if job.method not in METHODS:
         raise ProxyRequestError(field=Label("method"))
-    base = job.base_url or (job.base_urls[0] if job.base_urls else "")
+    if not job.base_urls:
+        raise ApiUnknownError
+    base = job.base_url or job.base_urls[0]
     if base not in job.base_urls or urlsplit(base).hostname not in job.hosts:
         raise ProxyRequestError(field=Label("base_url"))
     if len(job.path) + len(job.query) > _LONGEST_TARGET or _PATH.fullmatch(job.path) is None:

@@ -395,6 +395,62 @@ class WebhookScheme(_message.Message):
 Global___WebhookScheme: _TypeAlias = WebhookScheme  # noqa: Y015
 
 @_typing.final
+class ProveKeyRequest(_message.Message):
+    """ProveKeyRequest says for which request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    connection_id: _builtins.str
+    """The connection."""
+    method: _builtins.str
+    """The HTTP method."""
+    url: _builtins.str
+    """Where it goes; the query is no part of the proof."""
+    nonce: _builtins.str
+    """What the server wants in the proof (its header DPoP-Nonce); empty: nothing."""
+    def __init__(
+        self,
+        *,
+        connection_id: _builtins.str = ...,
+        method: _builtins.str = ...,
+        url: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "method", b"method", "nonce", b"nonce", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKeyRequest: _TypeAlias = ProveKeyRequest  # noqa: Y015
+
+@_typing.final
+class ProveKeyResponse(_message.Message):
+    """ProveKeyResponse carries the proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: _builtins.int
+    proof: _builtins.str
+    """The value of the header DPoP; the token goes beside it, as `Authorization: DPoP …`."""
+    def __init__(
+        self,
+        *,
+        proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKeyResponse: _TypeAlias = ProveKeyResponse  # noqa: Y015
+
+@_typing.final
 class VerifyWebhookRequest(_message.Message):
     """VerifyWebhookRequest is what came to your address."""
 

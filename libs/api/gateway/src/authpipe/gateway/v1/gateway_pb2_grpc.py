@@ -145,6 +145,11 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.FromString,
                 _registered_method=True)
+        self.ProveKey = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/ProveKey',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyResponse.FromString,
+                _registered_method=True)
         self.DisconnectConnection = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/DisconnectConnection',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DisconnectConnectionRequest.SerializeToString,
@@ -315,6 +320,13 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProveKey(self, request, context):
+        """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DisconnectConnection(self, request, context):
         """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked.
         """
@@ -441,6 +453,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.VerifyWebhook,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.SerializeToString,
+            ),
+            'ProveKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveKey,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyResponse.SerializeToString,
             ),
             'DisconnectConnection': grpc.unary_unary_rpc_method_handler(
                     servicer.DisconnectConnection,
@@ -1048,6 +1065,33 @@ class Gateway:
             '/authpipe.gateway.v1.Gateway/VerifyWebhook',
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookRequest.SerializeToString,
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.VerifyWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/ProveKey',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ProveKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -77,6 +77,8 @@ class GatewayStub:
     """Takes a connection back that was kept."""
     VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.VerifyWebhookRequest, _gateway_pb2.VerifyWebhookResponse]
     """Compares a webhook's signature with a connection's secret, which is not handed out."""
+    ProveKey: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ProveKeyRequest, _gateway_pb2.ProveKeyResponse]
+    """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own."""
     DisconnectConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]
     """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]
@@ -131,6 +133,8 @@ class GatewayAsyncStub(GatewayStub):
     """Takes a connection back that was kept."""
     VerifyWebhook: _aio.UnaryUnaryMultiCallable[_gateway_pb2.VerifyWebhookRequest, _gateway_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
     """Compares a webhook's signature with a connection's secret, which is not handed out."""
+    ProveKey: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ProveKeyRequest, _gateway_pb2.ProveKeyResponse]  # type: ignore[assignment]
+    """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own."""
     DisconnectConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
     """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
@@ -314,6 +318,14 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.VerifyWebhookResponse, _abc.Awaitable[_gateway_pb2.VerifyWebhookResponse]]:
         """Compares a webhook's signature with a connection's secret, which is not handed out."""
+
+    @_abc_1.abstractmethod
+    def ProveKey(
+        self,
+        request: _gateway_pb2.ProveKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ProveKeyResponse, _abc.Awaitable[_gateway_pb2.ProveKeyResponse]]:
+        """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own."""
 
     @_abc_1.abstractmethod
     def DisconnectConnection(

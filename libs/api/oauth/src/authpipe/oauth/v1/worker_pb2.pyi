@@ -627,6 +627,64 @@ class CheckHealthResponse(_message.Message):
 Global___CheckHealthResponse: _TypeAlias = CheckHealthResponse  # noqa: Y015
 
 @_typing.final
+class ProveKeyRequest(_message.Message):
+    """ProveKeyRequest says for which request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The HTTP method."""
+    url: _builtins.str
+    """Where it goes."""
+    nonce: _builtins.str
+    """What the server wants in the proof; empty: nothing is known."""
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """For whom, where its API is, with which grant."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        method: _builtins.str = ...,
+        url: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "method", b"method", "nonce", b"nonce", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKeyRequest: _TypeAlias = ProveKeyRequest  # noqa: Y015
+
+@_typing.final
+class ProveKeyResponse(_message.Message):
+    """ProveKeyResponse carries the proof."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROOF_FIELD_NUMBER: _builtins.int
+    proof: _builtins.str
+    """The value of the header DPoP; good for that request alone, and for some minutes."""
+    def __init__(
+        self,
+        *,
+        proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProveKeyResponse: _TypeAlias = ProveKeyResponse  # noqa: Y015
+
+@_typing.final
 class VerifyWebhookRequest(_message.Message):
     """VerifyWebhookRequest is what came to the customer's address."""
 

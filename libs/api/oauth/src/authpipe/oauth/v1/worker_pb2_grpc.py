@@ -90,6 +90,11 @@ class WorkerStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.FromString,
                 _registered_method=True)
+        self.ProveKey = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/ProveKey',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyResponse.FromString,
+                _registered_method=True)
         self.VerifyWebhook = channel.unary_unary(
                 '/authpipe.oauth.v1.Worker/VerifyWebhook',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.VerifyWebhookRequest.SerializeToString,
@@ -184,6 +189,13 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProveKey(self, request, context):
+        """Makes a proof of the key that a connection's token is bound to (RFC 9449, section 7), for one request of its owner's own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyWebhook(self, request, context):
         """Compares a webhook's signature with a connection's secret, which stays here.
         """
@@ -255,6 +267,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.CheckHealth,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.SerializeToString,
+            ),
+            'ProveKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProveKey,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyResponse.SerializeToString,
             ),
             'VerifyWebhook': grpc.unary_unary_rpc_method_handler(
                     servicer.VerifyWebhook,
@@ -565,6 +582,33 @@ class Worker:
             '/authpipe.oauth.v1.Worker/CheckHealth',
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.CheckHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProveKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/ProveKey',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.ProveKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

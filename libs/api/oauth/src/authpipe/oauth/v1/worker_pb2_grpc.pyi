@@ -57,6 +57,8 @@ class WorkerStub:
     """Pushes an authorization request (RFC 9126, section 2)."""
     CheckHealth: _grpc.UnaryUnaryMultiCallable[_worker_pb2.CheckHealthRequest, _worker_pb2.CheckHealthResponse]
     """Tries a credential with the harmless request of its Provider's entry."""
+    ProveKey: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ProveKeyRequest, _worker_pb2.ProveKeyResponse]
+    """Makes a proof of the key that a connection's token is bound to (RFC 9449, section 7), for one request of its owner's own."""
     VerifyWebhook: _grpc.UnaryUnaryMultiCallable[_worker_pb2.VerifyWebhookRequest, _worker_pb2.VerifyWebhookResponse]
     """Compares a webhook's signature with a connection's secret, which stays here."""
     Reseal: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]
@@ -91,6 +93,8 @@ class WorkerAsyncStub(WorkerStub):
     """Pushes an authorization request (RFC 9126, section 2)."""
     CheckHealth: _aio.UnaryUnaryMultiCallable[_worker_pb2.CheckHealthRequest, _worker_pb2.CheckHealthResponse]  # type: ignore[assignment]
     """Tries a credential with the harmless request of its Provider's entry."""
+    ProveKey: _aio.UnaryUnaryMultiCallable[_worker_pb2.ProveKeyRequest, _worker_pb2.ProveKeyResponse]  # type: ignore[assignment]
+    """Makes a proof of the key that a connection's token is bound to (RFC 9449, section 7), for one request of its owner's own."""
     VerifyWebhook: _aio.UnaryUnaryMultiCallable[_worker_pb2.VerifyWebhookRequest, _worker_pb2.VerifyWebhookResponse]  # type: ignore[assignment]
     """Compares a webhook's signature with a connection's secret, which stays here."""
     Reseal: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResealRequest, _worker_pb2.ResealResponse]  # type: ignore[assignment]
@@ -188,6 +192,14 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.CheckHealthResponse, _abc.Awaitable[_worker_pb2.CheckHealthResponse]]:
         """Tries a credential with the harmless request of its Provider's entry."""
+
+    @_abc_1.abstractmethod
+    def ProveKey(
+        self,
+        request: _worker_pb2.ProveKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.ProveKeyResponse, _abc.Awaitable[_worker_pb2.ProveKeyResponse]]:
+        """Makes a proof of the key that a connection's token is bound to (RFC 9449, section 7), for one request of its owner's own."""
 
     @_abc_1.abstractmethod
     def VerifyWebhook(

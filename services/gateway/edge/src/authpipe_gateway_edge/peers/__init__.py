@@ -1,0 +1,9 @@
+"""Door out: other services, in edge's own words; a file for each of them."""
+
+from authpipe_gateway_edge.peers.audit import AuditPeer
+from authpipe_gateway_edge.peers.authority import AuthorityPeer
+from authpipe_gateway_edge.peers.coordinator import CoordinatorPeer
+from authpipe_gateway_edge.peers.stores import MaskedPeer
+from authpipe_gateway_edge.peers.worker import WorkerPeer
+
+__all__ = ["AuditPeer", "AuthorityPeer", "CoordinatorPeer", "MaskedPeer", "WorkerPeer"]
