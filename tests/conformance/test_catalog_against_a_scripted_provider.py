@@ -28,6 +28,7 @@ from authpipe_grants import ConsumerKey
 from authpipe_oauth_coordinator.peers import to_wire_dialect, to_wire_endpoints, to_wire_values
 from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.proofs import Proofs
+from authpipe_oauth_worker.signing import sign_oauth1
 from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.jobs import Jobs
@@ -190,7 +191,9 @@ class Scene:
         self.secrets = Records(entry.name, their_hosts, {RecordClass.CLIENT_SECRET: SECRET.encode()})
         spool = Spool(Path(tempfile.mkdtemp()) / "spool", most=2)
         spool.open()
-        self.jobs = Jobs(self.vault, self.secrets, egress, Bodies(), spool, ask, Proofs(), Nonces(), lambda: NOW, bytes)  # type: ignore[arg-type]
+        self.jobs = Jobs(
+            self.vault, self.secrets, egress, Bodies(), spool, ask, sign_oauth1, Proofs(), Nonces(), lambda: NOW, bytes
+        )  # type: ignore[arg-type]
         key = ConsumerKey()
         servicer = WorkerServicer(self.jobs, None, None, None, None, None, key)  # type: ignore[arg-type]
         wire = worker_pb2.Job(

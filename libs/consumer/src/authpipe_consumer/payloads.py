@@ -1,6 +1,7 @@
 """What is inside a record that may be served: the JSON that a customer gets, so that whoever serves it need not build it.
 
 access   {"access_token": …, "token_type": "Bearer" or "DPoP", "expire_time": RFC 3339 or null, "scopes": […]}
+oauth1   {"access_token": …, "token_secret": …}
 basic    {"username": …, "password": …}
 material {name: text, …}: what tokens are asked for with, in the place of a refresh token
 others   the bare value
@@ -30,6 +31,17 @@ def access_payload(
             "scopes": list(scopes),
         }
     )
+
+
+def oauth1_payload(token: Secret, token_secret: Secret) -> Secret:
+    """Gives the plaintext of an oauth1 record."""
+    return _json({"access_token": token.expose().decode(), "token_secret": token_secret.expose().decode()})
+
+
+def oauth1_of(payload: Secret) -> tuple[Secret, Secret]:
+    """Gives token and token secret in the plaintext of an oauth1 record."""
+    data = json.loads(bytes(payload.expose()))
+    return Secret(data["access_token"].encode()), Secret(data["token_secret"].encode())
 
 
 def basic_payload(username: Secret, password: Secret) -> Secret:

@@ -18,9 +18,18 @@ class RecordClass(enum.IntEnum):
     ANSWER = 8
     CLIENT_SECRET_2 = 9
     DPOP_KEY = 10
+    OAUTH1 = 11
 
 
-SERVABLE = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.WEBHOOK_SECRET})
+SERVABLE = frozenset(
+    {
+        RecordClass.ACCESS,
+        RecordClass.API_KEY,
+        RecordClass.BASIC,
+        RecordClass.WEBHOOK_SECRET,
+        RecordClass.OAUTH1,
+    }
+)
 # Of one provider configuration: two take turns, so that a new one is in use before the one before is retired.
 CLIENT_SECRETS = frozenset({RecordClass.CLIENT_SECRET, RecordClass.CLIENT_SECRET_2})
 # Records that are deleted when they have been used once; their versions go on rising.

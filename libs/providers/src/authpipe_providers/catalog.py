@@ -33,6 +33,8 @@ from authpipe_providers.words import (
 from authpipe_sensitive import Label
 
 Document = Mapping[str, Any]
+# How an OAuth 1.0a client shows who it is: it signs every request. Also the name of the way in which its tokens are given.
+_OAUTH1 = "oauth1"
 _SIGNED = {"key", "method", "host", "path", "query", "target", "body", "body_hash", "timestamp", "nonce"}
 
 
@@ -77,16 +79,18 @@ def read(document: Document) -> Entry:
     """Reads an entry that was checked when it was stored."""
     oauth2 = document.get("oauth2")
     two_step = document.get("two_step")
+    oauth1 = document.get("oauth1")
     grants = [*(oauth2.get("grants", ["authorization_code"]) if oauth2 else []), *(["two_step"] if two_step else [])]
+    grants += [_OAUTH1] if oauth1 else []
     return Entry(
         name=document["name"],
         display_name=document["display_name"],
-        endpoints=_endpoints(oauth2) if oauth2 else _two_step_endpoint(two_step) if two_step else None,
-        dialect=_two_step_dialect(two_step) if two_step else _dialect(oauth2 or {}),
+        endpoints=_known_endpoints(document),
+        dialect=_known_dialect(document),
         values=tuple(_rule(name, rule) for name, rule in sorted(document.get("values", {}).items())),
         grants=tuple(grants),
-        client_authentication=tuple((oauth2 or {}).get("client_authentication", [])),
-        default_scopes=tuple((oauth2 or {}).get("default_scopes", [])),
+        client_authentication=(_OAUTH1,) if oauth1 else tuple((oauth2 or {}).get("client_authentication", [])),
+        default_scopes=tuple((oauth2 or oauth1 or {}).get("default_scopes", [])),
         rotation=Rotation((oauth2 or {}).get("rotation", "strict")),
         grace_seconds=(oauth2 or {}).get("grace_seconds", 0),
         api=_api(document["api"]) if "api" in document else None,
@@ -120,6 +124,7 @@ def urls(entry: Entry) -> Iterator[str]:
             known.device_endpoint,
             known.introspection_endpoint,
             known.userinfo_endpoint,
+            known.temporary_endpoint,
         )
     if entry.dialect.revocation is not None:
         yield entry.dialect.revocation.url
@@ -143,7 +148,7 @@ def _require_sense(entry: Entry) -> None:
     for url in (*urls(entry), *browsers):
         if url:
             require_template(url, entry.values)
-    by_code = "authorization_code" in entry.grants
+    by_code = bool({"authorization_code", _OAUTH1} & set(entry.grants))
     if entry.endpoints is not None and by_code and not entry.endpoints.authorization_endpoint:
         raise EntryError(field=Label("oauth2"), cause=Label("AUTHORIZATION_ENDPOINT_MISSING"))
     placements = [each for each in (entry.api_key, entry.api.token if entry.api else None) if each is not None]
@@ -161,6 +166,8 @@ def _require_filled(entry: Entry) -> None:
         named = {name for _, text in (*own.headers, *own.fields) for name in placeholders(text)}
         if named != {name for name, _ in entry.credentials}:
             raise EntryError(field=Label("two_step"), cause=Label("CREDENTIALS_DIFFER"))
+    if not placeholders(entry.dialect.realm) <= {rule.name for rule in entry.values}:
+        raise EntryError(field=Label("oauth1"), cause=Label("PLACEHOLDER_NOT_DECLARED"))
     if entry.signing is not None:
         _require_signing(entry.signing, {rule.name for rule in entry.values})
     if entry.webhook is not None and not placeholders(entry.webhook.signed) <= {"body", "timestamp", "id"}:
@@ -233,6 +240,38 @@ def _dialect(data: Document) -> Dialect:
         resource=data.get("resource", ""),
         assertion=Assertion(**data.get("assertion", {})),
     )
+
+
+def _known_endpoints(document: Document) -> Endpoints | None:
+    if "oauth2" in document:
+        return _endpoints(document["oauth2"])
+    if "oauth1" in document:
+        own = document["oauth1"]
+        return Endpoints(
+            "",
+            own["authorization_endpoint"],
+            own["token_endpoint"],
+            "",
+            _OAUTH1,
+            iss_required=False,
+            temporary_endpoint=own["temporary_credentials_endpoint"],
+        )
+    return _two_step_endpoint(document["two_step"]) if "two_step" in document else None
+
+
+def _known_dialect(document: Document) -> Dialect:
+    if "two_step" in document:
+        return _two_step_dialect(document["two_step"])
+    if "oauth1" in document:
+        own = document["oauth1"]
+        return Dialect(
+            scope_separator=own.get("scope_separator", " "),
+            authorization_parameters=_pairs(own.get("authorization_parameters", {})),
+            metadata=_pairs(own.get("metadata", {})),
+            signature_method=own["signature_method"],
+            realm=own.get("realm", ""),
+        )
+    return _dialect(document.get("oauth2", {}))
 
 
 def _two_step_endpoint(data: Document) -> Endpoints:

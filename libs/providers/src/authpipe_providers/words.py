@@ -59,6 +59,7 @@ class Endpoints:
         introspection_endpoint: RFC 7662.
         userinfo_endpoint: OpenID Connect Core 1.0, section 5.3.
         dpop: Whether tokens are bound to a key of ours (RFC 9449).
+        temporary_endpoint: Where temporary credentials are (RFC 5849, section 2.1); empty: it speaks OAuth 2.
     """
 
     issuer: str
@@ -73,6 +74,7 @@ class Endpoints:
     introspection_endpoint: str = ""
     userinfo_endpoint: str = ""
     dpop: bool = False
+    temporary_endpoint: str = ""
 
 
 class Answer(NamedTuple):
@@ -153,6 +155,8 @@ class Dialect:
         resource: What tokens are for (RFC 8707, section 2); empty: nothing is said.
         assertion: How a JWT that asks for a token is made.
         two_step: The Provider's own request that gives a token for credentials; None: it has none.
+        signature_method: With OAuth 1.0a: how requests are signed (RFC 5849, section 3.4).
+        realm: With OAuth 1.0a: the realm of that (section 3.5.1); empty: none.
     """
 
     scope_separator: str = " "
@@ -168,6 +172,8 @@ class Dialect:
     resource: str = ""
     assertion: Assertion = Assertion()
     two_step: TwoStep | None = None
+    signature_method: str = ""
+    realm: str = ""
 
 
 class WebhookScheme(NamedTuple):

@@ -56,7 +56,13 @@ def list_entries() -> None:
     for title in ("NAME", "PROVIDER", "KINDS", "USED TWICE", "ASKS FOR", "READ"):
         table.add_column(title)
     for entry in load_catalog().values():
-        kinds = {"oauth2": entry.endpoints is not None, "api_key": entry.api_key is not None, "basic": entry.basic}
+        speaks = entry.endpoints
+        kinds = {
+            "oauth2": speaks is not None and not speaks.temporary_endpoint,
+            "oauth1": speaks is not None and bool(speaks.temporary_endpoint),
+            "api_key": entry.api_key is not None,
+            "basic": entry.basic,
+        }
         table.add_row(
             entry.name,
             entry.display_name,

@@ -209,6 +209,7 @@ class GatewayServicer:
             webhook_secret=Secret(request.webhook_secret.encode()),
             access_token=Secret(request.access_token.encode()),
             refresh_token=Secret(request.refresh_token.encode()),
+            token_secret=Secret(request.token_secret.encode()),
             scopes=tuple(request.scopes),
             expires_at=request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None,
             values=_pairs(request.values),
@@ -258,6 +259,9 @@ class GatewayServicer:
                     data = json.loads(value)
                     token.access_token, token.token_type = data["access_token"], data["token_type"]
                     token.scopes.extend(data["scopes"])
+                case "oauth1":
+                    data = json.loads(value)
+                    token.access_token, token.token_secret = data["access_token"], data["token_secret"]
                 case "basic":
                     data = json.loads(value)
                     token.username, token.password = data["username"], data["password"]

@@ -66,7 +66,9 @@ class Rule:
 
 _NONE: frozenset[RecordClass] = frozenset()
 _TOKENS = frozenset({RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER})
-_CHECKED = frozenset({RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY})
+_CHECKED = frozenset(
+    {RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.OAUTH1, RecordClass.DPOP_KEY}
+)
 _SECRET = CLIENT_SECRETS
 _KEPT = SERVABLE | {RecordClass.REFRESH, RecordClass.DPOP_KEY}
 _VERIFIER = frozenset({RecordClass.CODE_VERIFIER})
@@ -80,7 +82,7 @@ TABLE: dict[str, tuple[Rule, ...]] = {
         Rule(_COORDINATOR, _WORKER, _PROOF, _VERIFIER | _PROOF),
         Rule(_AUTHORITY, _EDGE, _NONE, SERVABLE | {RecordClass.REFRESH}),
     ),
-    "exchange": (Rule(_COORDINATOR, _WORKER, _VERIFIER | _PROOF, _TOKENS),),
+    "exchange": (Rule(_COORDINATOR, _WORKER, _VERIFIER | _PROOF, _TOKENS | {RecordClass.OAUTH1}),),
     "refresh": (Rule(_COORDINATOR, _WORKER, _PROOF | {RecordClass.REFRESH, RecordClass.ANSWER}, _TOKENS, fenced=True),),
     "revoke": (
         Rule(

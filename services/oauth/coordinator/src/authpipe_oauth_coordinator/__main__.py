@@ -87,7 +87,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     entries = Entries(EntryTable(*own), load_catalog())
     answers = Answers(connection_table, leases, refreshing, grants.for_answer)
     imports = Imports(config_table, entries, connection_table, refreshing, _now, _new_id, jitter)
-    connections = Connections(config_table, connection_table, refreshing, _now)
+    connections = Connections(config_table, connection_table, refreshing, grants.for_client, _now)
     disconnecting = Disconnecting(
         config_table,
         connection_table,

@@ -72,11 +72,23 @@ class WorkerPeer:
 
         return await self._with_grants(job, call)
 
-    async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:
+    async def begin_oauth1(self, job: Job, callback: str) -> tuple[str, str]:
+        """Has temporary credentials asked for and stored sealed; gives why there are none, or their token."""
+
+        async def call(wire: worker_pb2.Job) -> tuple[str, str]:
+            request = worker_pb2.BeginOAuth1Request(job=wire, callback=callback)
+            begun = await self._peer.call(lambda stub: stub.BeginOAuth1, request)
+            return begun.failure, begun.oauth_token
+
+        return await self._with_grants(job, call)
+
+    async def exchange_code(self, job: Job, code: str, redirect_uri: str, oauth_token: str = "") -> TokenOutcome:
         """Has a code exchanged and the answer stored."""
 
         async def call(wire: worker_pb2.Job) -> TokenOutcome:
-            request = worker_pb2.ExchangeCodeRequest(job=wire, code=code, redirect_uri=redirect_uri)
+            request = worker_pb2.ExchangeCodeRequest(
+                job=wire, code=code, redirect_uri=redirect_uri, oauth_token=oauth_token
+            )
             return _outcome((await self._peer.call(lambda stub: stub.ExchangeCode, request)).outcome)
 
         return await self._with_grants(job, call)
@@ -319,6 +331,7 @@ def to_wire_endpoints(endpoints: Endpoints) -> types_pb2.ProviderEndpoints:
         introspection_endpoint=endpoints.introspection_endpoint,
         userinfo_endpoint=endpoints.userinfo_endpoint,
         dpop=endpoints.dpop,
+        temporary_credentials_endpoint=endpoints.temporary_endpoint,
     )
 
 
@@ -357,6 +370,8 @@ def to_wire_dialect(entry: Entry) -> types_pb2.Dialect:
         rotation_check_pointer=check.pointer if check is not None else "",
         scope_separator=dialect.scope_separator,
         scope_parameter=dialect.scope_parameter,
+        signature_method=dialect.signature_method,
+        realm=dialect.realm,
         signing=_signing(entry.signing) if entry.signing is not None else None,
     )
 
@@ -400,6 +415,7 @@ def from_wire_endpoints(wire: types_pb2.ProviderEndpoints) -> Endpoints:
         wire.introspection_endpoint,
         wire.userinfo_endpoint,
         wire.dpop,
+        wire.temporary_credentials_endpoint,
     )
 
 

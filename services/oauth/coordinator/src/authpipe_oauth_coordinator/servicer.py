@@ -57,6 +57,7 @@ _STATES = {
 }
 _KINDS = {
     Kind.OAUTH2: types_pb2.CONNECTION_KIND_OAUTH2,
+    Kind.OAUTH1: types_pb2.CONNECTION_KIND_OAUTH1,
     Kind.API_KEY: types_pb2.CONNECTION_KIND_API_KEY,
     Kind.BASIC: types_pb2.CONNECTION_KIND_BASIC,
     Kind.WEBHOOK_SECRET: types_pb2.CONNECTION_KIND_WEBHOOK_SECRET,
@@ -272,6 +273,7 @@ class CoordinatorServicer:
             request.iss,
             request.provider_refused,
             request.request_id,
+            request.oauth_token,
         )
         connection = await self._flows.complete(callback)
         return pb.CompleteFlowResponse(connection_id=connection.id, provider=connection.provider)
@@ -359,13 +361,19 @@ class CoordinatorServicer:
     async def GetProxyRoute(self, request: pb.GetProxyRouteRequest, _: object) -> pb.GetProxyRouteResponse:
         """Gives where a Provider's API is."""
         acting = self._acting(request.grant, "", "proxy", request.connection_id)
-        connection, entry = await self._connections.route(acting, request.connection_id)
-        return pb.GetProxyRouteResponse(
+        route = await self._connections.route(acting, request.connection_id, request.worker_thumbprint)
+        connection, entry, client = route.connection, route.entry, route.client
+        response = pb.GetProxyRouteResponse(
             provider=connection.provider,
             endpoints=to_wire_endpoints(entry.endpoints) if entry.endpoints is not None else None,
             dialect=to_wire_dialect(entry),
             values=to_wire_values(entry, connection.values),
         )
+        if client is not None:
+            response.provider_config_id, response.client_id = client.id, client.client_id
+            response.client_secret_classes.extend(client.secret_classes)  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+            response.client_grant = route.client_grant
+        return response
 
     async def GetWebhookScheme(self, request: pb.GetWebhookSchemeRequest, _: object) -> pb.GetWebhookSchemeResponse:
         """Gives how a Provider signs."""
@@ -457,7 +465,8 @@ def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
 
 def _provider(entry: Entry, *, own: bool) -> pb.Provider:
     kinds = {
-        "oauth2": entry.endpoints is not None,
+        "oauth2": entry.endpoints is not None and not entry.endpoints.temporary_endpoint,
+        "oauth1": entry.endpoints is not None and bool(entry.endpoints.temporary_endpoint),
         "api_key": entry.api_key is not None,
         "basic": entry.basic,
         "webhook_secret": entry.webhook is not None,

@@ -89,7 +89,7 @@ class Stage:
         return self.now
 
     def replica(self, name: str, patience: dt.timedelta = dt.timedelta(seconds=2)) -> Connections:
-        return Connections(self.tables, self.tables, self.refreshing(name), self.clock, patience)
+        return Connections(self.tables, self.tables, self.refreshing(name), lambda *_: "a grant", self.clock, patience)
 
     def disconnecting(self) -> Disconnecting:
         day = dt.timedelta(days=1)

@@ -46,7 +46,7 @@ async def test_records_are_sealed_again_under_the_lease_so_that_no_refresh_comes
     assert await sealing == 3, "the tokens, and the key that they may be bound to"
     assert stage.resealed == [("con", TOKENS, 2)]
     assert stage.events()[-2:] == ["RESEAL_BEGUN", "RECORDS_RESEALED"]
-    assert await stage.resealing("three").connection(ACTING, "con") == 2, "the lease was given back"
+    assert await stage.resealing("three").connection(ACTING, "con") == 3, "the lease was given back"
 
 
 async def test_a_lease_that_is_held_for_half_a_minute_is_said_to_be(stage: Any) -> None:

@@ -34,6 +34,7 @@ from authpipe_oauth_worker.proofs import Proofs
 from authpipe_oauth_worker.requests import token_request
 from authpipe_oauth_worker.servicer import WorkerServicer
 from authpipe_oauth_worker.signatures import matches
+from authpipe_oauth_worker.signing import sign_oauth1
 from authpipe_oauth_worker.spool import Spool
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -63,10 +64,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     spool = Spool(config.spool)
     spool.open()
     nonces = Nonces()
-    jobs = Jobs(*consumers, egress, bodies, spool, ask, Proofs(), nonces, _now, os.urandom)
+    jobs = Jobs(*consumers, egress, bodies, spool, ask, sign_oauth1, Proofs(), nonces, _now, os.urandom)
     coordinator: Peer[Any] = Peer(config.coordinator, files, coordinator_pb2_grpc.CoordinatorStub)
     delivering = Delivering(spool, consumers[0], CoordinatorPeer(coordinator, key.thumbprint), _new_id)
-    proxying = Proxying(consumers[0], egress, place, nonces, _now)
+    proxying = Proxying(jobs.desk, egress, place)
     health = Health()
     server = RpcServer(name, config.server, files, health, streams=True)
     servicer = WorkerServicer(

@@ -9,12 +9,14 @@ import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from authpipe_oauth_worker.domain.answers import Answer, Said
 from authpipe_sensitive import Secret
 
-_SECRET_NAMES = frozenset({"access_token", "refresh_token", "id_token", "device_code"})
+_SECRET_NAMES = frozenset(
+    {"access_token", "refresh_token", "id_token", "device_code", "oauth_token", "oauth_token_secret"}
+)
 
 
 class Bodies:
@@ -32,6 +34,14 @@ class Bodies:
                 return None
             return {name: _shut(name, value, names) for name, value in data.items()}
         except (ValueError, RecursionError):
+            return None
+
+    def read_form(self, answer: Answer) -> Said:
+        """Reads a form (RFC 5849, section 2.1); None: it is none, or a name stands twice in it."""
+        try:
+            pairs = parse_qsl(bytes(answer.body.expose()).decode(), strict_parsing=True, max_num_fields=100)
+            return {name: _shut(name, value, _SECRET_NAMES) for name, value in _once(pairs).items()}
+        except ValueError:
             return None
 
     def form(self, parameters: Mapping[str, Secret | str], *, as_json: bool) -> Secret:

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from datetime import datetime
 from urllib.parse import quote
 
-from authpipe_consumer.payloads import access_token_of, token_type_of
+from authpipe_consumer.payloads import access_token_of, oauth1_of, token_type_of
 from authpipe_envelope import RecordClass
-from authpipe_oauth_worker.domain.proxying import Credential, Outgoing, Ways
+from authpipe_oauth_worker.domain.proxying import Credential, Outgoing, Ways, is_form
 from authpipe_oauth_worker.errors import NotProxiableError
 from authpipe_oauth_worker.proofs import Proofs
-from authpipe_oauth_worker.signing import sign
+from authpipe_oauth_worker.signing import sign, sign_oauth1
 from authpipe_providers import Placement
 from authpipe_sensitive import Secret
 
@@ -29,6 +29,8 @@ def place(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, n
         MaterialError: The credential cannot be used in the way that the API wants.
     """
     match credential.record_class:
+        case RecordClass.OAUTH1:
+            return signed(credential, ways, outgoing, body)
         case RecordClass.BASIC if ways.pair is not None:
             return sign(credential.payload, ways.pair, outgoing, body, now)
         case RecordClass.BASIC:
@@ -48,6 +50,19 @@ def place(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes, n
             # An API key alone is the name, without a password (as with Stripe or Greenhouse).
             value = Secret(bytes(value.expose()) + b":")
         return processor(value, placement, outgoing)
+
+
+def signed(credential: Credential, ways: Ways, outgoing: Outgoing, body: bytes) -> Outgoing:
+    """Signs it with a token's secret and our client's (RFC 5849, section 3.4)."""
+    if ways.oauth1 is None or credential.client is None:
+        raise NotProxiableError
+    token, secret = oauth1_of(credential.payload)
+    form = body if is_form(outgoing.headers) else b""
+    with token, secret:
+        placed = sign_oauth1(
+            credential.client, ways.oauth1, outgoing.method, outgoing.url, pair=(token, secret), form=form
+        )
+    return outgoing._replace(headers={**outgoing.headers, "authorization": placed})
 
 
 def bound(credential: Credential, outgoing: Outgoing, now: datetime) -> Outgoing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
 from authpipe.oauth.v1 import types_pb2
@@ -32,6 +33,9 @@ from authpipe_providers import (
     fill,
 )
 from authpipe_providers import Endpoints as Found
+
+
+_PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
 class WorkerServicer:
@@ -94,9 +98,20 @@ class WorkerServicer:
         prepared = await self._jobs.prepare_flow(self._job(request.job))
         return pb.PrepareFlowResponse(code_challenge=prepared.challenge, dpop_jkt=prepared.dpop_jkt)
 
+    async def BeginOAuth1(self, request: pb.BeginOAuth1Request, _: object) -> pb.BeginOAuth1Response:
+        """Asks for temporary credentials."""
+        begun = await self._jobs.begin_oauth1(self._job(request.job), request.callback)
+        if isinstance(begun, Failure):
+            return pb.BeginOAuth1Response(failure=begun.reason)
+        return pb.BeginOAuth1Response(oauth_token=begun)
+
     async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:
         """Exchanges a code."""
-        outcome = await self._jobs.exchange_code(self._job(request.job), request.code, request.redirect_uri)
+        job = self._job(request.job)
+        if job.endpoints.temporary:
+            outcome = await self._jobs.exchange_verifier(job, request.oauth_token, request.code)
+        else:
+            outcome = await self._jobs.exchange_code(job, request.code, request.redirect_uri)
         return pb.ExchangeCodeResponse(outcome=_outcome(outcome))
 
     async def BeginDevice(self, request: pb.BeginDeviceRequest, _: object) -> pb.BeginDeviceResponse:
@@ -210,8 +225,9 @@ class WorkerServicer:
             found.hosts,
             tuple(fill(each, values, rules) for each in dialect.api_base_urls),
             _pairs(dialect.api_headers),
-            _ways(dialect, values),
+            _ways(dialect, values, found),
             found.dpop,
+            self._job(job) if found.temporary else None,
             found.pins,
             job.credential_grant,
             job.request_id,
@@ -302,6 +318,8 @@ def _endpoints(job: pb.Job) -> Endpoints:
         else None,
         scope_separator=dialect.scope_separator or " ",
         scope_parameter=dialect.scope_parameter or "scope",
+        signature_method=dialect.signature_method,
+        realm=_PLACE.sub(lambda place: values.get(place[1], ""), dialect.realm),
     )
     urls = (
         wire.token_endpoint,
@@ -311,6 +329,7 @@ def _endpoints(job: pb.Job) -> Endpoints:
         wire.device_authorization_endpoint,
         wire.introspection_endpoint,
         wire.userinfo_endpoint,
+        wire.temporary_credentials_endpoint,
         own.url,
         *dialect.api_base_urls,
         dialect.health_check_url,
@@ -330,6 +349,7 @@ def _endpoints(job: pb.Job) -> Endpoints:
         filled(wire.introspection_endpoint),
         filled(wire.userinfo_endpoint),
         wire.dpop,
+        filled(wire.temporary_credentials_endpoint),
     )
 
 
@@ -348,7 +368,7 @@ def _check(request: pb.CheckHealthRequest) -> Check:
         dialect.health_check_method or "GET",
         filled(dialect.health_check_url),
         _pairs(dialect.api_headers),
-        _ways(dialect, values),
+        _ways(dialect, values, _endpoints(request.job)),
         filled(dialect.rotation_check_url) if request.rotation else "",
         dialect.rotation_check_pointer,
     )
@@ -371,7 +391,7 @@ def _scheme(wire: types_pb2.WebhookScheme) -> WebhookScheme:
     )
 
 
-def _ways(dialect: types_pb2.Dialect, values: Mapping[str, str]) -> Ways:
+def _ways(dialect: types_pb2.Dialect, values: Mapping[str, str], known: Endpoints) -> Ways:
     """Gives how an API wants a credential of each kind."""
     own = dialect.signing
     signing = Signing(
@@ -387,8 +407,12 @@ def _ways(dialect: types_pb2.Dialect, values: Mapping[str, str]) -> Ways:
         own.service,
         values.get(own.region.strip("{}"), "") if own.region.startswith("{") else own.region,
     )
-    pair = signing if dialect.HasField("signing") else None
-    return Ways(_placement(dialect.access_token_placement), _placement(dialect.api_key_placement), pair)
+    return Ways(
+        _placement(dialect.access_token_placement),
+        _placement(dialect.api_key_placement),
+        signing if dialect.HasField("signing") else None,
+        known.dialect if known.temporary else None,
+    )
 
 
 def _placement(wire: types_pb2.Placement) -> Placement:

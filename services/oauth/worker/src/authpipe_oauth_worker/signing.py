@@ -1,5 +1,6 @@
 """Door: requests that are signed with a secret which is not sent itself; it looks inside a pair.
 
+oauth1  OAuth 1.0a (RFC 5849, section 3), by Authlib
 hmac    HMAC (RFC 2104) over what the Provider's entry says
 sigv4   AWS Signature Version 4, by AWS's own library
 """
@@ -19,9 +20,14 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from authlib.oauth1.rfc5849.client_auth import ClientAuth
+from authlib.oauth1.rfc5849.signature import generate_signature_base_string
+from authlib.oauth1.rfc5849.util import escape
+
+from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Outgoing
-from authpipe_oauth_worker.errors import MaterialError, NotProxiableError
-from authpipe_providers import Signing
+from authpipe_oauth_worker.errors import ClientKeyError, MaterialError, NotProxiableError
+from authpipe_providers import Dialect, Signing
 from authpipe_sensitive import Secret
 
 _PLACE = re.compile(r"\{([a-z_]+)\}")
@@ -50,6 +56,63 @@ def sign(pair: Secret, signing: Signing, outgoing: Outgoing, body: bytes, now: d
     if signing.scheme == "sigv4":
         return _sigv4(words["username"], words["password"], signing, outgoing, body)
     return _hmac(words["username"], words["password"], signing, outgoing, body, now)
+
+
+def sign_oauth1(
+    client: Client,
+    dialect: Dialect,
+    method: str,
+    url: str,
+    *,
+    pair: tuple[Secret, Secret] | None = None,
+    callback: str = "",
+    verifier: str = "",
+    form: bytes = b"",
+) -> Secret:
+    """Gives the value of the Authorization header of RFC 5849, section 3.5.1.
+
+    Args:
+        client: Our client; with RSA-SHA1 its secret is a private key, PEM.
+        dialect: How the Provider wants requests signed.
+        method: The HTTP method.
+        url: Where it goes, with its query.
+        pair: Token and token secret; None: there is none yet.
+        callback: Where the browser comes back to; empty: not said.
+        verifier: What the browser came back with; empty: nothing.
+        form: The body, if it is a form: a signature is over its parameters too (section 3.4.1.3.1).
+
+    Raises:
+        ClientKeyError: The client's key cannot be used.
+    """
+    secret = client.secret.expose().decode() if client.secret is not None else ""
+    token, token_secret = (each.expose().decode() for each in pair) if pair is not None else ("", "")
+    auth = ClientAuth(
+        client.id,
+        secret,
+        token=token,
+        token_secret=token_secret,
+        redirect_uri=callback,
+        rsa_key=secret,
+        verifier=verifier,
+        signature_method=dialect.signature_method,
+        realm=dialect.realm or None,
+    )
+    headers = {"Content-Type": "application/x-www-form-urlencoded"} if form else {}
+    try:
+        _, signed, _ = auth.prepare(method, url, headers, form.decode("latin-1"))
+    except (ValueError, TypeError):
+        raise ClientKeyError from None
+    return Secret(signed["Authorization"].encode())
+
+
+def _hmac_sha256(auth: ClientAuth, request: Any) -> str:
+    """Signs as HMAC-SHA1 does, with the hash that came after it (as NetSuite and others want it)."""
+    text = generate_signature_base_string(request)
+    key = f"{escape(auth.client_secret or '')}&{escape(auth.token_secret or '')}"
+    return base64.b64encode(hmac.digest(key.encode(), text.encode(), "sha256")).decode()
+
+
+ClientAuth.register_signature_method("HMAC-SHA256", _hmac_sha256)
 
 
 def _hmac(name: str, secret: str, signing: Signing, outgoing: Outgoing, body: bytes, now: datetime) -> Outgoing:

@@ -23,6 +23,7 @@ from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.proofs import Proofs
+from authpipe_oauth_worker.signing import sign_oauth1
 from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain import refresh as refresh_module
@@ -150,7 +151,9 @@ def stage(answer: Any = GOOD, status: int = 200, **records: bytes) -> tuple[Jobs
     clock = lambda: NOW  # noqa: E731
     spool = Spool(provider.folder, most=2)
     spool.open()
-    jobs = Jobs(vault, secrets, provider, Bodies(), spool, ask, Proofs(), Nonces(), clock, lambda size: bytes(size))  # type: ignore[arg-type]
+    jobs = Jobs(
+        vault, secrets, provider, Bodies(), spool, ask, sign_oauth1, Proofs(), Nonces(), clock, lambda size: bytes(size)
+    )  # type: ignore[arg-type]
     return jobs, vault, provider, story
 
 

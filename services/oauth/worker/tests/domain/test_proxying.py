@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
+from authpipe_oauth_worker.bodies import Bodies
+from authpipe_oauth_worker.domain.desk import Desk
 from authpipe_oauth_worker.domain.nonces import Nonces
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways
 from authpipe_oauth_worker.errors import (
@@ -48,7 +50,7 @@ class Stage:
         self.sent: list[Outgoing] = []
         self.bodies: list[bytes] = []
         self.returned: tuple[tuple[str, bytes], ...] = ()
-        self.proxying = Proxying(self, self, place, Nonces(), lambda: NOW)  # type: ignore[arg-type]
+        self.proxying = Proxying(Desk(self, self, self, Bodies(), lambda: NOW, Proofs(), Nonces()), self, place)  # type: ignore[arg-type]
 
     async def open(self, wants: Sequence[Want]) -> list[Opened | DomainError]:
         self.opened += 1
@@ -80,7 +82,7 @@ class Stage:
 def job(**more: Any) -> ProxyJob:
     given: dict[str, Any] = {
         "workspace": "ws", "connection": "con", "provider": "p", "hosts": frozenset({"api.example"}),
-        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "ways": Ways(Placement(), KEY), "dpop": False, "pins": (),
+        "base_urls": (BASE,), "api_headers": (("x-version", "1"),), "ways": Ways(Placement(), KEY), "dpop": False, "signs_as": None, "pins": (),
         "grant": "g", "request_id": "r", "method": "GET", "base_url": "", "path": "/a", "query": "", "headers": (),
         "content_length": None,
     }  # fmt: skip

@@ -6,17 +6,25 @@ import base64
 import datetime as dt
 import hashlib
 import hmac
+import re
 from typing import Any
+from urllib.parse import quote
 
 import botocore.auth
 import pytest
+from authlib.oauth1.rfc5849 import client_auth
+from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Outgoing
-from authpipe_oauth_worker.errors import MaterialError, NotProxiableError
-from authpipe_oauth_worker.signing import sign
-from authpipe_providers import Signing
+from authpipe_oauth_worker.errors import ClientKeyError, MaterialError, NotProxiableError
+from authpipe_oauth_worker.signing import sign, sign_oauth1
+from authpipe_providers import Dialect, Signing
 from authpipe_sensitive import Secret
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from oauthlib import oauth1
 
 NOW = dt.datetime(2017, 7, 12, 2, 41, 59, 559_000, dt.UTC)
 ID = "vmPUZE6mv9SD5VNHk4HlWFsOr6aKE2zvsw0MuIgwCIPy6utIco14y7Ju91duEh8A"
@@ -131,4 +139,76 @@ def test_where_the_library_of_aws_is_not_installed_nothing_is_sent(monkeypatch: 
             Outgoing("GET", "https://a.example/", {}),
             b"",
             NOW,
+        )
+
+
+def test_oauth_1_is_signed_as_in_the_example_that_twitter_has_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_auth, "generate_nonce", lambda: "kYjzVBB8Y0ZFabxSWbWovY3uYSQ2pTgmZeNu2VS4cg")
+    monkeypatch.setattr(client_auth, "generate_timestamp", lambda: "1318622958")
+    client = Client("xvz1evFS4wEEPTGEFPHBog", Secret(b"kAcSOqF21Fu85e7zjz7ZN2U4ZRhfV3WpwPAoE3Z7kBw"), "oauth1")
+    pair = (
+        Secret(b"370773112-GmHxMAgYyLbNEtIKZeRNFsMKPR9EyMZeS9weJAEb"),
+        Secret(b"LswwdoUaIvS8ltyTt5jkRh4J50vUPVVHtR2YPi5kE"),
+    )
+    signed = sign_oauth1(
+        client,
+        Dialect(signature_method="HMAC-SHA1"),
+        "POST",
+        "https://api.twitter.com/1.1/statuses/update.json?include_entities=true",
+        pair=pair,
+        form=b"status=Hello%20Ladies%20%2b%20Gentlemen%2c%20a%20signed%20OAuth%20request%21",
+    )
+    assert b'oauth_signature="hCtSmYh%2BiHYCEqBWrE7C7hYmtUk%3D"' in signed.expose()
+
+
+@pytest.mark.parametrize("method", ["HMAC-SHA1", "HMAC-SHA256", "PLAINTEXT", "RSA-SHA1"])
+def test_oauth_1_is_signed_as_another_implementation_does(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_auth, "generate_nonce", lambda: "a-nonce")
+    monkeypatch.setattr(client_auth, "generate_timestamp", lambda: "1500000000")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    secret = pem if method == "RSA-SHA1" else "s&cret"
+    url = "https://api.example/things?b=2&a=1%2F%20&b=1"
+    other = oauth1.Client(
+        "id",
+        "s&cret",
+        "t",
+        "t&s",
+        signature_method=method,
+        rsa_key=pem,
+        nonce="a-nonce",
+        timestamp="1500000000",
+        realm="R",
+    )
+    theirs = rsa_sha1(key, url) if method == "RSA-SHA1" else other.sign(url, "GET")[1]["Authorization"]
+    expected = re.sub(r'.*oauth_signature="([^"]*)".*', r"\1", theirs)
+    signed = sign_oauth1(
+        Client("id", Secret(secret.encode()), "oauth1"),
+        Dialect(signature_method=method, realm="R"),
+        "GET",
+        url,
+        pair=(Secret(b"t"), Secret(b"t&s")),
+    )
+    text = signed.expose().decode()
+    assert text.startswith('OAuth realm="R"')
+    assert f'oauth_signature="{expected}"' in text
+
+
+def rsa_sha1(key: rsa.RSAPrivateKey, url: str) -> str:
+    """Signs the base string of RFC 5849, section 3.4.1, without any library of OAuth."""
+    parameters = {
+        "a": ["1/ "], "b": ["1", "2"], "oauth_consumer_key": ["id"], "oauth_nonce": ["a-nonce"],
+        "oauth_signature_method": ["RSA-SHA1"], "oauth_timestamp": ["1500000000"], "oauth_token": ["t"],
+        "oauth_version": ["1.0"],
+    }  # fmt: skip
+    normal = "&".join(f"{name}={quote(each, safe='~')}" for name, found in sorted(parameters.items()) for each in found)
+    text = "&".join(quote(each, safe="~") for each in ("GET", url.partition("?")[0], normal))
+    signature = key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303  # what the RFC says
+    return quote(base64.b64encode(signature).decode(), safe="~")
+
+
+def test_a_key_that_cannot_sign_is_refused() -> None:
+    with pytest.raises(ClientKeyError):
+        sign_oauth1(
+            Client("id", Secret(b"no key"), "oauth1"), Dialect(signature_method="RSA-SHA1"), "GET", "https://a.example/"
         )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The numbers of authpipe.types.v1.RecordClass that may be served: access, api_key, basic, webhook_secret.
-SERVABLE = (1, 3, 4, 5)
-IMPORTABLE = (1, 2, 3, 4, 5)
+# The numbers of authpipe.types.v1.RecordClass that may be served: access, api_key, basic, webhook_secret, oauth1.
+SERVABLE = (1, 3, 4, 5, 11)
+IMPORTABLE = (1, 2, 3, 4, 5, 11)
 # A webhook secret goes nowhere: it verifies what came. The key that a token is bound to (10) is used beside it.
-PROXIABLE = (1, 3, 4, 10)
+PROXIABLE = (1, 3, 4, 10, 11)
 WEBHOOK_SECRET = 5
 CLIENT_SECRETS = (6, 9)
 

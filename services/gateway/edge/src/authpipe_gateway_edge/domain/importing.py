@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from authpipe_consumer.payloads import access_payload, basic_payload, material_payload
+from authpipe_consumer.payloads import access_payload, basic_payload, material_payload, oauth1_payload
 from authpipe_consumer.words import Consumer, Sealing
 from authpipe_envelope import CLIENT_SECRETS, RecordClass
 from authpipe_gateway_edge.domain.ports import Act, Authority, Coordinator
@@ -149,6 +149,9 @@ def _plaintexts(new: NewConnection) -> dict[RecordClass, tuple[Secret, Secret | 
         case "basic":
             pair = basic_payload(_value(new.username, "username"), _value(new.password, "password"))
             return {RecordClass.BASIC: (pair, None)}
+        case "oauth1":
+            token = _value(new.access_token, "access_token")
+            return {RecordClass.OAUTH1: (oauth1_payload(token, _value(new.token_secret, "token_secret")), token)}
         case "oauth2" if new.renewal:
             return {RecordClass.REFRESH: (_material(new), None)}
         case "oauth2":

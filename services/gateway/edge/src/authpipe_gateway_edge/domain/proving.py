@@ -39,7 +39,7 @@ class Proving:
             verdict = await self._authority.authorize(
                 caller, Act.PROXY, require_id(connection), worker_thumbprint=thumbprint
             )
-            route = await self._coordinator.proxy_route(verdict, connection)
+            route = await self._coordinator.proxy_route(verdict, connection, thumbprint)
             try:
                 return await self._worker.prove_key(route, verdict, connection, wanted, caller.request_id, thumbprint)
             except DomainError as error:

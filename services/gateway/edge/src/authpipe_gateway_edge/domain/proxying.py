@@ -105,7 +105,7 @@ class Proxying:
             verdict = await self._authority.authorize(
                 caller, Act.PROXY, require_id(asked.connection), worker_thumbprint=thumbprint
             )
-            route = await self._coordinator.proxy_route(verdict, asked.connection)
+            route = await self._coordinator.proxy_route(verdict, asked.connection, thumbprint)
             answer = self._worker.proxy(route, verdict, asked, body, caller.request_id, thumbprint)
             async with aclosing(answer):  # type: ignore[type-var]  # it is a generator
                 try:

@@ -14,6 +14,7 @@ from authpipe_sensitive import DomainError, Secret, get_log
 
 _KINDS = {
     RecordClass.ACCESS: "oauth2",
+    RecordClass.OAUTH1: "oauth1",
     RecordClass.API_KEY: "api_key",
     RecordClass.BASIC: "basic",
     RecordClass.WEBHOOK_SECRET: "webhook_secret",
@@ -28,8 +29,8 @@ class Served(NamedTuple):
 
     Args:
         connection: The connection.
-        kind: oauth2, api_key, basic or webhook_secret.
-        payload: For oauth2 and basic the JSON object to serve, else the bare value.
+        kind: oauth2, oauth1, api_key, basic or webhook_secret.
+        payload: For oauth2, oauth1 and basic the JSON object to serve, else the bare value.
         expires_at: When it ends; None: it does not say.
         refresh: What became of the refresh that was asked for, while the token lives: pending, failing, or empty.
         refresh_failure: With failing: why.

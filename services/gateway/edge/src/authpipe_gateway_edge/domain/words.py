@@ -307,6 +307,7 @@ class NewConnection:
     webhook_secret: Secret
     access_token: Secret
     refresh_token: Secret
+    token_secret: Secret
     scopes: tuple[str, ...] = ()
     expires_at: datetime | None = None
     values: Pairs = ()

@@ -49,7 +49,7 @@ class CoordinatorPeer:
 
     def __init__(self, peer: Peer[coordinator_pb2_grpc.CoordinatorAsyncStub]) -> None:
         self._peer = peer
-        self._routes: OrderedDict[tuple[str, str], tuple[float, ProxyRoute]] = OrderedDict()
+        self._routes: OrderedDict[tuple[str, str, str], tuple[float, ProxyRoute]] = OrderedDict()
         self._freshening: dict[tuple[str, str, int], asyncio.Task[Freshness]] = {}
 
     async def draft_config(self, verdict: Verdict, new: NewProviderConfig, request_id: str) -> ProviderConfig:
@@ -253,7 +253,9 @@ class CoordinatorPeer:
         )
         return (await self._peer.call(lambda stub: stub.BeginFlow, request)).authorization_url
 
-    async def complete(self, state: str, binding: bytes, code: str, iss: str, *, denied: bool, request_id: str) -> str:
+    async def complete(
+        self, state: str, binding: bytes, code: str, iss: str, oauth_token: str, *, denied: bool, request_id: str
+    ) -> str:
         """Ends a flow; gives the connection."""
         request = pb.CompleteFlowRequest(
             state=state,
@@ -262,6 +264,7 @@ class CoordinatorPeer:
             iss=iss,
             provider_refused=denied,
             request_id=request_id,
+            oauth_token=oauth_token,
         )
         return (await self._peer.call(lambda stub: stub.CompleteFlow, request)).connection_id
 
@@ -339,13 +342,18 @@ class CoordinatorPeer:
         response = await self._peer.call(lambda stub: stub.EnsureFresh, request)
         return Freshness(read_connection(response.connection), response.pending)
 
-    async def proxy_route(self, verdict: Verdict, connection_id: str) -> ProxyRoute:
-        """Gives where a Provider's API is, as it was a moment ago at most: what may be sent there is not decided by it."""
-        key, now = (verdict.workspace, connection_id), time.monotonic()
+    async def proxy_route(self, verdict: Verdict, connection_id: str, worker_thumbprint: str) -> ProxyRoute:
+        """Gives where a Provider's API is, as it was a moment ago at most: what may be sent there is not decided by it.
+
+        A grant that it carries is good for a minute, which is twice as long as it is kept.
+        """
+        key, now = (verdict.workspace, connection_id, worker_thumbprint), time.monotonic()
         kept = self._routes.get(key)
         if kept is not None and now < kept[0]:
             return kept[1]
-        request = pb.GetProxyRouteRequest(grant=verdict.manage_grant, connection_id=connection_id)
+        request = pb.GetProxyRouteRequest(
+            grant=verdict.manage_grant, connection_id=connection_id, worker_thumbprint=worker_thumbprint
+        )
         response = await self._peer.call_idempotent(lambda stub: stub.GetProxyRoute, request)
         route = ProxyRoute(response.SerializeToString())
         self._routes[key] = (now + _ROUTE_SECONDS, route)

@@ -29,6 +29,7 @@ STATES = {
 }
 KINDS = {
     types_pb2.CONNECTION_KIND_OAUTH2: "oauth2",
+    types_pb2.CONNECTION_KIND_OAUTH1: "oauth1",
     types_pb2.CONNECTION_KIND_API_KEY: "api_key",
     types_pb2.CONNECTION_KIND_BASIC: "basic",
     types_pb2.CONNECTION_KIND_WEBHOOK_SECRET: "webhook_secret",

@@ -93,12 +93,15 @@ def router(coordinator: Coordinator, public_url: str) -> APIRouter:
         query = _single(request.query_params.multi_items())
         binding = binding_of(request.cookies.get(COOKIE, ""))
         try:
+            # With OAuth 1.0a a verifier comes back, with the token that it is of (RFC 5849, section 2.2).
+            code = query.get("code") or query.get("oauth_verifier", "")
             await coordinator.complete(
                 query.get("state", ""),
                 binding,
-                query.get("code", ""),
+                code,
                 query.get("iss", ""),
-                denied="error" in query or "code" not in query,
+                query.get("oauth_token", ""),
+                denied="error" in query or "denied" in query or not code,
                 request_id=request.state.request_id,
             )
         except DomainError as error:

@@ -230,12 +230,12 @@ class ConnectSessionOut(BaseModel):
 class ConnectionIn(_Strict):
     """A credential that you have already."""
 
-    kind: Literal["oauth2", "api_key", "basic", "webhook_secret"]
+    kind: Literal["oauth2", "oauth1", "api_key", "basic", "webhook_secret"]
     end_user_id: str = Field(min_length=1, max_length=200)
     provider: str = Field(
         "", max_length=100, description="A name for the Provider; for oauth2 it is the configuration's."
     )
-    provider_config_id: str = Field("", max_length=80, description="For oauth2: the OAuth client.")
+    provider_config_id: str = Field("", max_length=80, description="For oauth2 and oauth1: the client.")
     allowed_hosts: list[str] = Field(default=[], max_length=20, description="For keys: where they may be sent.")
     api_key: SecretStr = Field(SecretStr(""), max_length=16384)
     username: SecretStr = Field(SecretStr(""), max_length=16384)
@@ -243,6 +243,7 @@ class ConnectionIn(_Strict):
     webhook_secret: SecretStr = Field(SecretStr(""), max_length=16384)
     access_token: SecretStr = Field(SecretStr(""), max_length=16384)
     refresh_token: SecretStr = Field(SecretStr(""), max_length=16384)
+    token_secret: SecretStr = Field(SecretStr(""), max_length=16384, description="For oauth1, with its access_token.")
     scopes: list[str] = Field(default=[], max_length=200)
     expire_time: datetime | None = None
     values: dict[str, str] = Field(
@@ -273,6 +274,7 @@ class ConnectionIn(_Strict):
             webhook_secret=_shut(self.webhook_secret),
             access_token=_shut(self.access_token),
             refresh_token=_shut(self.refresh_token),
+            token_secret=_shut(self.token_secret),
             scopes=tuple(self.scopes),
             expires_at=self.expire_time,
             values=tuple(sorted(self.values.items())),
@@ -456,6 +458,7 @@ class TokenOut(BaseModel):
     kind: str
     access_token: str | None = None
     token_type: str | None = None
+    token_secret: str | None = None
     expire_time: datetime | None = None
     scopes: list[str] | None = None
     api_key: str | None = None

@@ -71,7 +71,7 @@ class TokenRoute:
 def _body(served: Served) -> bytes:
     head = b'{"connection_id":"' + served.connection.encode() + b'","kind":"' + served.kind.encode() + b'",'
     payload = served.payload.expose()
-    if served.kind in {"oauth2", "basic"}:
+    if served.kind in {"oauth2", "oauth1", "basic"}:
         return head + payload[1:]
     # The characters were checked when it was stored: printable ASCII; JSON escapes two of them.
     value = bytes(payload).replace(b"\\", b"\\\\").replace(b'"', b'\\"')

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from authpipe_oauth_coordinator.domain.due import MARGIN
 from authpipe_oauth_coordinator.domain.ports import (
@@ -17,6 +18,7 @@ from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
     Kind,
+    ProviderConfig,
     State,
 )
 from authpipe_oauth_coordinator.errors import (
@@ -33,6 +35,29 @@ from authpipe_sensitive import DomainError, Label
 
 _ENDED = {State.DISCONNECTING, State.DISCONNECTED, State.KEPT}
 _FORCED_INTERVAL = timedelta(seconds=10)
+
+
+class Route(NamedTuple):
+    """Where a connection's Provider has its API, and as which client of ours requests to it are signed.
+
+    Args:
+        connection: The connection.
+        entry: What is known of its Provider, as it was pinned.
+        client: Our client, where every request is signed as it too (OAuth 1.0a); None: it is not.
+        client_grant: The grant for the worker to open its client secret; empty: it needs none.
+    """
+
+    connection: Connection
+    entry: Entry
+    client: ProviderConfig | None = None
+    client_grant: str = ""
+
+
+class SignForClient(Protocol):
+    """Signs grants to authenticate as our OAuth client."""
+
+    def __call__(self, acting: Acting, provider_config: str, classes: Sequence[int], thumbprint: str) -> str:
+        """Signs one."""
 
 
 class Freshness(NamedTuple):
@@ -65,9 +90,11 @@ class Connections:
         configs: ConfigStore,
         connections: ConnectionStore,
         refreshing: Refreshing,
+        sign: SignForClient,
         clock: Clock,
         patience: timedelta = timedelta(seconds=2),
     ) -> None:
+        self._sign = sign
         self._configs = configs
         self._connections = connections
         self._refreshing = refreshing
@@ -141,8 +168,8 @@ class Connections:
         self._require_living(connection, failure or RefreshFailedError())
         return Freshness(connection)
 
-    async def route(self, acting: Acting, connection_id: str) -> tuple[Connection, Entry]:
-        """Gives what is known of a connection's Provider, as it was pinned.
+    async def route(self, acting: Acting, connection_id: str, thumbprint: str) -> Route:
+        """Gives what is known of a connection's Provider, as it was pinned, for the worker with a key of this thumbprint.
 
         Raises:
             DisconnectedError: It is disconnected.
@@ -154,7 +181,12 @@ class Connections:
         entry = await self._pinned(connection)
         if entry is None:
             raise NoApiError
-        return connection, entry
+        if connection.kind is not Kind.OAUTH1:
+            return Route(connection, entry)
+        client = await self._configs.get_config(connection.workspace, connection.provider_config_id)
+        if client is None:
+            raise NoApiError
+        return Route(connection, entry, client, self._sign(acting, client.id, client.secret_classes, thumbprint))
 
     async def webhook_scheme(self, acting: Acting, connection_id: str) -> WebhookScheme | None:
         """Gives how a connection's Provider signs what it sends; None: nothing is known.

@@ -58,6 +58,9 @@ _MEANINGS = {
         Cure.END_USER,
         "The Provider said twice that the credential is not good. Connect the account again, or import another one.",
     ),
+    "CALLBACK_TOKEN_DIFFERS": Meaning(
+        Cure.END_USER, "What the browser came back with is not of the flow that it began. Begin again."
+    ),
     "MATERIAL_UNUSABLE": Meaning(
         Cure.END_USER, "What the connection has brought to ask for tokens with cannot be used. Import it again."
     ),

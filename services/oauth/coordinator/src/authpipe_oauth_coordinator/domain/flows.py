@@ -54,6 +54,7 @@ from authpipe_sensitive import AuditEntry, DomainError, Label
 
 _LIFE = timedelta(minutes=10)
 _BINDING_SIZE = 32
+_BY_BROWSER = {"authorization_code", "oauth1"}
 _LONGEST_CODE = 4_096
 _MOST_VALUES, _LONGEST_NAME, _LONGEST_VALUE = 20, 31, 100
 _LEASE_ATTEMPTS, _LEASE_PAUSE_SECONDS = 50, 0.1
@@ -70,6 +71,7 @@ class Callback:
         iss: The issuer; empty: absent.
         denied: Whether the Provider answered with `error=`.
         request_id: The request.
+        oauth_token: With OAuth 1.0a: the token of the temporary credentials; the code is then the verifier.
     """
 
     state: str
@@ -78,6 +80,7 @@ class Callback:
     iss: str
     denied: bool
     request_id: str
+    oauth_token: str = ""
 
 
 class Flows:
@@ -201,7 +204,7 @@ class Flows:
         config = await self._configs.get_config(session.workspace, config_id)
         if config is None or (session.provider_config_ids and config_id not in session.provider_config_ids):
             raise SessionError
-        if "authorization_code" not in config.entry.grants or not config.endpoints.authorization_endpoint:
+        if not _BY_BROWSER & set(config.entry.grants) or not config.endpoints.authorization_endpoint:
             raise GrantNotOfferedError
         require_listed(redirect_uri, config.redirect_uris)
         acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
@@ -225,18 +228,23 @@ class Flows:
             tuple(sorted(values.items())),
         )
         await self._flows.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
-        # Step 2: the worker makes the code verifier and stores it sealed; only the challenge comes back.
+        # Step 2: what the worker makes and keeps sealed for it, and where the browser goes.
         job = Job(
             acting, connection_id, config, config.endpoints, purpose="store", authenticate=False, values=flow.values
         )
-        if session.connection_id:
-            await self._again(session.workspace, connection_id)
-            async with self._leased(acting, connection_id) as fence:
-                challenge, jkt = await self._worker.prepare_flow(dataclasses.replace(job, fence=fence))
-        else:
-            challenge, jkt = await self._worker.prepare_flow(job)
+        lead = self._lead_oauth1 if config.endpoints.temporary_endpoint else self._lead
+        if not session.connection_id:
+            return await lead(job, redirect_uri, state)
+        await self._again(session.workspace, connection_id)
+        async with self._leased(acting, connection_id) as fence:
+            return await lead(dataclasses.replace(job, fence=fence), redirect_uri, state)
+
+    async def _lead(self, job: Job, redirect_uri: str, state: str) -> str:
+        """Gives the authorization URL. The worker makes the code verifier; only its challenge comes back."""
+        config = job.config
+        challenge, jkt = await self._worker.prepare_flow(job)
         parameters = _parameters(config, redirect_uri, state, challenge, jkt)
-        where = fill(config.endpoints.authorization_endpoint, values, rules)
+        where = fill(config.endpoints.authorization_endpoint, dict(job.values), config.entry.values)
         if not config.endpoints.pushed_endpoint:
             return authorization_url(where, parameters)
         # RFC 9126: what is asked for goes to the Provider directly, and the browser carries a name for it.
@@ -247,6 +255,23 @@ class Flows:
         if failure:
             raise ExchangeError(provider_reason=Label(failure))
         return authorization_url(where, {"client_id": config.client_id, "request_uri": request_uri})
+
+    async def _lead_oauth1(self, job: Job, redirect_uri: str, state: str) -> str:
+        """Gives the authorization URL of RFC 5849, section 2.2.
+
+        There is no PKCE and no state in it. What comes back is worth nothing without the secret of the temporary credentials,
+        which the worker keeps sealed in the place of a code verifier; our state is in the callback URL.
+        """
+        config, dialect = job.config, job.config.entry.dialect
+        callback = authorization_url(redirect_uri, {"state": state})
+        failure, token = await self._worker.begin_oauth1(dataclasses.replace(job, authenticate=True), callback)
+        if failure:
+            raise ExchangeError(provider_reason=Label(failure))
+        parameters = dict(dialect.authorization_parameters) | {"oauth_token": token}
+        if config.scopes:
+            parameters["scope"] = dialect.scope_separator.join(config.scopes)
+        where = fill(config.endpoints.authorization_endpoint, dict(job.values), config.entry.values)
+        return authorization_url(where, parameters)
 
     async def complete(self, callback: Callback) -> Connection:
         """Ends a flow.
@@ -278,7 +303,7 @@ class Flows:
         await self._audit.require_reachable()
         there = await self._connections.get_connection(flow.workspace, flow.connection_id)
         if there is not None:
-            return await self._reconnect(acting, flow, config, callback.code)
+            return await self._reconnect(acting, flow, config, callback)
         connection = self._draft(flow, config)
         await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
         # Step 3: the worker exchanges the code at the endpoints that the flow began with.
@@ -292,7 +317,7 @@ class Flows:
             scopes=config.scopes,
             values=flow.values,
         )
-        outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri)
+        outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri, callback.oauth_token)
         if outcome.failure:
             entry = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
             await self._connections.move(
@@ -307,7 +332,7 @@ class Flows:
             raise FlowError
         return active
 
-    async def _reconnect(self, acting: Acting, flow: Flow, config: ProviderConfig, code: str) -> Connection:
+    async def _reconnect(self, acting: Acting, flow: Flow, config: ProviderConfig, callback: Callback) -> Connection:
         """Exchanges a code for a connection that is there already, under its lease; it keeps its id."""
         connection = await self._again(flow.workspace, flow.connection_id)
         entry = _entry("CONNECTION_CREATED", acting, connection.id)
@@ -324,7 +349,7 @@ class Flows:
         lease = await self._acquire(acting, connection.id)
         async with self._leasing.kept(flow.workspace, connection.id, lease.fence):
             outcome = await self._worker.exchange_code(
-                dataclasses.replace(job, fence=lease.fence), code, flow.redirect_uri
+                dataclasses.replace(job, fence=lease.fence), callback.code, flow.redirect_uri, callback.oauth_token
             )
         if outcome.failure:
             # What is stored stays: a code that was not exchanged takes nothing away.
@@ -342,7 +367,7 @@ class Flows:
     async def _again(self, workspace: str, connection_id: str) -> Connection:
         """Gives a connection whose account may be connected again."""
         found = await self._connections.get_connection(workspace, connection_id)
-        if found is None or found.kind is not Kind.OAUTH2 or found.state is State.DRAFT:
+        if found is None or found.kind not in {Kind.OAUTH2, Kind.OAUTH1} or found.state is State.DRAFT:
             raise NotFoundError
         if found.state not in {State.ACTIVE, State.NEEDS_REAUTH}:
             raise DisconnectedError
@@ -391,7 +416,11 @@ class Flows:
             raise IssuerMismatchError
         if callback.denied:
             raise ProviderDeniedError
-        if not 1 <= len(callback.code) <= _LONGEST_CODE or not callback.code.isprintable():
+        for brought in (callback.code, callback.oauth_token or "-"):
+            if not 1 <= len(brought) <= _LONGEST_CODE or not brought.isprintable():
+                raise ProviderDeniedError
+        # What one of the two kinds of Provider sends back is nothing for the other.
+        if bool(callback.oauth_token) != bool(flow.endpoints.temporary_endpoint):
             raise ProviderDeniedError
 
     def _draft(self, flow: Flow, config: ProviderConfig) -> Connection:
@@ -402,7 +431,7 @@ class Flows:
             state=State.DRAFT,
             state_reason="",
             state_at=now,
-            kind=Kind.OAUTH2,
+            kind=Kind.OAUTH1 if config.endpoints.temporary_endpoint else Kind.OAUTH2,
             provider=config.provider,
             provider_config_id=config.id,
             end_user_id=flow.end_user_id,

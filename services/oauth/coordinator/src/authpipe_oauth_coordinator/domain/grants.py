@@ -17,10 +17,17 @@ _CLASSES = {
         RecordClass.CODE_VERIFIER,
         RecordClass.ANSWER,
         RecordClass.DPOP_KEY,
+        RecordClass.OAUTH1,
     ),
     "refresh": (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.ANSWER, RecordClass.DPOP_KEY),
     "revoke": (RecordClass.ACCESS, RecordClass.REFRESH),
-    "health_check": (RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY),
+    "health_check": (
+        RecordClass.ACCESS,
+        RecordClass.API_KEY,
+        RecordClass.BASIC,
+        RecordClass.DPOP_KEY,
+        RecordClass.OAUTH1,
+    ),
     "rotation_check": (RecordClass.API_KEY,),
 }
 
@@ -56,7 +63,11 @@ class Grants:
         )
 
     def for_client(self, acting: Acting, provider_config: str, classes: Sequence[int], thumbprint: str) -> str:
-        """Signs a grant to authenticate as our OAuth client. The caller has a flow or a lease open."""
+        """Signs a grant to authenticate as our OAuth client.
+
+        The caller has a flow or a lease open, or a request to an API of a Provider that speaks OAuth 1.0a, which is signed
+        as our client too.
+        """
         return self._issuer().issue(
             audience=(f"client-secrets/{self._region}",),
             consumer=_WORKER,

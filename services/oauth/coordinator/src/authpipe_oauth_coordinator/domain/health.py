@@ -32,7 +32,12 @@ REFUSED = "CREDENTIAL_REFUSED"
 _INTERVAL = timedelta(seconds=61)
 # After so many refusals in a row it is believed.
 _BELIEVED = 2
-_CLASSES = {Kind.OAUTH2: RecordClass.ACCESS, Kind.API_KEY: RecordClass.API_KEY, Kind.BASIC: RecordClass.BASIC}
+_CLASSES = {
+    Kind.OAUTH2: RecordClass.ACCESS,
+    Kind.OAUTH1: RecordClass.OAUTH1,
+    Kind.API_KEY: RecordClass.API_KEY,
+    Kind.BASIC: RecordClass.BASIC,
+}
 # So long before an API key ends it is time to replace it.
 ROTATION_NOTICE = timedelta(days=14)
 _NOWHERE = Endpoints("", "", "", "", "none", iss_required=False)
@@ -141,7 +146,8 @@ class HealthChecks:
             config,
             config.endpoints,
             purpose="rotation_check" if rotation else "health_check",
-            authenticate=_introspects(config, record_class) and config.endpoints.auth_method != "none",
+            authenticate=connection.kind is Kind.OAUTH1
+            or (_introspects(config, record_class) and config.endpoints.auth_method != "none"),
             values=connection.values,
             record_class=record_class,
         )
@@ -185,7 +191,7 @@ class HealthChecks:
 
     async def _client(self, connection: Connection) -> ProviderConfig | None:
         """Gives the OAuth client of a connection; of one with a key, what is known of its Provider."""
-        if connection.kind is Kind.OAUTH2:
+        if connection.kind in {Kind.OAUTH2, Kind.OAUTH1}:
             return await client_of(self._configs, connection)
         entry = connection.entry or Entry("", "")
         config = ProviderConfig(

@@ -107,7 +107,7 @@ class Imports:
             raise MalformedError(field=Label("renewal"))
         if brought.rotate_at is not None and kind is not Kind.API_KEY:
             raise MalformedError(field=Label("rotate_time"))
-        if kind is not Kind.OAUTH2:
+        if kind not in {Kind.OAUTH2, Kind.OAUTH1}:
             bound = await self._of_key(acting, brought)
         elif brought.renewal is Renewal.TWO_STEP:
             bound = await self._of_two_step(acting, brought)
@@ -145,6 +145,8 @@ class Imports:
         if config is None:
             raise NotFoundError
         if brought.renewal is not Renewal.REFRESH_TOKEN and brought.renewal.value not in config.entry.grants:
+            raise GrantNotOfferedError
+        if (brought.kind is Kind.OAUTH1) != bool(config.endpoints.temporary_endpoint):
             raise GrantNotOfferedError
         values, hosts = _filled(config.entry, brought.values)
         return _Bound(config.provider, hosts, values, scopes=config.scopes)

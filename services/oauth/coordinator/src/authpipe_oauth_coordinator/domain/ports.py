@@ -84,10 +84,13 @@ class Worker(Protocol):
         """Gives a Provider's metadata."""
 
     async def prepare_flow(self, job: Job) -> tuple[str, str]:
-        """Has a code verifier made and stored sealed; gives the challenge."""
+        """Has a code verifier made and stored sealed, and a key; gives the challenge and the key's thumbprint."""
 
-    async def exchange_code(self, job: Job, code: str, redirect_uri: str) -> TokenOutcome:
-        """Has a code exchanged and the answer stored."""
+    async def begin_oauth1(self, job: Job, callback: str) -> tuple[str, str]:
+        """Has temporary credentials asked for and stored sealed; gives why there are none, or their token."""
+
+    async def exchange_code(self, job: Job, code: str, redirect_uri: str, oauth_token: str = "") -> TokenOutcome:
+        """Has a code exchanged and the answer stored; with OAuth 1.0a the code is a verifier, of the token that came back."""
 
     async def push_authorization(self, job: Job, parameters: Mapping[str, str]) -> tuple[str, str]:
         """Has an authorization request pushed; gives why it was not taken, or what the browser carries in its place."""

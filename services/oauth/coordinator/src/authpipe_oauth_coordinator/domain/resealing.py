@@ -16,6 +16,7 @@ _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
 _CLASSES = {
     Kind.OAUTH2: (RecordClass.ACCESS, RecordClass.REFRESH, RecordClass.DPOP_KEY),
+    Kind.OAUTH1: (RecordClass.OAUTH1,),
     Kind.API_KEY: (RecordClass.API_KEY,),
     Kind.BASIC: (RecordClass.BASIC,),
     Kind.WEBHOOK_SECRET: (RecordClass.WEBHOOK_SECRET,),

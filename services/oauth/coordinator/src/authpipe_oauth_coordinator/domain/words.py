@@ -33,6 +33,7 @@ class Kind(enum.Enum):
     """Kinds of credential."""
 
     OAUTH2 = "oauth2"
+    OAUTH1 = "oauth1"
     API_KEY = "api_key"
     BASIC = "basic"
     WEBHOOK_SECRET = "webhook_secret"  # the name of a kind  # noqa: S105  # the name of a kind

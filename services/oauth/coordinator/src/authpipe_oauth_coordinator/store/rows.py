@@ -22,7 +22,14 @@ ENDPOINTS = (
     "issuer, authorization_endpoint, token_endpoint, revocation_endpoint, token_endpoint_auth_method, iss_required,"
     " further_endpoints"
 )
-_FURTHER = ("refresh_endpoint", "pushed_endpoint", "device_endpoint", "introspection_endpoint", "userinfo_endpoint")
+_FURTHER = (
+    "refresh_endpoint",
+    "pushed_endpoint",
+    "device_endpoint",
+    "introspection_endpoint",
+    "userinfo_endpoint",
+    "temporary_endpoint",
+)
 CONFIG = (
     "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry,"
     " client_secret_classes, discovered, " + ENDPOINTS

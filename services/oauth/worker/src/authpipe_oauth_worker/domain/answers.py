@@ -111,6 +111,21 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenPair:
+    """Credentials of OAuth 1.0a, temporary or not (RFC 5849, sections 2.1 and 2.3).
+
+    Args:
+        token: The token.
+        secret: Its secret.
+        metadata: What of the answer is worth keeping; never a secret.
+    """
+
+    token: Secret
+    secret: Secret
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Began:
     """A device flow that was begun (RFC 8628, section 3.2).
 
@@ -150,6 +165,7 @@ def words() -> frozenset[str]:
     """Gives every word that a judgement may be, for the test that compares it with coordinator's table."""
     return frozenset(_ERRORS.values()) | {
         "CREDENTIALS_REFUSED",
+        "CALLBACK_TOKEN_DIFFERS",
         "MATERIAL_UNUSABLE",
         "CLIENT_KEY_UNUSABLE",
         "PROVIDER_ANSWER_MALFORMED",
@@ -249,6 +265,20 @@ def judge_revocation(answer: Answer, said: Said) -> Failure | None:
     # Section 2.2.1: 503 with Retry-After. A status that passes may pass here too.
     passing = failure.retryable or answer.status in {408, 425}
     return dataclasses.replace(failure, retryable=passing, retry_after_seconds=answer.retry_after_seconds)
+
+
+def judge_token_pair(answer: Answer, said: Said, dialect: Dialect) -> TokenPair | Failure:
+    """Judges an answer with credentials of OAuth 1.0a (RFC 5849, sections 2.1 and 2.3): a form."""
+    if answer.status not in _GOOD:
+        # Nothing says in which words it refuses (section 3.2): a status is all there is.
+        refused = "INVALID_CLIENT" if answer.status == 401 else "PROVIDER_REFUSED"
+        return _by_status(answer.status) or Failure(refused, retryable=False)
+    found = [said.get(name) for name in ("oauth_token", "oauth_token_secret")] if said is not None else []
+    if said is None or not all(isinstance(each, Secret) and each.matches(_TOKEN) for each in found):
+        return Failure("PROVIDER_ANSWER_MALFORMED", retryable=False)
+    token, secret = (cast("Secret", each) for each in found)
+    metadata = tuple((name, text) for name, at in dialect.metadata if (text := _worth_keeping(at_pointer(said, at))))
+    return TokenPair(token, secret, metadata)
 
 
 def judge_pushed(answer: Answer, said: Said) -> str | Failure:

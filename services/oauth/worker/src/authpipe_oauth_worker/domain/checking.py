@@ -81,6 +81,8 @@ class Checking:
         opened, key = await self._desk.open_bound(job, record_class)
         # At once with its key: one check is what is allowed.
         credential = Credential(opened.record_class, opened.plaintext, key)
+        if record_class is RecordClass.OAUTH1:
+            credential = credential._replace(client=await self._desk.client(job))
         with opened.plaintext, key or nullcontext():
             try:
                 if url:

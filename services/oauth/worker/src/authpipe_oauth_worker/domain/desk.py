@@ -80,6 +80,14 @@ class Desk:
             raise refusal
         return opened
 
+    async def client(self, job: Job) -> Client:
+        """Gives our client with the secret that is in use; of two, the newer one."""
+        first, *others = await self.client_secrets(job)
+        for each in others:
+            if each is not None:
+                each.destroy()
+        return Client(job.client_id, first, job.endpoints.auth_method)
+
     async def open(self, job: Job, record_class: RecordClass) -> Opened:
         """Opens a record of the job's connection.
 

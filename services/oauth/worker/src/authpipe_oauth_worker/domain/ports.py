@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from authpipe_oauth_worker.domain.answers import Answer, Said
 from authpipe_oauth_worker.domain.words import Job
+from authpipe_providers import Dialect
 from authpipe_sensitive import Secret
 
 
@@ -52,6 +53,28 @@ class Proofs(Protocol):
         """Makes the proof for one request."""
 
 
+class Signs(Protocol):
+    """Signs requests as OAuth 1.0a wants it (RFC 5849, section 3)."""
+
+    def __call__(
+        self,
+        client: Client,
+        dialect: Dialect,
+        method: str,
+        url: str,
+        *,
+        pair: tuple[Secret, Secret] | None = None,
+        callback: str = "",
+        verifier: str = "",
+        form: bytes = b"",
+    ) -> Secret:
+        """Gives the value of the Authorization header.
+
+        Raises:
+            ClientKeyError: The client's key cannot be used.
+        """
+
+
 class Sender(Protocol):
     """The way out."""
 
@@ -84,6 +107,9 @@ class Bodies(Protocol):
 
     def read(self, answer: Answer, secret_pointers: Iterable[str] = ()) -> Said:
         """Reads what an answer says, with its secrets shut; None: nothing that can be read."""
+
+    def read_form(self, answer: Answer) -> Said:
+        """Reads a form, with its secrets shut; None: nothing that can be read."""
 
     def form(self, parameters: Mapping[str, Secret | str], *, as_json: bool) -> Secret:
         """Writes parameters as a body."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
-from authpipe_consumer.words import Consumer, Opened, Want
+from authpipe_consumer.words import Opened, Want
 from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.domain.answers import NONCE
-from authpipe_oauth_worker.domain.nonces import Nonces
+from authpipe_oauth_worker.domain.desk import Desk
 from authpipe_oauth_worker.domain.opening import open_together
+from authpipe_oauth_worker.domain.ports import Client
+from authpipe_oauth_worker.domain.words import Job
 from authpipe_oauth_worker.errors import (
     ApiUnknownError,
     BodyTooLargeError,
@@ -29,7 +31,7 @@ from authpipe_oauth_worker.errors import (
     ProxyBusyError,
     ProxyRequestError,
 )
-from authpipe_providers import Placement, Signing
+from authpipe_providers import Dialect, Placement, Signing
 from authpipe_sensitive import Label, Secret
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -58,7 +60,15 @@ _URL = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,260}(/[\x21-\x7e]{0,2000})?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
 _UNAUTHORIZED = 401
-_PROXIABLE = {RecordClass.ACCESS, RecordClass.API_KEY, RecordClass.BASIC, RecordClass.DPOP_KEY}
+_PROXIABLE = {
+    RecordClass.ACCESS,
+    RecordClass.API_KEY,
+    RecordClass.BASIC,
+    RecordClass.OAUTH1,
+    RecordClass.DPOP_KEY,
+}
+# What signs a request, in place of being sent.
+_SIGNING = {RecordClass.BASIC, RecordClass.OAUTH1}
 _MOST_HEADERS = 64
 # Of one workspace at one worker: a slow API of one must not take the way out of all.
 _MOST_AT_ONCE = 100
@@ -74,11 +84,13 @@ class Ways(NamedTuple):
         token: An access token.
         api_key: An API key.
         pair: How requests are signed with a name and a secret; None: they are sent as HTTP Basic.
+        oauth1: How requests are signed with a token's secret and our client's (OAuth 1.0a); None: they are not.
     """
 
     token: Placement
     api_key: Placement
     pair: Signing | None = None
+    oauth1: Dialect | None = None
 
 
 class Credential(NamedTuple):
@@ -89,12 +101,14 @@ class Credential(NamedTuple):
         payload: Itself.
         key: What it is bound to; None: nothing.
         nonce: What the server wants in the proof of that key; empty: nothing.
+        client: As whom it is signed too; None: as nobody.
     """
 
     record_class: RecordClass
     payload: Secret
     key: Secret | None = None
     nonce: str = ""
+    client: Client | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +124,7 @@ class ProxyJob:
         api_headers: What every request to it carries.
         ways: How it wants a credential of each kind.
         dpop: Whether a token may be bound to a key of the connection (RFC 9449).
+        signs_as: With OAuth 1.0a: as which client of ours requests are signed; None: as none.
         pins: Public keys of which each host shows one.
         grant: To open the credential.
         request_id: The request.
@@ -129,6 +144,7 @@ class ProxyJob:
     api_headers: tuple[tuple[str, str], ...]
     ways: Ways
     dpop: bool
+    signs_as: Job | None
     pins: tuple[str, ...]
     grant: str
     request_id: str
@@ -184,21 +200,15 @@ class Proxying:
     """Carries requests.
 
     Args:
-        vault: The consumer of user credentials.
+        desk: The steps that jobs share.
         egress: The way out.
         place: Puts a credential on a request.
-        nonces: What servers want in the proof of a key.
-        clock: Gives the time.
     """
 
-    def __init__(
-        self, vault: Consumer, egress: Streamer, place: Placing, nonces: Nonces, clock: Callable[[], datetime]
-    ) -> None:
-        self._vault = vault
+    def __init__(self, desk: Desk, egress: Streamer, place: Placing) -> None:
+        self._desk = desk
         self._egress = egress
         self._place = place
-        self._nonces = nonces
-        self._clock = clock
         self._going: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -253,8 +263,8 @@ class Proxying:
         with opened.plaintext, key or nullcontext():
             if key is None or opened.record_class is not RecordClass.ACCESS:
                 raise NotBoundError
-            credential = Credential(opened.record_class, opened.plaintext, key, nonce or self._nonces.of(url))
-            placed = self._place(credential, job.ways, Outgoing(job.method, url, {}), b"", self._clock())
+            credential = Credential(opened.record_class, opened.plaintext, key, nonce or self._desk.nonces.of(url))
+            placed = self._place(credential, job.ways, Outgoing(job.method, url, {}), b"", self._desk.clock())
         proof = placed.headers.get("dpop")
         if not isinstance(proof, Secret):
             raise NotBoundError
@@ -267,8 +277,7 @@ class Proxying:
         # Before a credential is opened: whoever sends a body slowly must not keep one in memory. What is known as a whole
         # can be signed, and sent again with the nonce that a server wants.
         whole = _Whole()
-        pair = job.ways.pair
-        if body is not None and (job.dpop or (pair is not None and pair.covers_body)):
+        if body is not None and (job.dpop or _covers_body(job, headers)):
             body = await whole.read(body)
         for again in (True, False):
             outgoing = await self._place_on(job, Outgoing(job.method, url, headers), whole)
@@ -282,29 +291,46 @@ class Proxying:
     async def _place_on(self, job: ProxyJob, outgoing: Outgoing, whole: _Whole) -> Outgoing:
         opened, key = await self._open(job)
         with opened.plaintext, key or nullcontext():
-            if opened.record_class is RecordClass.BASIC and not whole.is_whole:
+            if opened.record_class in _SIGNING and not whole.is_whole:
                 raise BodyTooLargeError
-            credential = Credential(opened.record_class, opened.plaintext, key, self._nonces.of(outgoing.url))
-            return self._place(credential, job.ways, outgoing, whole.data, self._clock())
+            nonce = self._desk.nonces.of(outgoing.url)
+            credential = Credential(opened.record_class, opened.plaintext, key, nonce)
+            if opened.record_class is RecordClass.OAUTH1 and job.signs_as is not None:
+                credential = credential._replace(client=await self._desk.client(job.signs_as))
+            with (credential.client and credential.client.secret) or nullcontext():
+                return self._place(credential, job.ways, outgoing, whole.data, self._desk.clock())
 
     def _wants_nonce(self, outgoing: Outgoing, answered: Answered) -> bool:
         """Whether a server wants another nonce in the proof (RFC 9449, section 9); what it wants is kept."""
         if "dpop" not in outgoing.headers:
             return False
         nonce = next((value.decode("latin-1") for name, value in answered.headers if name == "dpop-nonce"), "")
-        if not NONCE.fullmatch(nonce) or nonce == self._nonces.of(outgoing.url):
+        if not NONCE.fullmatch(nonce) or nonce == self._desk.nonces.of(outgoing.url):
             return False
-        self._nonces.note(outgoing.url, nonce)
+        self._desk.nonces.note(outgoing.url, nonce)
         return answered.status == _UNAUTHORIZED
 
     async def _open(self, job: ProxyJob) -> tuple[Opened, Secret | None]:
         """Opens the credential, and the key that it is bound to, if it is."""
         beside = [RecordClass.DPOP_KEY] if job.dpop else []
         wants = [Want(job.workspace, job.connection, each, job.grant, job.request_id) for each in (None, *beside)]
-        found, *keys = await open_together(self._vault, wants, beside, lambda each: _require(job, each))
+        found, *keys = await open_together(self._desk.vault, wants, beside, lambda each: _require(job, each))
         if found is None:
             raise AssertionError("It is not optional.")
         return found, keys[0].plaintext if keys and keys[0] is not None else None
+
+
+def _covers_body(job: ProxyJob, headers: Mapping[str, Secret | bytes]) -> bool:
+    """Whether a signature may be over the body: of OAuth 1.0a it is over a form (RFC 5849, section 3.4.1.3.1)."""
+    if job.signs_as is not None:
+        return is_form(headers)
+    return job.ways.pair is not None and job.ways.pair.covers_body
+
+
+def is_form(headers: Mapping[str, Secret | bytes]) -> bool:
+    """Whether a body is a form, as its headers say."""
+    said = headers.get("content-type", b"")
+    return isinstance(said, bytes) and said.lower().startswith(b"application/x-www-form-urlencoded")
 
 
 def _require(job: ProxyJob, opened: Opened) -> None:

@@ -42,6 +42,7 @@ class Endpoints:
         introspection: RFC 7662; empty: nowhere.
         userinfo: OpenID Connect Core 1.0, section 5.3; empty: nowhere.
         dpop: Whether tokens are bound to a key of the connection (RFC 9449).
+        temporary: Where temporary credentials are (RFC 5849, section 2.1); empty: it speaks OAuth 2.
     """
 
     token: str
@@ -57,6 +58,7 @@ class Endpoints:
     introspection: str = ""
     userinfo: str = ""
     dpop: bool = False
+    temporary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1086,8 +1086,9 @@ class ImportConnectionRequest(_message.Message):
     RENEWAL_FIELD_NUMBER: _builtins.int
     MATERIAL_FIELD_NUMBER: _builtins.int
     ROTATE_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """oauth2, api_key, basic or webhook_secret."""
+    """oauth2, oauth1, api_key, basic or webhook_secret."""
     end_user_id: _builtins.str
     """Your id of the end user."""
     provider: _builtins.str
@@ -1108,6 +1109,8 @@ class ImportConnectionRequest(_message.Message):
     """For oauth2; empty: none."""
     renewal: _builtins.str
     """For oauth2: client_credentials, jwt_bearer, token_exchange or two_step; empty: the tokens are given here."""
+    token_secret: _builtins.str
+    """For oauth1, with its access_token (RFC 5849)."""
     @_builtins.property
     def allowed_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """For keys: the hosts that they may be sent to."""
@@ -1154,10 +1157,11 @@ class ImportConnectionRequest(_message.Message):
         renewal: _builtins.str = ...,
         material: _abc.Iterable[Global___SecretValue] | None = ...,
         rotate_time: _timestamp_pb2.Timestamp | None = ...,
+        token_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "rotate_time", b"rotate_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "material", b"material", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "renewal", b"renewal", "rotate_time", b"rotate_time", "scopes", b"scopes", "username", b"username", "values", b"values", "webhook_secret", b"webhook_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "allowed_hosts", b"allowed_hosts", "api_key", b"api_key", "end_user_id", b"end_user_id", "expire_time", b"expire_time", "kind", b"kind", "material", b"material", "password", b"password", "provider", b"provider", "provider_config_id", b"provider_config_id", "refresh_token", b"refresh_token", "renewal", b"renewal", "rotate_time", b"rotate_time", "scopes", b"scopes", "token_secret", b"token_secret", "username", b"username", "values", b"values", "webhook_secret", b"webhook_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1198,7 +1202,7 @@ class Connection(_message.Message):
     state_reason: _builtins.str
     """Why, in UPPER_SNAKE; empty while active."""
     kind: _builtins.str
-    """oauth2, api_key, basic or webhook_secret."""
+    """oauth2, oauth1, api_key, basic or webhook_secret."""
     provider: _builtins.str
     """The Provider."""
     provider_config_id: _builtins.str
@@ -1487,12 +1491,13 @@ class Token(_message.Message):
     WEBHOOK_SECRET_FIELD_NUMBER: _builtins.int
     REFRESH_STATE_FIELD_NUMBER: _builtins.int
     REFRESH_FAILURE_FIELD_NUMBER: _builtins.int
+    TOKEN_SECRET_FIELD_NUMBER: _builtins.int
     connection_id: _builtins.str
     """The connection."""
     kind: _builtins.str
-    """oauth2, api_key, basic or webhook_secret."""
+    """oauth2, oauth1, api_key, basic or webhook_secret."""
     access_token: _builtins.str
-    """For oauth2."""
+    """For oauth2 and oauth1."""
     token_type: _builtins.str
     """For oauth2: Bearer."""
     api_key: _builtins.str
@@ -1507,6 +1512,8 @@ class Token(_message.Message):
     """Empty, or what became of the refresh that this request asked for, while the token still lives: pending or failing."""
     refresh_failure: _builtins.str
     """With failing: why, in UPPER_SNAKE."""
+    token_secret: _builtins.str
+    """For oauth1: what signs beside your own client secret (RFC 5849, section 3.4)."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """For oauth2: when it ends; absent: it does not say."""
@@ -1530,10 +1537,11 @@ class Token(_message.Message):
         webhook_secret: _builtins.str = ...,
         refresh_state: _builtins.str = ...,
         refresh_failure: _builtins.str = ...,
+        token_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key", b"api_key", "connection_id", b"connection_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "refresh_failure", b"refresh_failure", "refresh_state", b"refresh_state", "scopes", b"scopes", "token_type", b"token_type", "username", b"username", "webhook_secret", b"webhook_secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token", b"access_token", "api_key", b"api_key", "connection_id", b"connection_id", "expire_time", b"expire_time", "kind", b"kind", "password", b"password", "refresh_failure", b"refresh_failure", "refresh_state", b"refresh_state", "scopes", b"scopes", "token_secret", b"token_secret", "token_type", b"token_type", "username", b"username", "webhook_secret", b"webhook_secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

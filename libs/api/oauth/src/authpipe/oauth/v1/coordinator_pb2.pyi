@@ -4,6 +4,7 @@ isort:skip_file
 coordinator owns connections, flows and leases, and signs grants. It never meets a plaintext or the internet."""
 
 from authpipe.oauth.v1 import types_pb2 as _types_pb2
+from authpipe.types.v1 import records_pb2 as _records_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -868,6 +869,7 @@ class CompleteFlowRequest(_message.Message):
     ISS_FIELD_NUMBER: _builtins.int
     PROVIDER_REFUSED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """The state."""
     browser_binding: _builtins.bytes
@@ -880,6 +882,8 @@ class CompleteFlowRequest(_message.Message):
     """Whether the Provider answered with `error=`."""
     request_id: _builtins.str
     """The request this belongs to."""
+    oauth_token: _builtins.str
+    """With OAuth 1.0a: the token of the temporary credentials; the code is then the verifier (RFC 5849, section 2.2)."""
     def __init__(
         self,
         *,
@@ -889,10 +893,11 @@ class CompleteFlowRequest(_message.Message):
         iss: _builtins.str = ...,
         provider_refused: _builtins.bool = ...,
         request_id: _builtins.str = ...,
+        oauth_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_binding", b"browser_binding", "code", b"code", "iss", b"iss", "provider_refused", b"provider_refused", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_binding", b"browser_binding", "code", b"code", "iss", b"iss", "oauth_token", b"oauth_token", "provider_refused", b"provider_refused", "request_id", b"request_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1690,19 +1695,23 @@ class GetProxyRouteRequest(_message.Message):
 
     GRANT_FIELD_NUMBER: _builtins.int
     CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    WORKER_THUMBPRINT_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     connection_id: _builtins.str
     """The connection."""
+    worker_thumbprint: _builtins.str
+    """Of the worker's HPKE key, to which a grant of this answer is bound."""
     def __init__(
         self,
         *,
         grant: _builtins.str = ...,
         connection_id: _builtins.str = ...,
+        worker_thumbprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1718,8 +1727,18 @@ class GetProxyRouteResponse(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     DIALECT_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_GRANT_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_CLASSES_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """The Provider, for the context."""
+    provider_config_id: _builtins.str
+    """With OAuth 1.0a, where every request is signed as our client too: the provider configuration."""
+    client_id: _builtins.str
+    """Its OAuth client id."""
+    client_grant: _builtins.str
+    """The grant for the worker to open its client secret."""
     @_builtins.property
     def endpoints(self) -> _types_pb2.ProviderEndpoints:
         """The endpoints, as pinned."""
@@ -1732,6 +1751,10 @@ class GetProxyRouteResponse(_message.Message):
     def values(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ConnectionValue]:
         """What the placeholders of its URLs are filled with."""
 
+    @_builtins.property
+    def client_secret_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
+        """The record classes of the client secrets, the newest first."""
+
     def __init__(
         self,
         *,
@@ -1739,10 +1762,14 @@ class GetProxyRouteResponse(_message.Message):
         endpoints: _types_pb2.ProviderEndpoints | None = ...,
         dialect: _types_pb2.Dialect | None = ...,
         values: _abc.Iterable[_types_pb2.ConnectionValue] | None = ...,
+        provider_config_id: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        client_grant: _builtins.str = ...,
+        client_secret_classes: _abc.Iterable[_records_pb2.RecordClass.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dialect", b"dialect", "endpoints", b"endpoints", "provider", b"provider", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_grant", b"client_grant", "client_id", b"client_id", "client_secret_classes", b"client_secret_classes", "dialect", b"dialect", "endpoints", b"endpoints", "provider", b"provider", "provider_config_id", b"provider_config_id", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,6 +97,8 @@ class _ConnectionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Connec
     CONNECTION_KIND_API_KEY: _ConnectionKind.ValueType  # 2
     CONNECTION_KIND_BASIC: _ConnectionKind.ValueType  # 3
     CONNECTION_KIND_WEBHOOK_SECRET: _ConnectionKind.ValueType  # 4
+    CONNECTION_KIND_OAUTH1: _ConnectionKind.ValueType  # 5
+    """A token with a secret that signs (RFC 5849)."""
 
 class ConnectionKind(_ConnectionKind, metaclass=_ConnectionKindEnumTypeWrapper):
     """ConnectionKind is what kind of credential a connection has."""
@@ -106,6 +108,8 @@ CONNECTION_KIND_OAUTH2: ConnectionKind.ValueType  # 1
 CONNECTION_KIND_API_KEY: ConnectionKind.ValueType  # 2
 CONNECTION_KIND_BASIC: ConnectionKind.ValueType  # 3
 CONNECTION_KIND_WEBHOOK_SECRET: ConnectionKind.ValueType  # 4
+CONNECTION_KIND_OAUTH1: ConnectionKind.ValueType  # 5
+"""A token with a secret that signs (RFC 5849)."""
 Global___ConnectionKind: _TypeAlias = ConnectionKind  # noqa: Y015
 
 @_typing.final
@@ -126,6 +130,7 @@ class ProviderEndpoints(_message.Message):
     INTROSPECTION_ENDPOINT_FIELD_NUMBER: _builtins.int
     USERINFO_ENDPOINT_FIELD_NUMBER: _builtins.int
     DPOP_FIELD_NUMBER: _builtins.int
+    TEMPORARY_CREDENTIALS_ENDPOINT_FIELD_NUMBER: _builtins.int
     issuer: _builtins.str
     """The issuer (RFC 8414); empty for a Provider given by explicit endpoints."""
     authorization_endpoint: _builtins.str
@@ -150,6 +155,8 @@ class ProviderEndpoints(_message.Message):
     """OpenID Connect Core 1.0, section 5.3; empty: none."""
     dpop: _builtins.bool
     """Whether tokens are bound to a key of the connection (RFC 9449)."""
+    temporary_credentials_endpoint: _builtins.str
+    """Where temporary credentials are (RFC 5849, section 2.1); empty: it speaks OAuth 2."""
     def __init__(
         self,
         *,
@@ -165,10 +172,11 @@ class ProviderEndpoints(_message.Message):
         introspection_endpoint: _builtins.str = ...,
         userinfo_endpoint: _builtins.str = ...,
         dpop: _builtins.bool = ...,
+        temporary_credentials_endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "device_authorization_endpoint", b"device_authorization_endpoint", "dpop", b"dpop", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "revocation_endpoint", b"revocation_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method", "userinfo_endpoint", b"userinfo_endpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "device_authorization_endpoint", b"device_authorization_endpoint", "dpop", b"dpop", "introspection_endpoint", b"introspection_endpoint", "iss_required", b"iss_required", "issuer", b"issuer", "pushed_authorization_request_endpoint", b"pushed_authorization_request_endpoint", "refresh_endpoint", b"refresh_endpoint", "revocation_endpoint", b"revocation_endpoint", "temporary_credentials_endpoint", b"temporary_credentials_endpoint", "token_endpoint", b"token_endpoint", "token_endpoint_auth_method", b"token_endpoint_auth_method", "userinfo_endpoint", b"userinfo_endpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +301,8 @@ class Dialect(_message.Message):
     ROTATION_CHECK_POINTER_FIELD_NUMBER: _builtins.int
     SCOPE_SEPARATOR_FIELD_NUMBER: _builtins.int
     SCOPE_PARAMETER_FIELD_NUMBER: _builtins.int
+    SIGNATURE_METHOD_FIELD_NUMBER: _builtins.int
+    REALM_FIELD_NUMBER: _builtins.int
     SIGNING_FIELD_NUMBER: _builtins.int
     json_body: _builtins.bool
     """Whether token requests are JSON."""
@@ -322,6 +332,10 @@ class Dialect(_message.Message):
     """Between scopes; empty: a space."""
     scope_parameter: _builtins.str
     """The name of the scopes in a request; empty: scope."""
+    signature_method: _builtins.str
+    """With OAuth 1.0a: how requests are signed (RFC 5849, section 3.4)."""
+    realm: _builtins.str
+    """With OAuth 1.0a: the realm of that (section 3.5.1); empty: none."""
     @_builtins.property
     def token_parameters(self) -> _containers.RepeatedCompositeFieldContainer[Global___Parameter]:
         """Further parameters with a code."""
@@ -398,11 +412,13 @@ class Dialect(_message.Message):
         rotation_check_pointer: _builtins.str = ...,
         scope_separator: _builtins.str = ...,
         scope_parameter: _builtins.str = ...,
+        signature_method: _builtins.str = ...,
+        realm: _builtins.str = ...,
         signing: Global___Signing | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "revocation", b"revocation", "signing", b"signing", "two_step", b"two_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "resource", b"resource", "revocation", b"revocation", "rotation_check_pointer", b"rotation_check_pointer", "rotation_check_url", b"rotation_check_url", "scope_parameter", b"scope_parameter", "scope_pointer", b"scope_pointer", "scope_separator", b"scope_separator", "signing", b"signing", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent", "two_step", b"two_step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_token_placement", b"access_token_placement", "access_token_pointer", b"access_token_pointer", "api_base_urls", b"api_base_urls", "api_headers", b"api_headers", "api_key_placement", b"api_key_placement", "assertion", b"assertion", "expires_in_pointer", b"expires_in_pointer", "health_check_method", b"health_check_method", "health_check_url", b"health_check_url", "json_body", b"json_body", "life_seconds", b"life_seconds", "metadata", b"metadata", "public_key_pins", b"public_key_pins", "realm", b"realm", "refresh_parameters", b"refresh_parameters", "refresh_token_pointer", b"refresh_token_pointer", "resource", b"resource", "revocation", b"revocation", "rotation_check_pointer", b"rotation_check_pointer", "rotation_check_url", b"rotation_check_url", "scope_parameter", b"scope_parameter", "scope_pointer", b"scope_pointer", "scope_separator", b"scope_separator", "signature_method", b"signature_method", "signing", b"signing", "token_parameters", b"token_parameters", "token_type_absent", b"token_type_absent", "two_step", b"two_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

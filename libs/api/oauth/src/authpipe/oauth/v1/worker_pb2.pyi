@@ -263,6 +263,60 @@ class PrepareFlowResponse(_message.Message):
 Global___PrepareFlowResponse: _TypeAlias = PrepareFlowResponse  # noqa: Y015
 
 @_typing.final
+class BeginOAuth1Request(_message.Message):
+    """BeginOAuth1Request names the connection to be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    CALLBACK_FIELD_NUMBER: _builtins.int
+    callback: _builtins.str
+    """Where the browser comes back to, with the state in it."""
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+        callback: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callback", b"callback", "job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginOAuth1Request: _TypeAlias = BeginOAuth1Request  # noqa: Y015
+
+@_typing.final
+class BeginOAuth1Response(_message.Message):
+    """BeginOAuth1Response is what the browser carries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
+    failure: _builtins.str
+    """Empty: it was begun. Otherwise a stable reason in UPPER_SNAKE."""
+    oauth_token: _builtins.str
+    """The token of the temporary credentials, worth nothing without its secret."""
+    def __init__(
+        self,
+        *,
+        failure: _builtins.str = ...,
+        oauth_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "oauth_token", b"oauth_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginOAuth1Response: _TypeAlias = BeginOAuth1Response  # noqa: Y015
+
+@_typing.final
 class ExchangeCodeRequest(_message.Message):
     """ExchangeCodeRequest carries the code, which is worth nothing without the verifier."""
 
@@ -271,10 +325,13 @@ class ExchangeCodeRequest(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     REDIRECT_URI_FIELD_NUMBER: _builtins.int
+    OAUTH_TOKEN_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """The authorization code."""
     redirect_uri: _builtins.str
     """As in the authorization request."""
+    oauth_token: _builtins.str
+    """With OAuth 1.0a: the token that came back; the code is then the verifier (RFC 5849, section 2.3)."""
     @_builtins.property
     def job(self) -> Global___Job:
         """The job."""
@@ -285,10 +342,11 @@ class ExchangeCodeRequest(_message.Message):
         job: Global___Job | None = ...,
         code: _builtins.str = ...,
         redirect_uri: _builtins.str = ...,
+        oauth_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "job", b"job", "redirect_uri", b"redirect_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "job", b"job", "oauth_token", b"oauth_token", "redirect_uri", b"redirect_uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,11 @@ class WorkerStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowResponse.FromString,
                 _registered_method=True)
+        self.BeginOAuth1 = channel.unary_unary(
+                '/authpipe.oauth.v1.Worker/BeginOAuth1',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Request.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Response.FromString,
+                _registered_method=True)
         self.ExchangeCode = channel.unary_unary(
                 '/authpipe.oauth.v1.Worker/ExchangeCode',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.ExchangeCodeRequest.SerializeToString,
@@ -127,6 +132,13 @@ class WorkerServicer:
 
     def PrepareFlow(self, request, context):
         """Makes the code verifier of a flow, stores it sealed, hands back the challenge (RFC 7636).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginOAuth1(self, request, context):
+        """Asks for temporary credentials (RFC 5849, section 2.1), stores them sealed, hands back their token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -227,6 +239,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.PrepareFlow,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowResponse.SerializeToString,
+            ),
+            'BeginOAuth1': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginOAuth1,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Request.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Response.SerializeToString,
             ),
             'ExchangeCode': grpc.unary_unary_rpc_method_handler(
                     servicer.ExchangeCode,
@@ -366,6 +383,33 @@ class Worker:
             '/authpipe.oauth.v1.Worker/PrepareFlow',
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_worker__pb2.PrepareFlowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginOAuth1(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Worker/BeginOAuth1',
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Request.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_worker__pb2.BeginOAuth1Response.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class WorkerStub:
     """Fetches a Provider's metadata (RFC 8414, OpenID Connect Discovery 1.0)."""
     PrepareFlow: _grpc.UnaryUnaryMultiCallable[_worker_pb2.PrepareFlowRequest, _worker_pb2.PrepareFlowResponse]
     """Makes the code verifier of a flow, stores it sealed, hands back the challenge (RFC 7636)."""
+    BeginOAuth1: _grpc.UnaryUnaryMultiCallable[_worker_pb2.BeginOAuth1Request, _worker_pb2.BeginOAuth1Response]
+    """Asks for temporary credentials (RFC 5849, section 2.1), stores them sealed, hands back their token."""
     ExchangeCode: _grpc.UnaryUnaryMultiCallable[_worker_pb2.ExchangeCodeRequest, _worker_pb2.ExchangeCodeResponse]
     """Exchanges an authorization code, seals what comes back and stores it (RFC 6749, section 4.1.3)."""
     Refresh: _grpc.UnaryUnaryMultiCallable[_worker_pb2.RefreshRequest, _worker_pb2.RefreshResponse]
@@ -75,6 +77,8 @@ class WorkerAsyncStub(WorkerStub):
     """Fetches a Provider's metadata (RFC 8414, OpenID Connect Discovery 1.0)."""
     PrepareFlow: _aio.UnaryUnaryMultiCallable[_worker_pb2.PrepareFlowRequest, _worker_pb2.PrepareFlowResponse]  # type: ignore[assignment]
     """Makes the code verifier of a flow, stores it sealed, hands back the challenge (RFC 7636)."""
+    BeginOAuth1: _aio.UnaryUnaryMultiCallable[_worker_pb2.BeginOAuth1Request, _worker_pb2.BeginOAuth1Response]  # type: ignore[assignment]
+    """Asks for temporary credentials (RFC 5849, section 2.1), stores them sealed, hands back their token."""
     ExchangeCode: _aio.UnaryUnaryMultiCallable[_worker_pb2.ExchangeCodeRequest, _worker_pb2.ExchangeCodeResponse]  # type: ignore[assignment]
     """Exchanges an authorization code, seals what comes back and stores it (RFC 6749, section 4.1.3)."""
     Refresh: _aio.UnaryUnaryMultiCallable[_worker_pb2.RefreshRequest, _worker_pb2.RefreshResponse]  # type: ignore[assignment]
@@ -126,6 +130,14 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.PrepareFlowResponse, _abc.Awaitable[_worker_pb2.PrepareFlowResponse]]:
         """Makes the code verifier of a flow, stores it sealed, hands back the challenge (RFC 7636)."""
+
+    @_abc_1.abstractmethod
+    def BeginOAuth1(
+        self,
+        request: _worker_pb2.BeginOAuth1Request,
+        context: _ServicerContext,
+    ) -> _typing.Union[_worker_pb2.BeginOAuth1Response, _abc.Awaitable[_worker_pb2.BeginOAuth1Response]]:
+        """Asks for temporary credentials (RFC 5849, section 2.1), stores them sealed, hands back their token."""
 
     @_abc_1.abstractmethod
     def ExchangeCode(

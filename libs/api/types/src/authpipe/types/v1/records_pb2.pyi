@@ -43,6 +43,8 @@ class _RecordClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordCla
     """A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
     RECORD_CLASS_DPOP_KEY: _RecordClass.ValueType  # 10
     """The private key that a connection's tokens are bound to (RFC 9449). It is used by the worker and never served."""
+    RECORD_CLASS_OAUTH1: _RecordClass.ValueType  # 11
+    """Token credentials: a token and its secret (RFC 5849, section 1.1)."""
 
 class RecordClass(_RecordClass, metaclass=_RecordClassEnumTypeWrapper):
     """RecordClass is the kind of secret in a record. A grant names classes, so that serving never opens a refresh token."""
@@ -62,6 +64,8 @@ RECORD_CLASS_CLIENT_SECRET_2: RecordClass.ValueType  # 9
 """A second OAuth client secret beside the first, so that one is rotated while the other is still taken."""
 RECORD_CLASS_DPOP_KEY: RecordClass.ValueType  # 10
 """The private key that a connection's tokens are bound to (RFC 9449). It is used by the worker and never served."""
+RECORD_CLASS_OAUTH1: RecordClass.ValueType  # 11
+"""Token credentials: a token and its secret (RFC 5849, section 1.1)."""
 Global___RecordClass: _TypeAlias = RecordClass  # noqa: Y015
 
 class _Purpose:
