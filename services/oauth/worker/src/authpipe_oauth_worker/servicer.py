@@ -103,7 +103,7 @@ class WorkerServicer:
         begun = await self._jobs.begin_oauth1(self._job(request.job), request.callback)
         if isinstance(begun, Failure):
             return pb.BeginOAuth1Response(failure=begun.reason)
-        return pb.BeginOAuth1Response(oauth_token=begun)
+        return pb.BeginOAuth1Response(oauth_token=begun.expose().decode())
 
     async def ExchangeCode(self, request: pb.ExchangeCodeRequest, _: object) -> pb.ExchangeCodeResponse:
         """Exchanges a code."""

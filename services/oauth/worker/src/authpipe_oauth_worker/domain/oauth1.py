@@ -32,7 +32,7 @@ class OAuth1:
         self._desk = desk
         self._sign = sign
 
-    async def begin(self, job: Job, callback: str) -> str | Failure:
+    async def begin(self, job: Job, callback: str) -> Secret | Failure:
         """Asks for temporary credentials and stores them sealed; gives their token (RFC 5849, section 2.1)."""
         vault = self._desk.vault
         secrets = await self._desk.client_secrets(job)
@@ -42,10 +42,10 @@ class OAuth1:
         given = await self._send(job, job.endpoints.temporary, secrets, callback=callback)
         if isinstance(given, Failure):
             return given
-        with oauth1_payload(given.token, given.secret) as payload, given.token, given.secret:
+        with oauth1_payload(given.token, given.secret) as payload, given.secret:
             record = vault.seal(keys[RecordClass.CODE_VERIFIER], self._desk.sealing(job), payload)
             await vault.put([record], [], job.credential_grant, job.request_id)
-            return given.token.expose().decode()
+        return given.token
 
     async def exchange(self, job: Job, oauth_token: str, verifier: str) -> Outcome:
         """Exchanges a verifier (RFC 5849, section 2.3)."""
