@@ -26,7 +26,7 @@ IMPATIENT = ("coordinator", UNFINISHED, "_UNKNOWN = timedelta(seconds=60)", "_UN
 # Where the worker dies: the text before which it does, and whether the Provider has seen the refresh token by then.
 STEPS = {
     "before the request": (
-        "            sent = await self._send(job, old.plaintext, secrets)\n",
+        "            sent = await self._send(job, old.plaintext, secrets, key)\n",
         False,
     ),
     "with the answer, before the disk": ("            slot.write(vault.pack(sealed))\n", True),
@@ -151,7 +151,7 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
 ) -> None:
     connection = expired(customer, config, playground, f"spooled-{part}-{killed}")
     old, reuse = (playground.counts().get(name, 0) for name in ("refresh_token", "reuse"))
-    sending = "            sent = await self._send(job, old.plaintext, secrets)\n"
+    sending = "            sent = await self._send(job, old.plaintext, secrets, key)\n"
     # Long enough to take vault away in between.
     slow = ("worker", REFRESH, sending, f"{sending}            await __import__('asyncio').sleep(3)\n")
     folder = stack.layout.home / "spool" / "worker"

@@ -46,7 +46,7 @@ def _after(module: str, text: str, step: str) -> tuple[str, str, str]:
     return module, text, text + _reach(step, len(text) - len(text.lstrip()))
 
 
-_SEND = "            sent = await self._send(job, old.plaintext, secrets)\n"
+_SEND = "            sent = await self._send(job, old.plaintext, secrets, key)\n"
 # Patches of the two processes: at each step of a refresh a failpoint, and a shorter wait for an answer that may not exist.
 PATCHES = {
     "coordinator": [
