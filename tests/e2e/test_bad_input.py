@@ -12,6 +12,7 @@ from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
+PROVABLE = {"method": "GET", "url": "https://a.example/"}
 SIGNED = {"headers": {"x-signature": "00"}, "body_base64": "", "scheme": {"signature_header": "x-signature"}}
 
 
@@ -49,11 +50,18 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist(
         if kind == "connections":
             paths += [("GET", "/v1/connections/{}/token"), ("GET", "/v1/device-flows/{}")]
             paths += [("POST", f"/v1/connections/{{}}/{verb}") for verb in ("refresh", "reconnect", "health-checks")]
-            paths += [("POST", "/v1/connections/{}/webhook-signatures:verify")]
+            paths += [
+                ("POST", "/v1/connections/{}/webhook-signatures:verify"),
+                ("POST", "/v1/connections/{}/dpop-proofs"),
+            ]
         else:
             paths += [("PATCH", "/v1/provider-configs/{}"), ("POST", "/v1/provider-configs/{}/client-secrets")]
             paths += [("POST", "/v1/provider-configs/{}/client-secrets:retire")]
-        bodies = {"client-secrets": {"client_secret": "theirs"}, "webhook-signatures:verify": SIGNED}
+        bodies = {
+            "client-secrets": {"client_secret": "theirs"},
+            "webhook-signatures:verify": SIGNED,
+            "dpop-proofs": PROVABLE,
+        }
         for method, path in paths:
             body = {} if method == "PATCH" else bodies.get(path.rpartition("/")[2])
             theirs = stranger.http.request(method, path.format(mine), json=body)
@@ -200,6 +208,7 @@ def test_another_workspaces_ids_look_like_ids_that_do_not_exist_by_grpc_too(
         ("ReconnectConnection", gateway_pb2.ReconnectConnectionRequest, "connection_id", connection),
         ("CheckConnection", gateway_pb2.CheckConnectionRequest, "connection_id", connection),
         ("GetDeviceFlow", gateway_pb2.GetDeviceFlowRequest, "connection_id", connection),
+        ("ProveKey", partial(gateway_pb2.ProveKeyRequest, **PROVABLE), "connection_id", connection),
         ("VerifyWebhook", partial(gateway_pb2.VerifyWebhookRequest, **signed), "connection_id", connection),
         ("AddClientSecret", partial(gateway_pb2.AddClientSecretRequest, client_secret="theirs"), "id", config),
         ("RetireClientSecret", gateway_pb2.RetireClientSecretRequest, "id", config),
