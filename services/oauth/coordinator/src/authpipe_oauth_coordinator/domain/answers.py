@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 import asyncio
 from collections.abc import Callable
 
 from authpipe_oauth_coordinator.domain.ports import ConnectionStore, LeaseStore
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
-from authpipe_oauth_coordinator.domain.words import Acting, Connection, State
+from authpipe_oauth_coordinator.domain.words import audit_entry, Acting, Connection, State
 from authpipe_oauth_coordinator.errors import AnswerNotAwaitedError
-from authpipe_sensitive import AuditEntry, DomainError, get_log
+from authpipe_sensitive import DomainError, get_log
+
+_entry = partial(audit_entry, purpose="refresh")
 
 
 class Answers:
@@ -70,15 +73,3 @@ class Answers:
             await self._refreshing.once(acting, connection, forced=False)
         except DomainError as error:
             get_log().info("a delivered answer was not judged yet", error=error)
-
-
-def _entry(name: str, acting: Acting, target: str) -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        purpose="refresh",
-    )

@@ -23,6 +23,7 @@ from authpipe_oauth_coordinator.domain.ports import (
     Worker,
 )
 from authpipe_oauth_coordinator.domain.words import (
+    audit_entry,
     Acting,
     BegunDevice,
     Connection,
@@ -34,7 +35,7 @@ from authpipe_oauth_coordinator.domain.words import (
 )
 from authpipe_oauth_coordinator.errors import ExchangeError, GrantNotOfferedError, MalformedError, NotFoundError
 from authpipe_providers import connection_hosts, require_values, urls
-from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+from authpipe_sensitive import DomainError, Label, get_log
 
 _MOST_AT_ONCE = 50
 # RFC 8628, section 3.5: five seconds more each time that it is asked for.
@@ -97,7 +98,7 @@ class DeviceFlows:
         now = self._clock()
         draft = _draft(acting, config, self._new_id("con"), end_user_id, values, now)
         flow = DeviceFlow(acting.workspace, draft.id, config.id, now + timedelta(minutes=1), 5, "pending")
-        await self._devices.add_device(flow, draft, _entry("FLOW_BEGUN", acting, draft.id))
+        await self._devices.add_device(flow, draft, audit_entry("FLOW_BEGUN", acting, draft.id))
         begun = await self._worker.begin_device(self._job(acting, config, draft, "store"))
         if begun.failure:
             await self._devices.note_device(dataclasses.replace(flow, status="denied"))
@@ -150,13 +151,13 @@ class DeviceFlows:
             await self._end(acting, flow, status, outcome.failure)
 
     async def _connect(self, acting: Acting, flow: DeviceFlow, outcome: TokenOutcome) -> None:
-        entry = _entry("CONNECTION_CREATED", acting, flow.connection_id)
+        entry = audit_entry("CONNECTION_CREATED", acting, flow.connection_id)
         due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
         await self._connections.activate(flow.workspace, flow.connection_id, outcome, due, entry)
         await self._devices.note_device(dataclasses.replace(flow, status="connected"))
 
     async def _end(self, acting: Acting, flow: DeviceFlow, status: str, reason: str) -> None:
-        entry = _entry("CONNECTION_FAILED", acting, flow.connection_id, reason=reason)
+        entry = audit_entry("CONNECTION_FAILED", acting, flow.connection_id, reason=reason)
         # What was sealed for it goes with the draft, which is swept.
         moved_to = State.DISCONNECTING, reason, entry
         await self._connections.move(flow.workspace, flow.connection_id, (State.DRAFT,), *moved_to)
@@ -203,16 +204,4 @@ def _draft(
         refreshed_at=now,
         created_at=now,
         values=kept,
-    )
-
-
-def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="FAILED" if reason else "SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        reason=reason,
     )

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 
 from authpipe_oauth_coordinator.domain.due import LONGEST_ASKED, later
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, ConnectionStore, Job, Records, Worker
-from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, RevokeOutcome, State
+from authpipe_oauth_coordinator.domain.words import audit_entry, Acting, Connection, Kind, RevokeOutcome, State
 from authpipe_oauth_coordinator.errors import NotFoundError, NotKeptError
 from authpipe_sensitive import AuditEntry, DomainError, get_log
 from authpipe_sensitive.duties import note_nothing_done
@@ -221,13 +221,5 @@ class Disconnecting:
 
 
 def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="FAILED" if reason else "SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        purpose="revoke" if name in {"TOKEN_REVOKED", "REVOCATION_FAILED"} else "",
-        reason=reason,
-    )
+    purpose = "revoke" if name in {"TOKEN_REVOKED", "REVOCATION_FAILED"} else ""
+    return audit_entry(name, acting, target, reason=reason, purpose=purpose)

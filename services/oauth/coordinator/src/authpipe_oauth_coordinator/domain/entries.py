@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from authpipe_oauth_coordinator.domain.words import Acting
+from authpipe_oauth_coordinator.domain.words import audit_entry, Acting
 from authpipe_oauth_coordinator.errors import NotFoundError, ProviderExistsError, TooManyProvidersError
 from authpipe_providers import Document, Entry, parse
 from authpipe_sensitive import AuditEntry
@@ -65,7 +65,7 @@ class Entries:
         if found.name in self._catalog:
             raise ProviderExistsError
         added = await self._store.add_entry(
-            acting.workspace, found, _MOST, _entry("PROVIDER_ADDED", acting, found.name)
+            acting.workspace, found, _MOST, audit_entry("PROVIDER_ADDED", acting, found.name)
         )
         if added is None:
             raise TooManyProvidersError
@@ -79,16 +79,5 @@ class Entries:
         Raises:
             NotFoundError: There is none.
         """
-        if not await self._store.delete_entry(acting.workspace, name, _entry("PROVIDER_DELETED", acting, name)):
+        if not await self._store.delete_entry(acting.workspace, name, audit_entry("PROVIDER_DELETED", acting, name)):
             raise NotFoundError
-
-
-def _entry(name: str, acting: Acting, target: str) -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-    )

@@ -26,6 +26,7 @@ from authpipe_oauth_coordinator.domain.ports import (
 )
 from authpipe_oauth_coordinator.domain.urls import authorization_url, origin, require_listed
 from authpipe_oauth_coordinator.domain.words import (
+    audit_entry,
     Acting,
     Connection,
     Ending,
@@ -50,7 +51,7 @@ from authpipe_oauth_coordinator.errors import (
     SessionError,
 )
 from authpipe_providers import ValueRule, connection_hosts, fill, require_values, urls
-from authpipe_sensitive import AuditEntry, DomainError, Label
+from authpipe_sensitive import DomainError, Label
 
 _LIFE = timedelta(minutes=10)
 _BINDING_SIZE = 32
@@ -162,7 +163,7 @@ class Flows:
             tuple(sorted(values.items())),
             connection_id,
         )
-        await self._flows.add_session(_hash(token), session, _entry("CONNECT_SESSION_CREATED", acting, ""))
+        await self._flows.add_session(_hash(token), session, audit_entry("CONNECT_SESSION_CREATED", acting, ""))
         return token, session
 
     async def choices(self, token: str) -> list[tuple[ProviderConfig, list[ValueRule]]]:
@@ -227,7 +228,7 @@ class Flows:
             self._clock() + _LIFE,
             tuple(sorted(values.items())),
         )
-        await self._flows.add_flow(_hash(state), flow, _entry("FLOW_BEGUN", acting, connection_id))
+        await self._flows.add_flow(_hash(state), flow, audit_entry("FLOW_BEGUN", acting, connection_id))
         # Step 2: what the worker makes and keeps sealed for it, and where the browser goes.
         job = Job(
             acting, connection_id, config, config.endpoints, purpose="store", authenticate=False, values=flow.values
@@ -285,7 +286,7 @@ class Flows:
         # Step 1: use the state up, whatever comes: a state seen twice is worth nothing.
         flow = await self._flows.use_flow(
             _hash(callback.state),
-            lambda flow: _entry("FLOW_STATE_USED", _end_user(flow, callback.request_id), flow.connection_id),
+            lambda flow: audit_entry("FLOW_STATE_USED", _end_user(flow, callback.request_id), flow.connection_id),
         )
         if flow is None:
             raise FlowError
@@ -293,7 +294,7 @@ class Flows:
         try:
             self._check(flow, callback)
         except DomainError as error:
-            entry = _entry("FLOW_REFUSED", acting, flow.connection_id, reason=error.reason)
+            entry = audit_entry("FLOW_REFUSED", acting, flow.connection_id, reason=error.reason, outcome="REFUSED")
             await self._connections.note(entry)
             raise
         config = await self._configs.get_config(flow.workspace, flow.provider_config_id)
@@ -305,7 +306,7 @@ class Flows:
         if there is not None:
             return await self._reconnect(acting, flow, config, callback)
         connection = self._draft(flow, config)
-        await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        await self._connections.add_connection(connection, audit_entry("CONNECTION_DRAFTED", acting, connection.id))
         # Step 3: the worker exchanges the code at the endpoints that the flow began with.
         job = Job(
             acting,
@@ -319,13 +320,13 @@ class Flows:
         )
         outcome = await self._worker.exchange_code(job, callback.code, flow.redirect_uri, callback.oauth_token)
         if outcome.failure:
-            entry = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
+            entry = audit_entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
             await self._connections.move(
                 flow.workspace, connection.id, (State.DRAFT,), State.DISCONNECTING, outcome.failure, entry
             )
             raise ExchangeError(provider_reason=Label(outcome.failure))
         # Step 4: active, with its event.
-        entry = _entry("CONNECTION_CREATED", acting, connection.id)
+        entry = audit_entry("CONNECTION_CREATED", acting, connection.id)
         due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
         active = await self._connections.activate(flow.workspace, connection.id, outcome, due, entry)
         if active is None:
@@ -335,7 +336,7 @@ class Flows:
     async def _reconnect(self, acting: Acting, flow: Flow, config: ProviderConfig, callback: Callback) -> Connection:
         """Exchanges a code for a connection that is there already, under its lease; it keeps its id."""
         connection = await self._again(flow.workspace, flow.connection_id)
-        entry = _entry("CONNECTION_CREATED", acting, connection.id)
+        entry = audit_entry("CONNECTION_CREATED", acting, connection.id)
         job = Job(
             acting,
             connection.id,
@@ -353,7 +354,7 @@ class Flows:
             )
         if outcome.failure:
             # What is stored stays: a code that was not exchanged takes nothing away.
-            failed = _entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
+            failed = audit_entry("CONNECTION_FAILED", acting, connection.id, reason=outcome.failure)
             await self._leasing.end(flow.workspace, connection.id, lease.fence, None, failed)
             raise ExchangeError(provider_reason=Label(outcome.failure))
         due = due_at(self._clock(), outcome.expires_at, self._jitter()) if outcome.refreshable else None
@@ -388,7 +389,7 @@ class Flows:
             LeaseHeldError: It was held for five seconds.
         """
         for _ in range(_LEASE_ATTEMPTS):
-            entry = _entry("RECONNECT_BEGUN", acting, connection_id)
+            entry = audit_entry("RECONNECT_BEGUN", acting, connection_id)
             lease = await self._leasing.acquire(acting.workspace, connection_id, entry)
             if lease is not None:
                 return lease
@@ -400,7 +401,7 @@ class Flows:
         for flow in await self._flows.abandoned_flows():
             acting = Acting(flow.workspace, "service:oauth/coordinator", self._new_id("req"))
             await self._vault.delete(flow.workspace, flow.connection_id, acting.request_id)
-            await self._flows.end_flow(flow, _entry("FLOW_ENDED", acting, flow.connection_id))
+            await self._flows.end_flow(flow, audit_entry("FLOW_ENDED", acting, flow.connection_id))
 
     def _check(self, flow: Flow, callback: Callback) -> None:
         if self._clock() >= flow.expires_at:
@@ -499,15 +500,3 @@ def _end_user(flow: Flow, request_id: str) -> Acting:
 def _subject(end_user_id: str) -> str:
     # The customer's own id may be an e-mail address: the log gets a stable pseudonym of it.
     return hashlib.sha256(end_user_id.encode()).hexdigest()[:24]
-
-
-def _entry(name: str, acting: Acting, target: str, reason: str = "") -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="REFUSED" if name == "FLOW_REFUSED" else "FAILED" if reason else "SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        reason=reason,
-    )

@@ -16,10 +16,19 @@ from authpipe_oauth_coordinator.domain.due import due_at
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
-from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, Pairs, Renewal, State, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import (
+    audit_entry,
+    Acting,
+    Connection,
+    Kind,
+    Pairs,
+    Renewal,
+    State,
+    TokenOutcome,
+)
 from authpipe_oauth_coordinator.errors import GrantNotOfferedError, MalformedError, NotFoundError
 from authpipe_providers import Entry, ValueRule, connection_hosts, require_values, urls
-from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+from authpipe_sensitive import DomainError, Label, get_log
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _PROVIDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}")
@@ -137,7 +146,7 @@ class Imports:
             renewal=brought.renewal,
             rotate_at=rotate_at,
         )
-        await self._connections.add_connection(connection, _entry("CONNECTION_DRAFTED", acting, connection.id))
+        await self._connections.add_connection(connection, audit_entry("CONNECTION_DRAFTED", acting, connection.id))
         return connection
 
     async def _of_tokens(self, acting: Acting, brought: Brought) -> _Bound:
@@ -185,7 +194,7 @@ class Imports:
 
     async def activate(self, acting: Acting, connection_id: str, outcome: TokenOutcome) -> Connection:
         """Makes an imported connection usable; one that brings what tokens are asked for with, asks for the first one."""
-        entry = _entry("CONNECTION_CREATED", acting, connection_id)
+        entry = audit_entry("CONNECTION_CREATED", acting, connection_id)
         draft = await self._connections.get_connection(acting.workspace, connection_id)
         if draft is None:
             raise NotFoundError
@@ -211,14 +220,3 @@ def _filled(entry: Entry, given: Mapping[str, str]) -> tuple[Pairs, bytes]:
     rules: tuple[ValueRule, ...] = entry.values
     values = tuple(sorted(require_values(rules, given).items()))
     return values, hosts_digest(connection_hosts(urls(entry), dict(values), rules))
-
-
-def _entry(name: str, acting: Acting, target: str) -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-    )

@@ -14,7 +14,7 @@ from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_coordinator.domain.entries import Entries
 from authpipe_oauth_coordinator.domain.ports import Clock, ConfigStore, Records, Worker
 from authpipe_oauth_coordinator.domain.urls import require_endpoint, require_redirect_uris
-from authpipe_oauth_coordinator.domain.words import Acting, ProviderConfig
+from authpipe_oauth_coordinator.domain.words import audit_entry, Acting, ProviderConfig
 from authpipe_oauth_coordinator.errors import (
     EndpointError,
     InUseError,
@@ -25,7 +25,7 @@ from authpipe_oauth_coordinator.errors import (
     UnknownProviderError,
 )
 from authpipe_providers import Endpoints, Entry, client_hosts, read, urls
-from authpipe_sensitive import AuditEntry, Label
+from authpipe_sensitive import Label
 from authpipe_sensitive.duties import note_nothing_done
 
 _METHODS = {
@@ -114,7 +114,7 @@ class ProviderConfigs:
             secret_classes=() if endpoints.auth_method == "none" else _FIRST,
             discovered=bool(draft.issuer),
         )
-        await self._store.add_draft_config(config, _entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
+        await self._store.add_draft_config(config, audit_entry("PROVIDER_CONFIG_DRAFTED", acting, config.id))
         return config
 
     async def _resolve(self, acting: Acting, draft: Draft) -> Entry:
@@ -143,7 +143,7 @@ class ProviderConfigs:
 
     async def activate(self, acting: Acting, config_id: str) -> ProviderConfig:
         """Makes a draft usable."""
-        entry = _entry("PROVIDER_CONFIG_CREATED", acting, config_id)
+        entry = audit_entry("PROVIDER_CONFIG_CREATED", acting, config_id)
         return _found(await self._store.activate_config(acting.workspace, config_id, entry))
 
     async def get(self, acting: Acting, config_id: str) -> ProviderConfig:
@@ -161,7 +161,7 @@ class ProviderConfigs:
             redirect_uris=require_redirect_uris(redirect_uris) if redirect_uris else config.redirect_uris,
             display_name=_name(name) if name else config.display_name,
         )
-        await self._store.update_config(changed, _entry("PROVIDER_CONFIG_CHANGED", acting, config_id))
+        await self._store.update_config(changed, audit_entry("PROVIDER_CONFIG_CHANGED", acting, config_id))
         return changed
 
     async def activate_secret(self, acting: Acting, config_id: str, record_class: int) -> ProviderConfig:
@@ -179,7 +179,7 @@ class ProviderConfigs:
             raise TwoSecretsError
         if not config.secret_classes or record_class != _OTHER[config.secret_classes[0]]:
             raise MalformedError(field=Label("record_class"))
-        entry = _entry("CLIENT_SECRET_ADDED", acting, config_id)
+        entry = audit_entry("CLIENT_SECRET_ADDED", acting, config_id)
         changed = await self._store.change_secrets(config, (record_class, *config.secret_classes), entry)
         if changed is None:
             raise TwoSecretsError
@@ -194,7 +194,7 @@ class ProviderConfigs:
         config = await self.get(acting, config_id)
         if len(config.secret_classes) < 2:
             raise OneSecretError
-        entry = _entry("CLIENT_SECRET_RETIRED", acting, config_id)
+        entry = audit_entry("CLIENT_SECRET_RETIRED", acting, config_id)
         changed = await self._store.change_secrets(config, config.secret_classes[:1], entry)
         if changed is None:
             raise OneSecretError
@@ -207,7 +207,7 @@ class ProviderConfigs:
             InUseError: It has connections.
         """
         await self.get(acting, config_id)
-        entry = _entry("PROVIDER_CONFIG_DELETED", acting, config_id)
+        entry = audit_entry("PROVIDER_CONFIG_DELETED", acting, config_id)
         if not await self._store.delete_config(acting.workspace, config_id, entry):
             raise InUseError
         await self._erase_secret(acting, config_id)
@@ -217,14 +217,14 @@ class ProviderConfigs:
         for config in await self._store.forsaken_configs():
             acting = Acting(config.workspace, "service:oauth/coordinator", self._new_id("req"))
             # A draft is closed before its secret goes: an activation that comes now finds nothing to activate.
-            entry = _entry("PROVIDER_CONFIG_DELETED", acting, config.id)
+            entry = audit_entry("PROVIDER_CONFIG_DELETED", acting, config.id)
             if await self._store.close_forsaken(config.workspace, config.id, entry):
                 await self._erase_secret(acting, config.id)
 
     async def _erase_secret(self, acting: Acting, config_id: str) -> None:
         await self._secrets.delete(acting.workspace, config_id, acting.request_id)
         await self._store.note_secret_erased(
-            acting.workspace, config_id, _entry("CLIENT_SECRET_ERASED", acting, config_id)
+            acting.workspace, config_id, audit_entry("CLIENT_SECRET_ERASED", acting, config_id)
         )
 
 
@@ -285,14 +285,3 @@ def _scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
         if not scope or len(scope) > 300 or any(not 0x21 <= ord(char) <= 0x7E or char in '"\\' for char in scope):
             raise MalformedError(field=Label("scopes"))
     return tuple(dict.fromkeys(scopes))
-
-
-def _entry(name: str, acting: Acting, target: str) -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 import asyncio
 import dataclasses
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from authpipe_oauth_coordinator.domain.due import due_at, failed
 from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
 from authpipe_oauth_coordinator.domain.words import (
+    audit_entry,
     Acting,
     Connection,
     Ending,
@@ -24,13 +26,14 @@ from authpipe_oauth_coordinator.domain.words import (
     Unfinished,
 )
 from authpipe_oauth_coordinator.errors import NotFoundError, RefreshFailedError
-from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+from authpipe_sensitive import DomainError, Label, get_log
 
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
 _LOST = "REFRESH_ANSWER_LOST"
 # What a token that came with a refresh of which nobody heard the end has to live to be taken for its outcome.
 _WORTH_SERVING = timedelta(minutes=1)
+_entry = partial(audit_entry, purpose="refresh")
 
 
 class Refreshing:
@@ -221,17 +224,4 @@ async def client_of(configs: ConfigStore, connection: Connection) -> ProviderCon
         connection.created_at,
         entry,
         (),
-    )
-
-
-def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="FAILED" if reason else "SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        purpose="refresh",
-        reason=reason,
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 import asyncio
 from datetime import timedelta
 
 from authpipe_envelope import CLIENT_SECRETS, RecordClass
 from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Worker
-from authpipe_oauth_coordinator.domain.words import Acting, Kind, State, Unfinished
+from authpipe_oauth_coordinator.domain.words import audit_entry, Acting, Kind, State, Unfinished
 from authpipe_oauth_coordinator.errors import DisconnectedError, LeaseHeldError, NotFoundError
-from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_sensitive import DomainError
 
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
@@ -21,6 +22,7 @@ _CLASSES = {
     Kind.BASIC: (RecordClass.BASIC,),
     Kind.WEBHOOK_SECRET: (RecordClass.WEBHOOK_SECRET,),
 }
+_entry = partial(audit_entry, purpose="reseal")
 
 
 class Resealing:
@@ -112,16 +114,3 @@ class Resealing:
             if self._clock() > give_up:
                 raise LeaseHeldError
             await asyncio.sleep(_WAIT_SECONDS)
-
-
-def _entry(name: str, acting: Acting, target: str, *, reason: str = "") -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="FAILED" if reason else "SUCCEEDED",
-        actor=acting.actor,
-        request_id=acting.request_id,
-        workspace_id=acting.workspace,
-        target=target,
-        purpose="reseal",
-        reason=reason,
-    )

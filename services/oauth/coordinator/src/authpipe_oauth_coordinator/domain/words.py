@@ -5,10 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from authpipe_envelope import RecordClass
 from authpipe_providers import Endpoints, Entry
+from authpipe_sensitive import AuditEntry
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -309,3 +310,34 @@ class Acting:
     workspace: str
     actor: str
     request_id: str
+
+
+def audit_entry(
+    name: str,
+    acting: Acting,
+    target: str,
+    *,
+    reason: str = "",
+    purpose: str = "",
+    outcome: Literal["SUCCEEDED", "FAILED", "REFUSED"] | None = None,
+) -> AuditEntry:
+    """Makes the event of an act.
+
+    Args:
+        name: Which event.
+        acting: On whose behalf.
+        target: What it was done to.
+        reason: Why it failed; empty: it did not.
+        purpose: For what a credential was used; empty: none was.
+        outcome: How it ended; None: as the reason says.
+    """
+    return AuditEntry(
+        name=name,
+        outcome=outcome or ("FAILED" if reason else "SUCCEEDED"),
+        actor=acting.actor,
+        request_id=acting.request_id,
+        workspace_id=acting.workspace,
+        target=target,
+        purpose=purpose,
+        reason=reason,
+    )
