@@ -125,7 +125,10 @@ def test_metadata_that_moved_within_its_hosts_is_followed_and_any_other_is_told_
     shown = customer.get(f"/provider-configs/{config['id']}").json()
     assert shown["revocation_endpoint"] == config["revocation_endpoint"] != old
     assert wait_for(lambda: events(moved["id"]) == [("refused", "HOSTS_CHANGED")], 30)
-    assert customer.get(f"/provider-configs/{moved['id']}").json()["revocation_endpoint"] == old
+    stayed = customer.get(f"/provider-configs/{moved['id']}").json()
+    assert stayed["revocation_endpoint"] == old
+    assert (stayed["notice"], stayed["notice_time"] is not None) == ("HOSTS_CHANGED", True), "its owner is told"
+    assert (shown["notice"], shown["notice_time"]) == ("", None)
 
 
 def test_the_hosted_page_asks_for_what_a_provider_wants_to_know_and_refuses_what_does_not_fit(

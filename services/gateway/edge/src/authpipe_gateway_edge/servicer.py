@@ -431,6 +431,8 @@ def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
         client_secret_count=len(config.secret_classes),
         grants=config.grants,
         dpop=config.dpop,
+        notice=config.notice,
+        notice_time=_time(config.noticed_at),
     )
 
 

@@ -460,6 +460,8 @@ def _config(config: ProviderConfig) -> types_pb2.ProviderConfig:
         values=map(_question, config.entry.values),
         client_secret_classes=config.secret_classes,
         grants=config.entry.grants,
+        notice=config.notice,
+        notice_time=_time(config.noticed_at) if config.noticed_at is not None else None,
     )
 
 

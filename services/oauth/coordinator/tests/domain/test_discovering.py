@@ -48,9 +48,10 @@ class Stage:
 
     async def change_endpoints(self, config: ProviderConfig, entry: AuditEntry) -> None:
         self.changed.append(config)
-        await self.note_config(entry)
+        await self.note_config(config, "", entry)
 
-    async def note_config(self, entry: AuditEntry) -> None:
+    async def note_config(self, config: ProviderConfig, notice: str, entry: AuditEntry) -> None:
+        self.config = dataclasses.replace(config, notice=notice) if notice or config.notice else self.config
         assert (entry.name, entry.target) == ("PROVIDER_CONFIG_CHANGED", "pc")
         self.events.append((entry.outcome, entry.reason))
 
@@ -103,6 +104,12 @@ async def test_another_host_is_not_taken_and_is_told_in_the_log(change: dict[str
     await stage.run()
     assert stage.events == [("REFUSED", "HOSTS_CHANGED")]
     assert stage.changed == []
+    assert stage.config.notice == "HOSTS_CHANGED", "its owner is told"
+    stage.found = FOUND
+    for _ in range(2):
+        await stage.run()
+    assert stage.events[1:] == [("SUCCEEDED", "METADATA_AS_BEFORE")], "once"
+    assert stage.config.notice == ""
 
 
 @pytest.mark.parametrize(

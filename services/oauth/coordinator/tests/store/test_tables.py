@@ -257,6 +257,37 @@ async def test_which_client_secrets_are_in_use_changes_once_and_what_failed_is_t
     assert await configs.change_secrets(found, (9,), entry("CLIENT_SECRET_RETIRED")) is None
 
 
+@pytest.mark.case(22)
+async def test_a_notice_stands_since_it_was_first_given_and_goes_with_the_metadata_that_is_taken(
+    database: Any, entry: Entry
+) -> None:
+    from authpipe_database import Outbox
+    from authpipe_oauth_coordinator.store import ConfigTable
+
+    configs = ConfigTable(database, Outbox())
+    endpoints = Endpoints("i", "a", "t", "r", "none", iss_required=True, dpop=True, temporary_endpoint="x")
+    config = ProviderConfig(
+        "ws", f"pc_{fresh()}", "p", "P", "c", (), ("https://x",), endpoints, bytes(32), DUE, discovered=True
+    )
+    await configs.add_draft_config(config, entry("PROVIDER_CONFIG_DRAFTED"))
+    made = await configs.activate_config("ws", config.id, entry("PROVIDER_CONFIG_CREATED"))
+    assert made is not None
+    assert (made.endpoints, made.notice, made.noticed_at) == (endpoints, "", None)
+    since = set()
+    for _ in range(2):
+        await configs.note_config(config, "HOSTS_CHANGED", entry("PROVIDER_CONFIG_CHANGED"))
+        found = await configs.get_config("ws", config.id)
+        assert found is not None
+        assert found.notice == "HOSTS_CHANGED"
+        since.add(found.noticed_at)
+    assert len(since - {None}) == len(since) == 1
+    await configs.change_endpoints(made, entry("PROVIDER_CONFIG_CHANGED"))
+    assert await configs.get_config("ws", config.id) == made
+    await configs.note_config(config, "HOSTS_CHANGED", entry("PROVIDER_CONFIG_CHANGED"))
+    await configs.note_config(config, "", entry("PROVIDER_CONFIG_CHANGED"))
+    assert await configs.get_config("ws", config.id) == made
+
+
 async def test_a_device_flow_is_asked_about_once_in_its_interval_however_many_replicas_there_are(
     database: Any, entry: Entry, connection: Callable[..., Connection]
 ) -> None:

@@ -149,6 +149,8 @@ class ProviderConfig:
     secret_classes: tuple[int, ...] = ()
     grants: tuple[str, ...] = ()
     dpop: bool = False
+    notice: str = ""
+    noticed_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ def read_config(wire: types_pb2.ProviderConfig) -> ProviderConfig:
         secret_classes=tuple(wire.client_secret_classes),
         grants=tuple(wire.grants),
         dpop=endpoints.dpop,
+        notice=wire.notice,
+        noticed_at=wire.notice_time.ToDatetime(dt.UTC) if wire.HasField("notice_time") else None,
     )
 
 

@@ -157,6 +157,11 @@ class ProviderConfigOut(BaseModel):
     client_secret_count: int
     grants: list[str]
     dpop: bool
+    notice: str = Field(
+        description="What you should know; empty: nothing. HOSTS_CHANGED: the issuer's metadata leads to other hosts now, to which"
+        " nothing is sent. If that is right, make another provider configuration."
+    )
+    notice_time: datetime | None
 
     @classmethod
     def of(cls, config: words.ProviderConfig) -> ProviderConfigOut:
@@ -179,6 +184,8 @@ class ProviderConfigOut(BaseModel):
             client_secret_count=len(config.secret_classes),
             grants=list(config.grants),
             dpop=config.dpop,
+            notice=config.notice,
+            notice_time=config.noticed_at,
         )
 
 

@@ -21,6 +21,9 @@ from authpipe_sensitive import AuditEntry, DomainError, get_log
 _MOST = 20
 
 
+_MOVED = "HOSTS_CHANGED"
+
+
 class DiscoveredTable(Protocol):
     """Provider configurations that were made by issuer."""
 
@@ -30,8 +33,8 @@ class DiscoveredTable(Protocol):
     async def change_endpoints(self, config: ProviderConfig, entry: AuditEntry) -> None:
         """Stores endpoints and entry, with its event. What failed is tried again at once."""
 
-    async def note_config(self, entry: AuditEntry) -> None:
-        """Stores an event of its own."""
+    async def note_config(self, config: ProviderConfig, notice: str, entry: AuditEntry) -> None:
+        """Stores what the owner of a configuration should know, with its event; empty: nothing any more."""
 
 
 class Discovering:
@@ -69,10 +72,16 @@ class Discovering:
         kept = config.endpoints
         known = described(dataclasses.replace(found, auth_method=kept.auth_method, dpop=kept.dpop))
         endpoints = known.endpoints
-        if endpoints is None or endpoints == config.endpoints:
+        if endpoints is None:
+            return
+        if endpoints == config.endpoints:
+            if config.notice:
+                await self._table.note_config(config, "", _entry(config, request_id, "SUCCEEDED", "METADATA_AS_BEFORE"))
             return
         if hosts_digest(client_hosts(urls(known), known.values)) != config.hosts:
-            await self._table.note_config(_entry(config, request_id, "REFUSED", "HOSTS_CHANGED"))
+            # What is sealed may not go there: the owner hears of it, and makes another configuration if it is right.
+            moved = _entry(config, request_id, "REFUSED", _MOVED)
+            await self._table.note_config(config, _MOVED, moved)
             return
         changed = dataclasses.replace(config, endpoints=endpoints, entry=known)
         await self._table.change_endpoints(changed, _entry(config, request_id, "SUCCEEDED", "METADATA_CHANGED"))

@@ -97,7 +97,8 @@ class ProviderConfig:
     """Our OAuth client at a Provider; its secrets are in clientsecrets, under `secret_classes`, the newest first.
 
     `endpoints` and `entry` are pinned when it is made. Their URLs may be templates, filled by each connection's values. Where they
-    were `discovered` they are fetched again, from time to time.
+    were `discovered` they are fetched again, from time to time. A `notice` is what its owner should know, a word of a closed
+    list: HOSTS_CHANGED: the Provider's metadata leads to other hosts, to which nothing is sent.
     """
 
     workspace: str
@@ -113,6 +114,8 @@ class ProviderConfig:
     entry: Entry = Entry("", "")
     secret_classes: tuple[int, ...] = (int(RecordClass.CLIENT_SECRET),)
     discovered: bool = False
+    notice: str = ""
+    noticed_at: datetime | None = None
 
 
 class Health(NamedTuple):

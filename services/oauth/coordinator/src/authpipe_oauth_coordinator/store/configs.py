@@ -35,7 +35,7 @@ class ConfigTable:
                 sa.text(
                     f"insert into provider_configs ({CONFIG}, state) values (:workspace, :id, :provider, :name,"  # fixed columns
                     " :client_id, :scopes, :redirect_uris, :hosts, :created_at, cast(:entry as jsonb),"
-                    " :secret_classes, :discovered, :issuer, :authorization, :token, :revocation, :method, :iss_required,"
+                    " :secret_classes, :discovered, '', null, :issuer, :authorization, :token, :revocation, :method, :iss_required,"
                     " cast(:further as jsonb), 'draft')"
                 ),
                 {**config_values(config), **endpoint_values(config.endpoints)},
@@ -150,7 +150,7 @@ class ConfigTable:
                 sa.text(
                     "update provider_configs set entry = cast(:entry as jsonb), authorization_endpoint = :authorization,"
                     " token_endpoint = :token, revocation_endpoint = :revocation, iss_required = :iss_required,"
-                    " further_endpoints = cast(:further as jsonb)"
+                    " further_endpoints = cast(:further as jsonb), notice = '', noticed_at = null"
                     " where workspace_id = :workspace and id = :id and state = 'active' and discovered"
                 ),
                 {**config_values(config), **endpoint_values(config.endpoints)},
@@ -159,9 +159,16 @@ class ConfigTable:
                 await connection.execute(sa.text(_TRY_AGAIN), names)
                 await self._outbox.append(connection, entry)
 
-    async def note_config(self, entry: AuditEntry) -> None:
-        """Stores an event of its own."""
+    async def note_config(self, config: ProviderConfig, notice: str, entry: AuditEntry) -> None:
+        """Stores what the owner of a configuration should know, with its event; empty: nothing any more."""
         async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(
+                    "update provider_configs set notice = :notice, noticed_at = case when :notice = '' then null"
+                    " when notice = :notice then noticed_at else now() end where workspace_id = :workspace and id = :id"
+                ),
+                {"notice": notice, "workspace": config.workspace, "id": config.id},
+            )
             await self._outbox.append(connection, entry)
 
     async def delete_config(self, workspace: str, config_id: str, entry: AuditEntry) -> bool:

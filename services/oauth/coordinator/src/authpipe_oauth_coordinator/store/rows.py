@@ -32,7 +32,7 @@ _FURTHER = (
 )
 CONFIG = (
     "workspace_id, id, provider, display_name, client_id, scopes, redirect_uris, hosts_digest, created_at, entry,"
-    " client_secret_classes, discovered, " + ENDPOINTS
+    " client_secret_classes, discovered, notice, noticed_at, " + ENDPOINTS
 )
 CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
@@ -112,6 +112,8 @@ def read_config(row: Any) -> ProviderConfig:
         read(row.entry),
         tuple(row.client_secret_classes),
         row.discovered,
+        row.notice,
+        row.noticed_at,
     )
 
 

@@ -42,6 +42,8 @@ class ProviderConfig(_message.Message):
     CLIENT_SECRET_COUNT_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     DPOP_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    NOTICE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -64,6 +66,10 @@ class ProviderConfig(_message.Message):
     """How many client secrets are in use, 0 to 2."""
     dpop: _builtins.bool
     """Whether tokens are bound to a key of their connection (RFC 9449)."""
+    notice: _builtins.str
+    """What you should know, in UPPER_SNAKE; empty: nothing. HOSTS_CHANGED: the issuer's metadata leads to other hosts now, to
+    which nothing is sent; if that is right, make another configuration.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for."""
@@ -84,6 +90,10 @@ class ProviderConfig(_message.Message):
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """How connections may come to be."""
 
+    @_builtins.property
+    def notice_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
     def __init__(
         self,
         *,
@@ -103,10 +113,12 @@ class ProviderConfig(_message.Message):
         client_secret_count: _builtins.int = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
         dpop: _builtins.bool = ...,
+        notice: _builtins.str = ...,
+        notice_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "notice_time", b"notice_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_count", b"client_secret_count", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "dpop", b"dpop", "grants", b"grants", "id", b"id", "issuer", b"issuer", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_endpoint", b"authorization_endpoint", "client_id", b"client_id", "client_secret_count", b"client_secret_count", "client_secret_masked", b"client_secret_masked", "create_time", b"create_time", "display_name", b"display_name", "dpop", b"dpop", "grants", b"grants", "id", b"id", "issuer", b"issuer", "notice", b"notice", "notice_time", b"notice_time", "provider", b"provider", "redirect_uris", b"redirect_uris", "revocation_endpoint", b"revocation_endpoint", "scopes", b"scopes", "token_endpoint", b"token_endpoint", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -620,6 +620,8 @@ class ProviderConfig(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     CLIENT_SECRET_CLASSES_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    NOTICE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     provider: _builtins.str
@@ -630,6 +632,8 @@ class ProviderConfig(_message.Message):
     """The OAuth client id at the Provider."""
     hosts_digest: _builtins.bytes
     """SHA-256 over the set of hosts that its secret may be sent to."""
+    notice: _builtins.str
+    """What its owner should know, in UPPER_SNAKE; empty: nothing."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The scopes asked for."""
@@ -658,6 +662,10 @@ class ProviderConfig(_message.Message):
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """How connections may come to be: authorization_code, client_credentials, jwt_bearer, token_exchange, device_code, two_step."""
 
+    @_builtins.property
+    def notice_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
     def __init__(
         self,
         *,
@@ -673,10 +681,12 @@ class ProviderConfig(_message.Message):
         values: _abc.Iterable[Global___ValueQuestion] | None = ...,
         client_secret_classes: _abc.Iterable[_builtins.int] | None = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
+        notice: _builtins.str = ...,
+        notice_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endpoints", b"endpoints"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "endpoints", b"endpoints", "notice_time", b"notice_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret_classes", b"client_secret_classes", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "grants", b"grants", "hosts_digest", b"hosts_digest", "id", b"id", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "client_secret_classes", b"client_secret_classes", "create_time", b"create_time", "display_name", b"display_name", "endpoints", b"endpoints", "grants", b"grants", "hosts_digest", b"hosts_digest", "id", b"id", "notice", b"notice", "notice_time", b"notice_time", "provider", b"provider", "redirect_uris", b"redirect_uris", "scopes", b"scopes", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
