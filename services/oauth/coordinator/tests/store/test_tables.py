@@ -266,8 +266,9 @@ async def test_a_notice_stands_since_it_was_first_given_and_goes_with_the_metada
 
     configs = ConfigTable(database, Outbox())
     endpoints = Endpoints("i", "a", "t", "r", "none", iss_required=True, dpop=True, temporary_endpoint="x")
+    known = load_catalog()["github"]
     config = ProviderConfig(
-        "ws", f"pc_{fresh()}", "p", "P", "c", (), ("https://x",), endpoints, bytes(32), DUE, discovered=True
+        "ws", f"pc_{fresh()}", "p", "P", "c", (), ("https://x",), endpoints, bytes(32), DUE, known, discovered=True
     )
     await configs.add_draft_config(config, entry("PROVIDER_CONFIG_DRAFTED"))
     made = await configs.activate_config("ws", config.id, entry("PROVIDER_CONFIG_CREATED"))
