@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from authpipe_rpc import Files, Peer, PeerConfig, Probe, dns_name  # first: it sets grpc's cipher list
 import httpx2
@@ -48,6 +48,15 @@ _HEALTHY_WITHIN_SECONDS = 60
 
 class StackError(RuntimeError):
     """The system did not come up; the message says which part, and where its log is."""
+
+
+class _Begun(NamedTuple):
+    """A process that was started, and as what."""
+
+    child: subprocess.Popen[bytes]
+    process: Process
+    module: str
+    environment: Mapping[str, str]
 
 
 class Stack:
@@ -128,12 +137,13 @@ class Stack:
                 owner = DatabaseConfig(**configs.database(process, f"{process.database}_owner"))
                 upgrade(owner, _migrations(process))
         self._say("Ten processes and a playground Provider")
+        begun: dict[str, _Begun] = {}
         for process in self.layout.processes:
             if not self.pid(process.name):
-                self._start(process, process.module, {})
+                begun[process.name] = self._start(process, process.module, {})
         if not self.pid("playground"):
             self._start_playground()
-        self._wait_until_healthy()
+        self._wait_until_healthy(begun)
         self._say("A workspace with an API key")
         asyncio.run(self._make_workspace())
 
@@ -204,17 +214,8 @@ class Stack:
             environment: What that module wants in its environment.
         """
         process = next(process for process in self.layout.processes if process.name == name)
-        self._start(process, module or process.module, environment or {})
-        try:
-            self._wait_until_healthy()
-        except StackError:
-            # grpc's core crashed once in thousands of starts while its clients came back; an orchestrator starts such
-            # a process again, and so do we, once. Whatever else ends a process is an error.
-            if self._children[-1].poll() != -signal.SIGSEGV:
-                raise
-            self._say(f"{name} crashed in native code while it started; it is started again")
-            self._start(process, module or process.module, environment or {})
-            self._wait_until_healthy()
+        begun = self._start(process, module or process.module, environment or {})
+        self._wait_until_healthy({name: begun})
 
     def operator(self) -> Files:
         """Gives the first operator's certificate."""
@@ -280,11 +281,12 @@ class Stack:
     def _make_token(self, process: Process) -> None:
         make_token(self.layout.home / "hsm" / process.hsm, process.hsm)
 
-    def _start(self, process: Process, module: str, more: Mapping[str, str]) -> None:
+    def _start(self, process: Process, module: str, more: Mapping[str, str]) -> _Begun:
         environment = dict(more)
         if process.hsm:
             environment["SOFTHSM2_CONF"] = str(self.layout.home / "hsm" / process.hsm / "softhsm2.conf")
-        self._spawn(process.name, module, self.layout.configs / f"{process.name}.json", environment)
+        config = self.layout.configs / f"{process.name}.json"
+        return _Begun(self._spawn(process.name, module, config, environment), process, module, more)
 
     def _start_playground(self) -> None:
         settings = {
@@ -298,7 +300,7 @@ class Stack:
         write_private(file, json.dumps(settings).encode())
         self._spawn("playground", "authpipe_devstack.playground", file, {})
 
-    def _spawn(self, name: str, module: str, config: Path, environment: dict[str, str]) -> None:
+    def _spawn(self, name: str, module: str, config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         self.layout.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_file = self.layout.logs / f"{name}.log"
         kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "LC_ALL"}}
@@ -316,10 +318,22 @@ class Stack:
         pids = self._pids()
         pids[name] = {"pid": process.pid, "started": _started(process.pid)}
         write_private(self._state_file, json.dumps(pids).encode())
+        return process
 
-    def _wait_until_healthy(self) -> None:
+    def _wait_until_healthy(self, begun: dict[str, _Begun]) -> None:
+        """Waits until all of it is healthy.
+
+        Whatever was begun just now and was ended by a signal while it started is started again, once, as an orchestrator
+        does: grpc's core has crashed in one of thousands of starts. Whatever ends by itself is an error.
+        """
         ends = time.monotonic() + _HEALTHY_WITHIN_SECONDS
         while True:
+            for name, each in list(begun.items()):
+                status = each.child.poll()
+                if status is not None and status < 0:
+                    self._say(f"{name} was ended by signal {-status} while it started; it is started again")
+                    del begun[name]
+                    self._start(each.process, each.module, each.environment)
             healthy = asyncio.run(self._health())
             missing = [name for name, serving in healthy.items() if not serving]
             if not missing:
