@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from authpipe_envelope import Header
 from authpipe_grants import Grant, GrantError
-from authpipe_recordstore.domain.records import Record, Records, Ref
+from authpipe_recordstore.domain.records import Put, Records
+from authpipe_recordstore.domain.words import Record, Ref
+from authpipe_recordstore.domain.writing import Write
 
 ACCESS, ANSWER = Ref("ws", "con", 1), Ref("ws", "con", 8)
 DATA = Header(1, bytes(32), bytes(32)).encode() + bytes(80)
@@ -27,8 +29,9 @@ class Outside:
     def __init__(self) -> None:
         self.puts: list[tuple[list[Record], list[tuple[Ref, int]]]] = []
 
-    async def put(self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], _: Any) -> None:
-        self.puts.append((list(records), list(consumed)))
+    async def put(self, writes: Sequence[Write]) -> list[None]:
+        self.puts += [(list(each.records), list(each.ended)) for each in writes]
+        return [None] * len(writes)
 
     async def acknowledge(self, *_: Any) -> None:
         return None
@@ -37,8 +40,11 @@ class Outside:
 async def put(record: Record | None, consumed: Ref | None, **changes: Any) -> Outside:
     outside = Outside()
     records = Records(outside, outside, lambda _: dataclasses.replace(GRANT, **changes))  # type: ignore[arg-type]
-    writes = [(record, "token")] if record else []
-    await records.put("oauth/worker", writes, [(consumed, "token")] if consumed else [], "r", 0)
+    asked = Put([record] if record else [], [consumed] if consumed else [], "token", "r")
+    (refusal,) = await records.put("oauth/worker", [asked], 0)
+    if refusal is not None:
+        assert not outside.puts
+        raise refusal
     return outside
 
 
@@ -70,3 +76,13 @@ async def test_a_grant_for_something_else_writes_and_ends_nothing(changes: dict[
 async def test_only_transient_records_can_be_ended_by_a_write() -> None:
     with pytest.raises(GrantError):
         await put(None, ACCESS)
+
+
+async def test_a_write_without_a_grant_for_it_is_refused_beside_one_that_has_it() -> None:
+    outside = Outside()
+    grants = {"good": GRANT, "bad": dataclasses.replace(GRANT, purpose="serve")}
+    records = Records(outside, outside, grants.__getitem__)  # type: ignore[arg-type]
+    asked = [Put([RECORD], [], each, "r") for each in ("bad", "good", "bad")]
+    answers = await records.put("oauth/worker", asked, 0)
+    assert [each and each.reason for each in answers] == [GrantError.reason, None, GrantError.reason]
+    assert outside.puts == [([RECORD], [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from authpipe.types.v1 import records_pb2 as pb
 from google.protobuf.message import DecodeError
@@ -29,8 +29,20 @@ from authpipe_sensitive import DomainError, Secret, Status
 # batch with others; or the record was written again between its store and keyservice.
 _PENDING = {"CUSTOMER_KEY_PENDING", "RECORD_SUPERSEDED"}
 _PAUSES = (0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.8, 1.0, 1.0, 1.0)
+# A message is four times as long at most.
+_LONGEST_BATCH = 4 * 1024 * 1024
 # What says nothing of one record.
 _OF_THE_CALL = (PeerUnavailable, GrantError)
+
+
+class _Intent(NamedTuple):
+    """What is about to be written of a connection."""
+
+    workspace: str
+    connection: str
+    classes: tuple[RecordClass, ...]
+    grant: str
+    request_id: str
 
 
 class StoreStub(Protocol):
@@ -75,6 +87,8 @@ class RecordClient:
         self._key_domain = key_domain
         self._clock = clock
         self._opening: Coalescer[Want, Opened] = Coalescer(self.open_once)
+        self._preparing: Coalescer[_Intent, dict[RecordClass, WriteKey]] = Coalescer(self._prepare)
+        self._putting: Coalescer[pb.Write, None] = Coalescer(self._put)
 
     async def open_one(self, want: Want) -> Opened:
         """Opens a record: all that are asked for in the moment share one rpc, one select, one event, one HPKE seal.
@@ -201,38 +215,46 @@ class RecordClient:
         Raises:
             DomainError: One of them was refused: none is usable.
         """
+        wanted = _Intent(workspace, connection, tuple(classes), grant, request_id)
         for pause in _PAUSES:
             try:
-                return await self._prepare(workspace, connection, classes, grant, request_id)
+                return await self._preparing.submit(wanted)
             except PeerRefused as error:
                 if error.reason not in _PENDING:
                     raise
             await asyncio.sleep(pause)
-        return await self._prepare(workspace, connection, classes, grant, request_id)
+        return await self._preparing.submit(wanted)
 
-    async def _prepare(
-        self, workspace: str, connection: str, classes: Sequence[RecordClass], grant: str, request_id: str
-    ) -> dict[RecordClass, WriteKey]:
+    async def _prepare(self, wanted: Sequence[_Intent]) -> list[dict[RecordClass, WriteKey] | DomainError]:
+        """Has write keys released: one rpc for the batch; what is refused does not touch the others."""
+        grants = list(dict.fromkeys(each.grant for each in wanted))
+        position = {grant: index for index, grant in enumerate(grants)}
         challenge = self._key.new_challenge()
+        names = [(each, record_class) for each in wanted for record_class in each.classes]
         request = pb.PrepareWritesRequest(
             consumer_public_key=self._key.public,
             challenge=challenge,
-            grants=[grant],
-            items=[pb.WriteIntent(ref=_ref(workspace, connection, each), grant_index=0) for each in classes],
-            request_id=request_id,
+            grants=grants,
+            items=[
+                pb.WriteIntent(
+                    ref=_ref(each.workspace, each.connection, record_class),
+                    grant_index=position[each.grant],
+                    request_id=each.request_id,
+                )
+                for each, record_class in names
+            ],
         )
         response = await self._peer.call_idempotent(lambda stub: stub.PrepareWrites, request)
+        if len(response.items) != len(names):
+            raise GrantError
         keys = self._open_keys(response.keys, challenge, Kind.WRITE_KEYS)
-        prepared = {}
-        for index, (record_class, item) in enumerate(zip(classes, response.items, strict=True)):
-            if item.HasField("refusal"):
-                raise PeerRefused(item.refusal.reason, Status(item.refusal.code))
-            released = keys.get(index)
-            if released is None:
-                raise GrantError
-            key = RecordKey(released.material, released.key_version, released.salt)
-            prepared[record_class] = WriteKey(workspace, connection, record_class, released.version, key, grant)
-        return prepared
+        answers: list[dict[RecordClass, WriteKey] | DomainError] = []
+        first = 0
+        for each in wanted:
+            items = response.items[first : first + len(each.classes)]
+            answers.append(_prepared(each, items, [keys.get(first + index) for index in range(len(items))]))
+            first += len(each.classes)
+        return answers
 
     def seal(self, write: WriteKey, sealing: Sealing, plaintext: Secret) -> SealedWrite:
         """Seals a plaintext as the next version of a record. The write key is used up."""
@@ -285,13 +307,34 @@ class RecordClient:
         Raises:
             DomainError: Nothing was stored.
         """
-        request = pb.PutRecordsRequest(
-            grants=[grant],
-            items=[cast("pb.SealedRecord", record.message) for record in records],
-            consumed=[_ref(workspace, connection, each) for workspace, connection, each in consumed],
-            request_id=request_id,
+        await self._putting.submit(
+            pb.Write(
+                grant=grant,
+                records=[cast("pb.SealedRecord", record.message) for record in records],
+                consumed=[_ref(workspace, connection, each) for workspace, connection, each in consumed],
+                request_id=request_id,
+            )
         )
-        await self._peer.call_idempotent(lambda stub: stub.PutRecords, request)
+
+    async def _put(self, writes: Sequence[pb.Write]) -> list[DomainError | None]:
+        """Stores: one rpc for the batch, or as many as its size needs; a write that is refused does not touch the others."""
+        answers: list[DomainError | None] = []
+        while len(answers) < len(writes):
+            request = pb.PutRecordsRequest()
+            size = 0
+            for write in writes[len(answers) :]:
+                size += write.ByteSize()
+                if request.writes and size > _LONGEST_BATCH:
+                    break
+                request.writes.append(write)
+            response = await self._peer.call_idempotent(lambda stub: stub.PutRecords, request)
+            if len(response.answers) != len(request.writes):
+                raise GrantError
+            answers += [
+                PeerRefused(answer.refusal.reason, Status(answer.refusal.code)) if answer.HasField("refusal") else None
+                for answer in response.answers
+            ]
+        return answers
 
     def _open_keys(self, keys: pb.SealedKeys, challenge: bytes, kind: Kind) -> Mapping[int, ReleasedKey]:
         if not keys.sealed:
@@ -307,3 +350,28 @@ def _ref(workspace: str, connection: str, record_class: int) -> pb.RecordRef:
         connection_id=connection,
         record_class=record_class,  # type: ignore[arg-type]  # the stub's enum is a NewType of int
     )
+
+
+def _prepared(
+    wanted: _Intent, items: Sequence[pb.PreparedWrite], keys: Sequence[ReleasedKey | None]
+) -> dict[RecordClass, WriteKey] | DomainError:
+    """Gives the write keys of a connection; one that was refused: none is usable, and none stays in memory."""
+    refusal = next((item.refusal for item in items if item.HasField("refusal")), None)
+    if refusal is not None or None in keys:
+        for key in keys:
+            if key is not None:
+                key.material.destroy()
+        return PeerRefused(refusal.reason, Status(refusal.code)) if refusal is not None else GrantError()
+    workspace, connection, classes, grant, _ = wanted
+    return {
+        record_class: WriteKey(
+            workspace,
+            connection,
+            record_class,
+            released.version,
+            RecordKey(released.material, released.key_version, released.salt),
+            grant,
+        )
+        for record_class, released in zip(classes, keys, strict=True)
+        if released is not None
+    }

@@ -6,7 +6,7 @@ A process's own database and no other: the role is the CN of its certificate, an
 from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError
 
 from authpipe_database.migrations import upgrade
-from authpipe_database.outbox import OUTBOX_SQL, EventSink, Outbox, Relay, outbox_grants
+from authpipe_database.outbox import OUTBOX_SQL, EventSink, Outbox, Relay, encode, outbox_grants
 
 __all__ = [
     "OUTBOX_SQL",
@@ -16,6 +16,7 @@ __all__ = [
     "EventSink",
     "Outbox",
     "Relay",
+    "encode",
     "outbox_grants",
     "upgrade",
 ]

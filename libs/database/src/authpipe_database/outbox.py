@@ -74,16 +74,17 @@ class Outbox:
                 sa.bindparam("events", value=encode(entries), type_=postgresql.ARRAY(sa.LargeBinary))
             )
         )
-        self._note(entries)
+        self.note(entries)
 
     async def append_hot(
         self, connection: psycopg.AsyncConnection[tuple[object, ...]], entries: Sequence[AuditEntry]
     ) -> None:
         """Writes events on a hot connection: one durable insert for a whole batch. They are durable on return."""
         await connection.execute("insert into audit_outbox (events) values (%b)", (encode(entries),))
-        self._note(entries)
+        self.note(entries)
 
-    def _note(self, entries: Sequence[AuditEntry]) -> None:
+    def note(self, entries: Sequence[AuditEntry]) -> None:
+        """Says that events are in the outbox, whoever wrote them there: the relay has work, and the call did its duty."""
         self.written.set()
         for entry in entries:
             note_emitted(_NAMES[entry.name])

@@ -9,7 +9,8 @@ from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe.types.v1 import records_pb2
-from authpipe_recordstore.domain.records import Asking, Ref, Sealed
+from authpipe_recordstore.domain.records import Asking, Sealed
+from authpipe_recordstore.domain.words import Ref
 from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Status, get_log
 
@@ -40,29 +41,29 @@ class KeyservicePeer:
         response = await self._peer.call_idempotent(lambda stub: stub.ReleaseRecordKeys, request)
         return Sealed(tuple(map(_answer, response.items)), response.keys)
 
-    async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int]], request_id: str) -> Sealed:
+    async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int, str]]) -> Sealed:
         """Has write keys sealed."""
         request = pb.ReleaseWriteKeysRequest(
             consumer_public_key=asking.public_key,
             challenge=asking.challenge,
             grants=asking.grants,
             items=[
-                pb.WriteHeader(ref=wire_ref(ref), stored_version=version, grant_index=grant)
-                for ref, version, grant in items
+                pb.WriteHeader(ref=wire_ref(ref), stored_version=version, grant_index=grant, request_id=request_id)
+                for ref, version, grant, request_id in items
             ],
-            request_id=request_id,
         )
         response = await self._peer.call_idempotent(lambda stub: stub.ReleaseWriteKeys, request)
         return Sealed(tuple(map(_answer, response.items)), response.keys)
 
-    async def acknowledge(self, items: Sequence[tuple[Ref, int, int]], request_id: str) -> None:
+    async def acknowledge(self, items: Sequence[tuple[Ref, int, int, str]]) -> None:
         """Raises floors. What does not arrive is made up for at the first release, so a failure is logged only."""
         request = pb.AcknowledgeVersionRequest(
             items=[
-                pb.CommittedVersion(ref=wire_ref(ref), version=version, refresh_not_before_ms=not_before)
-                for ref, version, not_before in items
+                pb.CommittedVersion(
+                    ref=wire_ref(ref), version=version, refresh_not_before_ms=not_before, request_id=request_id
+                )
+                for ref, version, not_before, request_id in items
             ],
-            request_id=request_id,
         )
         try:
             await self._peer.call_idempotent(lambda stub: stub.AcknowledgeVersion, request)

@@ -7,11 +7,12 @@ import time
 from typing import cast
 
 from authpipe.types.v1 import records_pb2 as pb
-from authpipe_grants import GrantError
-from authpipe_recordstore.domain.records import Asking, Record, Records, Ref
+from authpipe_recordstore.domain.records import Asking, Put, Records
+from authpipe_recordstore.domain.words import Record, Ref
 from authpipe_recordstore.peers import wire_ref
 from authpipe_rpc import current_caller
 from authpipe_sensitive import DomainError
+from authpipe_sensitive.duties import note_nothing_done
 
 
 class RecordServicer:
@@ -27,8 +28,8 @@ class RecordServicer:
     async def PrepareWrites(self, request: pb.PrepareWritesRequest, _: object) -> pb.PrepareWritesResponse:
         """Relays sealed write keys."""
         asking = Asking(request.consumer_public_key, request.challenge, request.grants)
-        items = [(_ref(item.ref), item.grant_index) for item in request.items]
-        answers, keys = await self._records.prepare(asking, items, request.request_id)
+        items = [(_ref(item.ref), item.grant_index, item.request_id) for item in request.items]
+        answers, keys = await self._records.prepare(asking, items)
         return pb.PrepareWritesResponse(
             items=[
                 pb.PreparedWrite(refusal=_refusal(answer))
@@ -41,17 +42,24 @@ class RecordServicer:
 
     async def PutRecords(self, request: pb.PutRecordsRequest, _: object) -> pb.PutRecordsResponse:
         """Stores sealed records."""
-        records = []
-        for item in request.items:
-            if item.grant_index >= len(request.grants):
-                raise GrantError
-            records.append((_record(item), request.grants[item.grant_index]))
-        if request.consumed and not request.grants:
-            raise GrantError
-        consumed = [(_ref(ref), request.grants[0]) for ref in request.consumed]
-        now_ms = int(time.time() * 1000)
-        await self._records.put(current_caller(), records, consumed, request.request_id, now_ms)
-        return pb.PutRecordsResponse()
+        asked = [
+            Put(
+                [_record(item) for item in write.records],
+                [_ref(ref) for ref in write.consumed],
+                write.grant,
+                write.request_id,
+            )
+            for write in request.writes
+        ]
+        answers = await self._records.put(current_caller(), asked, int(time.time() * 1000))
+        if all(answers):
+            note_nothing_done()
+        return pb.PutRecordsResponse(
+            answers=[
+                pb.WriteAnswer(refusal=_refusal(answer)) if answer is not None else pb.WriteAnswer()
+                for answer in answers
+            ]
+        )
 
     async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:
         """Gives records with sealed keys."""

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from psycopg import AsyncCursor
 
-from authpipe_database import Database, Outbox
-from authpipe_recordstore.domain.records import GONE, SERVABLE_NUMBERS, TRANSIENT_NUMBERS, Record, Ref
-from authpipe_recordstore.errors import FenceError, VersionConflictError, WithheldError
-from authpipe_sensitive import AuditEntry
+from authpipe_database import Database, Outbox, encode
+from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
+from authpipe_recordstore.domain.words import GONE, Record, Ref
+from authpipe_recordstore.domain.writing import Stands, Version, Write, decide
+from authpipe_sensitive import AuditEntry, DomainError
 
 _FIND = f"""
 select r.workspace_id, r.connection_id, r.record_class, r.version, r.record, r.provider, r.hosts_digest, r.masked,
@@ -23,28 +25,37 @@ left join connection_states c on c.workspace_id = w.workspace_id and c.connectio
 order by w.n
 """  # the numbers of an enum, not input
 
-_LOCK = sa.text(
-    "insert into connection_states (workspace_id, connection_id, fence, state)"
-    " values (:workspace, :connection, :fence, 'active')"
-    " on conflict (workspace_id, connection_id)"
-    " do update set fence = greatest(connection_states.fence, excluded.fence)"
-    " returning fence, state"
-)
-_INSERT = sa.text(
-    "insert into records (workspace_id, connection_id, record_class, version, record, provider, hosts_digest, masked,"
-    " expires_at, fence) values (:workspace, :connection, :class, :version, :record, :provider, :hosts, :masked,"
-    " :expires, :fence) on conflict (workspace_id, connection_id, record_class) do update set fence = excluded.fence"
-    " where records.version = excluded.version and records.record = excluded.record"
-)
-_UPDATE = sa.text(
-    "update records set version = :version, record = :record, provider = :provider, hosts_digest = :hosts,"
-    " masked = :masked, expires_at = :expires, fence = :fence where workspace_id = :workspace"
-    " and connection_id = :connection and record_class = :class"
-    " and (version = :version - 1 or (version = :version and record = :record))"
-)
-_DELETE_ONE = sa.text(
-    "delete from records where workspace_id = :workspace and connection_id = :connection and record_class = :class"
-)
+# Whoever writes records of a connection has this row first, so that what is read next stays so.
+_LOCK = """
+insert into connection_states (workspace_id, connection_id, fence, state)
+select w.workspace_id, w.connection_id, 0, 'active' from unnest(%b::text[], %b::text[]) as w (workspace_id, connection_id)
+order by 1, 2
+on conflict (workspace_id, connection_id) do update set fence = connection_states.fence
+returning workspace_id, connection_id, fence, state
+"""
+_STORED = """
+select r.workspace_id, r.connection_id, r.record_class, r.version, case when r.version = w.version then r.record end
+from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[]) as w (workspace_id, connection_id, record_class, version)
+join records r using (workspace_id, connection_id, record_class)
+"""
+_CARRY_OUT = """
+with fenced as (
+    update connection_states s set fence = w.fence
+    from unnest(%b::text[], %b::text[], %b::bigint[]) as w (workspace_id, connection_id, fence)
+    where s.workspace_id = w.workspace_id and s.connection_id = w.connection_id and s.fence < w.fence),
+ended as (
+    delete from records r using unnest(%b::text[], %b::text[], %b::int[]) as w (workspace_id, connection_id, record_class)
+    where r.workspace_id = w.workspace_id and r.connection_id = w.connection_id and r.record_class = w.record_class),
+stored as (
+    insert into records (workspace_id, connection_id, record_class, version, record, provider, hosts_digest, masked,
+        expires_at, fence)
+    select * from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::bytea[], %b::text[], %b::bytea[],
+        %b::text[], %b::timestamptz[], %b::bigint[])
+    on conflict (workspace_id, connection_id, record_class) do update set version = excluded.version,
+        record = excluded.record, provider = excluded.provider, hosts_digest = excluded.hosts_digest,
+        masked = excluded.masked, expires_at = excluded.expires_at, fence = excluded.fence)
+insert into audit_outbox (events) values (%b)
+"""
 
 
 class Store:
@@ -70,50 +81,31 @@ class Store:
             rows = await (await connection.execute(_FIND, names, binary=True)).fetchall()
         return [_record(row) for row in rows]
 
-    async def put(
-        self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], entries: Sequence[AuditEntry]
-    ) -> None:
-        """Stores all records over the version before, in one transaction with the events.
-
-        Raises:
-            VersionConflictError: A version before is not the one stored.
-            FenceError: A newer fence is known.
-            WithheldError: The connection is being disconnected, or gone.
-        """
-        async with self._database.transaction() as connection:
-            fences = {(ref.workspace, ref.connection): fence for ref, fence in consumed}
-            fences |= {(record.ref.workspace, record.ref.connection): record.fence for record in records}
-            for (workspace, connection_id), fence in sorted(fences.items()):
-                state = (
-                    await connection.execute(
-                        _LOCK, {"workspace": workspace, "connection": connection_id, "fence": fence}
-                    )
-                ).one()
-                if state.state != "active":
-                    raise WithheldError
-                if state.fence > fence:
-                    raise FenceError
-            for record in records:
-                values = {
-                    **_name(record.ref),
-                    "version": record.version,
-                    "record": record.data,
-                    "provider": record.provider,
-                    "hosts": record.hosts,
-                    "masked": record.masked,
-                    "expires": record.expires_at,
-                    "fence": record.fence,
-                }
-                # The same bytes may be put again: an answer of ours may have been lost.
-                result = await connection.execute(_INSERT if record.version == 1 else _UPDATE, values)
-                if result.rowcount != 1 and record.ref.record_class in TRANSIENT_NUMBERS:
-                    # A transient record is deleted when it has been used, but its versions go on.
-                    result = await connection.execute(_INSERT, values)
-                if result.rowcount != 1:
-                    raise VersionConflictError
-            for ref, _ in consumed:
-                await connection.execute(_DELETE_ONE, _name(ref))
-            await self._outbox.append(connection, *entries)
+    async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
+        """Carries out writes, with their events; gives per write why it was not carried out."""
+        names = sorted({name for write in writes for name in write.fences()})
+        wanted = {ref: 0 for write in writes for ref in write.refs()}
+        wanted |= {record.ref: record.version for write in writes for record in write.records}
+        async with self._database.hot() as connection, connection.transaction():
+            locked = await connection.execute(_LOCK, (*_columns(names, 2),), binary=True)
+            stands = {(row[0], row[1]): Stands(row[2], row[3]) for row in await _rows(locked)}
+            found = await connection.execute(_STORED, (*_columns([*wanted], 3), [*wanted.values()]), binary=True)
+            stored = {Ref(*row[:3]): Version(row[3], row[4]) for row in await _rows(found)}
+            decided = decide(writes, stands, stored)
+            if decided.entries:
+                fences = [(*name, fence) for name, fence in sorted(decided.fences.items())]
+                records = [(*each.ref, *each[1:-1]) for _, each in sorted(decided.records.items())]
+                await connection.execute(
+                    _CARRY_OUT,
+                    (
+                        *_columns(fences, 3),
+                        *_columns(sorted(decided.ended), 3),
+                        *_columns(records, len(Record._fields) + 1),
+                        encode(decided.entries),
+                    ),
+                )
+        self._outbox.note(decided.entries)
+        return decided.answers
 
     async def withhold(self, workspace: str, connection_id: str, entry: AuditEntry) -> None:
         """Marks a connection as not to be served or written."""
@@ -132,8 +124,10 @@ class Store:
         async with self._database.transaction() as connection:
             result = await connection.execute(
                 sa.text(
-                    "update connection_states set state = 'active' where workspace_id = :workspace"
-                    " and connection_id = :connection and state in ('kept', 'active')"
+                    # One that is active already was taken back before, or else it was never written.
+                    "update connection_states c set state = 'active' where workspace_id = :workspace"
+                    " and connection_id = :connection and (state = 'kept' or (state = 'active' and exists (select 1 from"
+                    " records r where r.workspace_id = c.workspace_id and r.connection_id = c.connection_id)))"
                 ),
                 {"workspace": workspace, "connection": connection_id},
             )
@@ -164,8 +158,12 @@ class Store:
         return deleted
 
 
-def _name(ref: Ref) -> dict[str, Any]:
-    return {"workspace": ref.workspace, "connection": ref.connection, "class": ref.record_class}
+def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    return [[row[index] for row in rows] for index in range(count)]
+
+
+async def _rows(cursor: AsyncCursor[Any]) -> list[Any]:
+    return await cursor.fetchall()
 
 
 def _record(row: Sequence[Any]) -> Record | None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from authpipe_envelope import HEADER_SIZE, SERVABLE, TRANSIENT, Header
+from authpipe_envelope import HEADER_SIZE, SERVABLE, Header
 from authpipe_grants import Grant, GrantError
+from authpipe_recordstore.domain.words import Record, Ref
+from authpipe_recordstore.domain.writing import TRANSIENT_NUMBERS, Write
 from authpipe_recordstore.errors import MalformedError, NotFoundError, WithheldError
 from authpipe_sensitive import AuditEntry, DomainError
 
@@ -18,45 +20,6 @@ _WRITING = {"store", "exchange", "refresh", "reseal", "configure"}
 EDGE = "gateway/edge"
 ANY_SERVABLE = 0
 SERVABLE_NUMBERS = tuple(sorted(int(each) for each in SERVABLE))
-TRANSIENT_NUMBERS = tuple(sorted(int(each) for each in TRANSIENT))
-
-
-class Ref(NamedTuple):
-    """The name of a record: workspace, connection (or provider configuration), number of the class."""
-
-    workspace: str
-    connection: str
-    record_class: int
-
-
-class Record(NamedTuple):
-    """A record as stored: ciphertext and what may be known of it.
-
-    Args:
-        ref: Its name.
-        version: Its version, from 1 on.
-        data: The AP1 record.
-        provider: As bound in the context.
-        hosts: The digest of the hosts, as bound in the context.
-        masked: The masked prefix.
-        expires_at: When the credential ends; None: it does not say.
-        fence: The fence under which it was written; 0: none.
-        withheld: Whether its connection is being disconnected.
-    """
-
-    ref: Ref
-    version: int
-    data: bytes
-    provider: str
-    hosts: bytes
-    masked: str
-    expires_at: datetime | None
-    fence: int
-    withheld: bool = False
-
-
-# What find gives for a record of a connection that was erased.
-GONE = Record(Ref("", "", 0), 0, b"", "", b"", "", None, 0, withheld=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +39,33 @@ class Asking:
     grants: Sequence[str]
 
 
+class Put(NamedTuple):
+    """What a consumer wants stored and ended together.
+
+    Args:
+        records: The records that it sealed.
+        ended: Transient records that end with them.
+        grant: The grant that allows all of it.
+        request_id: The request.
+    """
+
+    records: Sequence[Record]
+    ended: Sequence[Ref]
+    grant: str
+    request_id: str
+
+
 class Keys(Protocol):
     """keyservice, in a store's own words."""
 
     async def release(self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]) -> Sealed:
         """Has keys of stored records sealed: name, version, header, grant index, request id."""
 
-    async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int]], request_id: str) -> Sealed:
-        """Has write keys sealed: name, version stored now, grant index."""
+    async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int, str]]) -> Sealed:
+        """Has write keys sealed: name, version stored now, grant index, request id."""
 
-    async def acknowledge(self, items: Sequence[tuple[Ref, int, int]], request_id: str) -> None:
-        """Raises floors: name, version, refresh not before (ms)."""
+    async def acknowledge(self, items: Sequence[tuple[Ref, int, int, str]]) -> None:
+        """Raises floors: name, version, refresh not before (ms), request id."""
 
     async def restrict(self, workspace: str, connection: str, request_id: str) -> None:
         """Restricts the connection key to revocation."""
@@ -107,16 +86,8 @@ class Store(Protocol):
     async def find(self, refs: Sequence[Ref]) -> list[Record | None]:
         """Gives records, or None where there is none."""
 
-    async def put(
-        self, records: Sequence[Record], consumed: Sequence[tuple[Ref, int]], entries: Sequence[AuditEntry]
-    ) -> None:
-        """Stores all records over the version before and deletes what is consumed, in one transaction with the events.
-
-        Raises:
-            VersionConflictError: A version before is not the one stored.
-            FenceError: A newer fence is known.
-            WithheldError: The connection is being disconnected, or gone.
-        """
+    async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
+        """Carries out writes, with their events, as `writing.decide` says; gives per write why it was not carried out."""
 
     async def withhold(self, workspace: str, connection: str, entry: AuditEntry) -> None:
         """Marks a connection as not to be served or written."""
@@ -192,65 +163,73 @@ class Records:
         return await self._store.find(refs)
 
     async def prepare(
-        self, asking: Asking, items: Sequence[tuple[Ref, int]], request_id: str
+        self, asking: Asking, items: Sequence[tuple[Ref, int, str]]
     ) -> tuple[tuple[int | DomainError, ...], object]:
-        """Has the write keys of the next versions sealed to the consumer."""
-        found = await self._store.find([ref for ref, _ in items])
+        """Has the write keys of the next versions sealed to the consumer: name, grant index, request id."""
+        found = await self._store.find([ref for ref, _, _ in items])
         wanted = [
-            (ref, record.version if record else 0, grant_index)
-            for (ref, grant_index), record in zip(items, found, strict=True)
+            (ref, record.version if record else 0, grant_index, request_id)
+            for (ref, grant_index, request_id), record in zip(items, found, strict=True)
         ]
-        sealed = await self._keys.prepare(asking, wanted, request_id)
+        sealed = await self._keys.prepare(asking, wanted)
         return sealed.answers, sealed.bundle
 
-    async def put(
-        self,
-        caller: str,
-        records: Sequence[tuple[Record, str]],
-        consumed: Sequence[tuple[Ref, str]],
-        request_id: str,
-        now_ms: int,
-    ) -> None:
-        """Stores records that their consumer sealed. All or none.
+    async def put(self, caller: str, asked: Sequence[Put], now_ms: int) -> list[DomainError | None]:
+        """Stores records that their consumer sealed; gives per write why nothing of it was stored.
 
         Args:
             caller: The process that writes.
-            records: Each with its grant.
-            consumed: Records that end with this write, each with its grant.
-            request_id: The request.
+            asked: The writes.
             now_ms: Milliseconds since the epoch.
-
-        Raises:
-            GrantError: A grant does not allow this writer to write this record.
-            MalformedError: What it wrote is no AP1 record.
         """
-        if not records and not consumed:
-            raise MalformedError
         # Step 1: each record under a grant that allows this writer to write it. A caller that was taken over
         # cannot overwrite what its jobs do not name.
+        answers: list[DomainError | None] = [None] * len(asked)
+        allowed: list[tuple[int, Write]] = []
+        for index, put in enumerate(asked):
+            try:
+                allowed.append((index, self._allowed(caller, put)))
+            except DomainError as error:
+                answers[index] = error
+        if not allowed:
+            return answers
+        # Step 2: one transaction with the events.
+        for (index, _), answer in zip(allowed, await self._store.put([each for _, each in allowed]), strict=True):
+            answers[index] = answer
+        # Step 3: the floors. Should this not arrive, keyservice raises them at the first release.
+        acknowledged = [
+            (record.ref, record.version, _not_before_ms(record, now_ms), put.request_id)
+            for put, answer in zip(asked, answers, strict=True)
+            if answer is None
+            for record in put.records
+        ]
+        if acknowledged:
+            await self._keys.acknowledge(acknowledged)
+        return answers
+
+    def _allowed(self, caller: str, put: Put) -> Write:
+        """Gives a write with its events.
+
+        Raises:
+            GrantError: Its grant does not allow this writer to write it.
+            MalformedError: What it wrote is no AP1 record.
+        """
+        if not put.records and not put.ended:
+            raise MalformedError
+        grant = self._verify(put.grant)
         entries = []
-        for record, token in records:
-            grant = self._verify(token)
+        for record in put.records:
             # The fence is the one that coordinator signed, not one that the writer claims.
             if not _allows(grant, caller, record.ref) or record.fence != grant.fence:
                 raise GrantError
             _require_record(record)
-            entries.append(_written(record.ref, record.version, grant, request_id))
-        ended = []
-        for ref, token in consumed:
-            grant = self._verify(token)
+            entries.append(_written(record.ref, record.version, grant, put.request_id))
+        for ref in put.ended:
             if not _allows(grant, caller, ref) or ref.record_class not in TRANSIENT_NUMBERS:
                 raise GrantError
-            ended.append((ref, grant.fence))
-            if not records:
-                entries.append(_written(ref, 0, grant, request_id))
-        # Step 2: one transaction with its events.
-        await self._store.put([record for record, _ in records], ended, entries)
-        if not records:
-            return
-        # Step 3: the floors. Should this not arrive, keyservice raises them at the first release.
-        acknowledged = [(record.ref, record.version, _not_before_ms(record, now_ms)) for record, _ in records]
-        await self._keys.acknowledge(acknowledged, request_id)
+            if not put.records:
+                entries.append(_written(ref, 0, grant, put.request_id))
+        return Write(put.records, [(ref, grant.fence) for ref in put.ended], entries)
 
     async def withhold(self, caller: str, workspace: str, connection: str, request_id: str) -> None:
         """Stops serving and writing: here first, which nothing can block, then at keyservice."""

@@ -59,7 +59,7 @@ class KeyServicer:
             Ask(
                 _wanted(item.ref, item.stored_version + 1, Direction.WRITE),
                 _grant(request.grants, item.grant_index),
-                request.request_id,
+                item.request_id,
             )
             for item in request.items
         ]
@@ -86,13 +86,13 @@ class KeyServicer:
                 name="VERSION_ACKNOWLEDGED",
                 outcome="SUCCEEDED",
                 actor=actor,
-                request_id=request.request_id,
-                workspace_id=workspace,
-                target=connection,
-                record_class=record_class,
-                record_version=version,
+                request_id=item.request_id,
+                workspace_id=item.ref.workspace_id,
+                target=item.ref.connection_id,
+                record_class=int(item.ref.record_class),
+                record_version=item.version,
             )
-            for workspace, connection, record_class, version, _ in items
+            for item in request.items
         ]
         await self._store.acknowledge(items, entries)
         return pb.AcknowledgeVersionResponse()

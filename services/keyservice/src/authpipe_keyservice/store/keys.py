@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox
+from authpipe_database import Database, Outbox, encode
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
 from authpipe_keyservice.domain.releasing import KeyRow, Step
@@ -26,26 +26,52 @@ left join floors f on f.workspace_id = w.workspace_id and f.connection_id = w.co
     and f.record_class = w.record_class
 order by w.n
 """
-_RAISE_FLOOR = """
-insert into floors (workspace_id, connection_id, record_class, floor, key_version, raised_at)
-values (%s, %s, %s, %s, %s, now())
-on conflict (workspace_id, connection_id, record_class) do update
-set floor = greatest(floors.floor, excluded.floor), key_version = excluded.key_version,
-    raised_at = case when excluded.floor > floors.floor then now() else floors.raised_at end
-where floors.floor <= excluded.floor
+# A batch is one statement, and so one round trip and one transaction. Rows are locked in one order, floors before keys.
+_MARKED = """
+marked as (
+    update connection_keys k set fence = greatest(k.fence, m.fence),
+        last_forced_ms = greatest(k.last_forced_ms, m.forced_ms), last_check_ms = greatest(k.last_check_ms, m.check_ms)
+    from (select k.workspace_id, k.connection_id, w.fence, w.forced_ms, w.check_ms
+        from unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[])
+            as w (workspace_id, connection_id, fence, forced_ms, check_ms)
+        join connection_keys k using (workspace_id, connection_id) order by 1, 2 for update of k) as m
+    where k.workspace_id = m.workspace_id and k.connection_id = m.connection_id)
+insert into audit_outbox (events) values (%b)
 """
-_PREPARE = """
-insert into floors (workspace_id, connection_id, record_class, prepared, prepared_key_version)
-values (%s, %s, %s, %s, %s)
-on conflict (workspace_id, connection_id, record_class)
-do update set prepared = excluded.prepared, prepared_key_version = excluded.prepared_key_version, prepared_at = now()
-where floors.prepared <= excluded.prepared
-"""
-_MARK = """
-update connection_keys set fence = greatest(fence, %s),
-    last_forced_ms = case when %s then %s else last_forced_ms end,
-    last_check_ms = case when %s then %s else last_check_ms end
-where workspace_id = %s and connection_id = %s
+_RAISE_FLOORS = f"""
+with raised as (
+    insert into floors (workspace_id, connection_id, record_class, floor, key_version, raised_at)
+    select w.*, now() from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::int[]) as w order by 1, 2, 3
+    on conflict (workspace_id, connection_id, record_class) do update
+    set floor = excluded.floor, key_version = excluded.key_version,
+        raised_at = case when excluded.floor > floors.floor then now() else floors.raised_at end
+    where floors.floor <= excluded.floor),
+{_MARKED}"""
+_PREPARE = f"""
+with prepared as (
+    insert into floors (workspace_id, connection_id, record_class, prepared, prepared_key_version)
+    select w.* from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::int[]) as w order by 1, 2, 3
+    on conflict (workspace_id, connection_id, record_class)
+    do update set prepared = excluded.prepared, prepared_key_version = excluded.prepared_key_version, prepared_at = now()
+    where floors.prepared <= excluded.prepared),
+{_MARKED}"""
+_ACKNOWLEDGE = """
+with raised as (
+    update floors f set floor = greatest(f.floor, a.version),
+        raised_at = case when a.version > f.floor then now() else f.raised_at end,
+        key_version = case when f.prepared = a.version then f.prepared_key_version else f.key_version end
+    from (select f.workspace_id, f.connection_id, f.record_class, w.version
+        from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[]) as w (workspace_id, connection_id, record_class, version)
+        join floors f using (workspace_id, connection_id, record_class)
+        where f.prepared >= w.version order by 1, 2, 3 for update of f) as a
+    where f.workspace_id = a.workspace_id and f.connection_id = a.connection_id and f.record_class = a.record_class),
+noted as (
+    update connection_keys k set refresh_not_before_ms = n.not_before
+    from (select k.workspace_id, k.connection_id, w.not_before
+        from unnest(%b::text[], %b::text[], %b::bigint[]) as w (workspace_id, connection_id, not_before)
+        join connection_keys k using (workspace_id, connection_id) order by 1, 2 for update of k) as n
+    where k.workspace_id = n.workspace_id and k.connection_id = n.connection_id)
+insert into audit_outbox (events) values (%b)
 """
 _PUT_KEY = """
 with dek as (select version from deks where workspace_id = %s and version = %s and state = 'primary' for share)
@@ -101,31 +127,11 @@ class KeyTable:
             if not steps:
                 await self._outbox.append_hot(connection, entries)
                 return
-            async with connection.transaction():
-                for step in sorted(steps, key=lambda each: (each.wanted.workspace, each.wanted.connection)):
-                    wanted = step.wanted
-                    name = (
-                        wanted.workspace,
-                        wanted.connection,
-                        int(wanted.record_class),
-                        wanted.version,
-                        step.key_version,
-                    )
-                    await connection.execute(_RAISE_FLOOR if wanted.direction is Direction.READ else _PREPARE, name)
-                    if step.fence or step.forced or step.check:
-                        await connection.execute(
-                            _MARK,
-                            (
-                                step.fence,
-                                step.forced,
-                                now_ms,
-                                step.check,
-                                now_ms,
-                                wanted.workspace,
-                                wanted.connection,
-                            ),
-                        )
-                await self._outbox.append_hot(connection, entries)
+            # All of a batch read, or all of it writes.
+            reads = steps[0].wanted.direction is Direction.READ
+            values = (*_columns(_floors(steps), 5), *_columns(_marks(steps, now_ms), 5), encode(entries))
+            await connection.execute(_RAISE_FLOORS if reads else _PREPARE, values)
+        self._outbox.note(entries)
 
     async def acknowledge(self, items: Sequence[tuple[str, str, int, int, int]], entries: Sequence[AuditEntry]) -> None:
         """Raises floors to committed versions, never above what was prepared.
@@ -134,30 +140,21 @@ class KeyTable:
             items: Workspace, connection, class, version, refresh not before (ms).
             entries: The events.
         """
-        async with self._database.transaction() as connection:
-            for workspace, connection_id, record_class, version, not_before in items:
-                await connection.execute(
-                    sa.text(
-                        "update floors set floor = greatest(floor, :version),"
-                        " raised_at = case when :version > floor then now() else raised_at end,"
-                        " key_version = case when prepared = :version then prepared_key_version else key_version end"
-                        " where workspace_id = :workspace"
-                        " and connection_id = :connection and record_class = :class and prepared >= :version"
-                    ).bindparams(
-                        version=version,
-                        workspace=workspace,
-                        connection=connection_id,
-                        **{"class": record_class},
-                    )
-                )
-                if not_before:
-                    await connection.execute(
-                        sa.text(
-                            "update connection_keys set refresh_not_before_ms = :not_before"
-                            " where workspace_id = :workspace and connection_id = :connection"
-                        ).bindparams(not_before=not_before, workspace=workspace, connection=connection_id)
-                    )
-            await self._outbox.append(connection, *entries)
+        versions: dict[tuple[str, str, int], int] = {}
+        not_before: dict[tuple[str, str], int] = {}
+        for workspace, connection_id, record_class, version, earliest in items:
+            name = (workspace, connection_id, record_class)
+            versions[name] = max(version, versions.get(name, 0))
+            if earliest:
+                not_before[workspace, connection_id] = earliest
+        values = (
+            *_columns([(*name, version) for name, version in versions.items()], 4),
+            *_columns([(*name, earliest) for name, earliest in not_before.items()], 3),
+            encode(entries),
+        )
+        async with self._database.hot() as connection:
+            await connection.execute(_ACKNOWLEDGE, values)
+        self._outbox.note(entries)
 
     async def set_state(self, workspace: str, connection_id: str, state: KeyState, entry: AuditEntry) -> int:
         """Restricts or destroys a connection key, all versions of it.
@@ -224,6 +221,35 @@ class KeyTable:
             if result.rowcount:
                 await self._outbox.append(connection, entry)
         return bool(result.rowcount)
+
+
+def _floors(steps: Sequence[Step]) -> list[tuple[str, str, int, int, int]]:
+    """Gives the newest version of each record, as a statement takes a row once."""
+    newest: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for step in steps:
+        wanted = step.wanted
+        name = (wanted.workspace, wanted.connection, int(wanted.record_class))
+        newest[name] = max(newest.get(name, (0, 0)), (wanted.version, step.key_version))
+    return [(*name, *versions) for name, versions in newest.items()]
+
+
+def _marks(steps: Sequence[Step], now_ms: int) -> list[tuple[str, str, int, int, int]]:
+    """Gives what is noted with connection keys: the newest fence, the last forced refresh and the last check; 0: nothing."""
+    marks: dict[tuple[str, str], tuple[int, int, int]] = {}
+    for step in steps:
+        if step.fence or step.forced or step.check:
+            name = (step.wanted.workspace, step.wanted.connection)
+            fence, forced, check = marks.get(name, (0, 0, 0))
+            marks[name] = (
+                max(fence, step.fence),
+                now_ms if step.forced else forced,
+                now_ms if step.check else check,
+            )
+    return [(*name, *mark) for name, mark in marks.items()]
+
+
+def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    return [[row[index] for row in rows] for index in range(count)]
 
 
 def _key_row(row: Sequence[Any]) -> KeyRow | None:

@@ -79,7 +79,7 @@ class ClientSecretsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutRecords(self, request, context):
-        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none.
+        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class ClientSecretsStub:
     PrepareWrites: _grpc.UnaryUnaryMultiCallable[_records_pb2.PrepareWritesRequest, _records_pb2.PrepareWritesResponse]
     """Relays the write keys of the next versions, sealed by keyservice to the consumer."""
     PutRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.PutRecordsRequest, _records_pb2.PutRecordsResponse]
-    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
     GetMasked: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]
@@ -54,7 +54,7 @@ class ClientSecretsAsyncStub(ClientSecretsStub):
     PrepareWrites: _aio.UnaryUnaryMultiCallable[_records_pb2.PrepareWritesRequest, _records_pb2.PrepareWritesResponse]  # type: ignore[assignment]
     """Relays the write keys of the next versions, sealed by keyservice to the consumer."""
     PutRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.PutRecordsRequest, _records_pb2.PutRecordsResponse]  # type: ignore[assignment]
-    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]  # type: ignore[assignment]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
     GetMasked: _aio.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]  # type: ignore[assignment]
@@ -81,7 +81,7 @@ class ClientSecretsServicer(metaclass=_abc_1.ABCMeta):
         request: _records_pb2.PutRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.PutRecordsResponse, _abc.Awaitable[_records_pb2.PutRecordsResponse]]:
-        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
 
     @_abc_1.abstractmethod
     def GetRecords(

@@ -27,7 +27,7 @@ from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_recor
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'authpipe/keyservice/v1/keyservice.proto\x12\x16\x61uthpipe.keyservice.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x18ReleaseRecordKeysRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x33\n\x05items\x18\x04 \x03(\x0b\x32$.authpipe.keyservice.v1.RecordHeader\"\x83\x01\n\x0cRecordHeader\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x13\n\x0bgrant_index\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"x\n\x19ReleaseRecordKeysResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.keyservice.v1.Release\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"G\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"\xa6\x01\n\x17ReleaseWriteKeysRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x32\n\x05items\x18\x04 \x03(\x0b\x32#.authpipe.keyservice.v1.WriteHeader\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"e\n\x0bWriteHeader\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x16\n\x0estored_version\x18\x02 \x01(\x04\x12\x13\n\x0bgrant_index\x18\x03 \x01(\r\"w\n\x18ReleaseWriteKeysResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.keyservice.v1.Release\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"h\n\x19\x41\x63knowledgeVersionRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32(.authpipe.keyservice.v1.CommittedVersion\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"m\n\x10\x43ommittedVersion\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1d\n\x15refresh_not_before_ms\x18\x03 \x01(\x03\"\x1c\n\x1a\x41\x63knowledgeVersionResponse\"\\\n\x19RestrictContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1c\n\x1aRestrictContextKeyResponse\"\x88\x01\n\x15KeepContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\nkeep_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x18\n\x16KeepContextKeyResponse\"B\n\x18RestoreContextKeyRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1b\n\x19RestoreContextKeyResponse\"[\n\x18\x44\x65stroyContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x19\x44\x65stroyContextKeyResponse\x12\x1c\n\x14outstanding_replicas\x18\x01 \x01(\r\"C\n\x0bSignRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\"!\n\x0cSignResponse\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"\x15\n\x13GetPublicKeyRequest\"*\n\x14GetPublicKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\x8b\x0b\n\nKeyService\x12\xd4\x01\n\x11ReleaseRecordKeys\x12\x30.authpipe.keyservice.v1.ReleaseRecordKeysRequest\x1a\x31.authpipe.keyservice.v1.ReleaseRecordKeysResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x02\x12\xd1\x01\n\x10ReleaseWriteKeys\x12/.authpipe.keyservice.v1.ReleaseWriteKeysRequest\x1a\x30.authpipe.keyservice.v1.ReleaseWriteKeysResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x03\x12\xd7\x01\n\x12\x41\x63knowledgeVersion\x12\x31.authpipe.keyservice.v1.AcknowledgeVersionRequest\x1a\x32.authpipe.keyservice.v1.AcknowledgeVersionResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x05\x12\xd7\x01\n\x12RestrictContextKey\x12\x31.authpipe.keyservice.v1.RestrictContextKeyRequest\x1a\x32.authpipe.keyservice.v1.RestrictContextKeyResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x06\x12\x9d\x01\n\x0eKeepContextKey\x12-.authpipe.keyservice.v1.KeepContextKeyRequest\x1a..authpipe.keyservice.v1.KeepContextKeyResponse\",\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x90\xb5\x18M\x12\xa6\x01\n\x11RestoreContextKey\x12\x30.authpipe.keyservice.v1.RestoreContextKeyRequest\x1a\x31.authpipe.keyservice.v1.RestoreContextKeyResponse\",\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x90\xb5\x18N\x12\xd4\x01\n\x11\x44\x65stroyContextKey\x12\x30.authpipe.keyservice.v1.DestroyContextKeyRequest\x1a\x31.authpipe.keyservice.v1.DestroyContextKeyResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x07\x32\xf2\x01\n\x10\x43heckpointSigner\x12\x62\n\x04Sign\x12#.authpipe.keyservice.v1.SignRequest\x1a$.authpipe.keyservice.v1.SignResponse\"\x0f\x8a\xb5\x18\x07\n\x05\x61udit\x90\xb5\x18\x01\x12z\n\x0cGetPublicKey\x12+.authpipe.keyservice.v1.GetPublicKeyRequest\x1a,.authpipe.keyservice.v1.GetPublicKeyResponse\"\x0f\x8a\xb5\x18\x07\n\x05\x61udit\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'authpipe/keyservice/v1/keyservice.proto\x12\x16\x61uthpipe.keyservice.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x01\n\x18ReleaseRecordKeysRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x33\n\x05items\x18\x04 \x03(\x0b\x32$.authpipe.keyservice.v1.RecordHeader\"\x83\x01\n\x0cRecordHeader\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06header\x18\x03 \x01(\x0c\x12\x13\n\x0bgrant_index\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"x\n\x19ReleaseRecordKeysResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.keyservice.v1.Release\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"G\n\x07Release\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"\x92\x01\n\x17ReleaseWriteKeysRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12\x32\n\x05items\x18\x04 \x03(\x0b\x32#.authpipe.keyservice.v1.WriteHeader\"y\n\x0bWriteHeader\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x16\n\x0estored_version\x18\x02 \x01(\x04\x12\x13\n\x0bgrant_index\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"w\n\x18ReleaseWriteKeysResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.keyservice.v1.Release\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"T\n\x19\x41\x63knowledgeVersionRequest\x12\x37\n\x05items\x18\x01 \x03(\x0b\x32(.authpipe.keyservice.v1.CommittedVersion\"\x81\x01\n\x10\x43ommittedVersion\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x1d\n\x15refresh_not_before_ms\x18\x03 \x01(\x03\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x1c\n\x1a\x41\x63knowledgeVersionResponse\"\\\n\x19RestrictContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1c\n\x1aRestrictContextKeyResponse\"\x88\x01\n\x15KeepContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\nkeep_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x18\n\x16KeepContextKeyResponse\"B\n\x18RestoreContextKeyRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1b\n\x19RestoreContextKeyResponse\"[\n\x18\x44\x65stroyContextKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"9\n\x19\x44\x65stroyContextKeyResponse\x12\x1c\n\x14outstanding_replicas\x18\x01 \x01(\r\"C\n\x0bSignRequest\x12\x0e\n\x06origin\x18\x01 \x01(\t\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\"!\n\x0cSignResponse\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"\x15\n\x13GetPublicKeyRequest\"*\n\x14GetPublicKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32\x8b\x0b\n\nKeyService\x12\xd4\x01\n\x11ReleaseRecordKeys\x12\x30.authpipe.keyservice.v1.ReleaseRecordKeysRequest\x1a\x31.authpipe.keyservice.v1.ReleaseRecordKeysResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x02\x12\xd1\x01\n\x10ReleaseWriteKeys\x12/.authpipe.keyservice.v1.ReleaseWriteKeysRequest\x1a\x30.authpipe.keyservice.v1.ReleaseWriteKeysResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x03\x12\xd7\x01\n\x12\x41\x63knowledgeVersion\x12\x31.authpipe.keyservice.v1.AcknowledgeVersionRequest\x1a\x32.authpipe.keyservice.v1.AcknowledgeVersionResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x05\x12\xd7\x01\n\x12RestrictContextKey\x12\x31.authpipe.keyservice.v1.RestrictContextKeyRequest\x1a\x32.authpipe.keyservice.v1.RestrictContextKeyResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x06\x12\x9d\x01\n\x0eKeepContextKey\x12-.authpipe.keyservice.v1.KeepContextKeyRequest\x1a..authpipe.keyservice.v1.KeepContextKeyResponse\",\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x90\xb5\x18M\x12\xa6\x01\n\x11RestoreContextKey\x12\x30.authpipe.keyservice.v1.RestoreContextKeyRequest\x1a\x31.authpipe.keyservice.v1.RestoreContextKeyResponse\",\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x90\xb5\x18N\x12\xd4\x01\n\x11\x44\x65stroyContextKey\x12\x30.authpipe.keyservice.v1.DestroyContextKeyRequest\x1a\x31.authpipe.keyservice.v1.DestroyContextKeyResponse\"Z\x8a\xb5\x18$\n\x05vault\x12\x1bkeyservice/user-credentials\x8a\xb5\x18*\n\rclientsecrets\x12\x19keyservice/client-secrets\x90\xb5\x18\x07\x32\xf2\x01\n\x10\x43heckpointSigner\x12\x62\n\x04Sign\x12#.authpipe.keyservice.v1.SignRequest\x1a$.authpipe.keyservice.v1.SignResponse\"\x0f\x8a\xb5\x18\x07\n\x05\x61udit\x90\xb5\x18\x01\x12z\n\x0cGetPublicKey\x12+.authpipe.keyservice.v1.GetPublicKeyRequest\x1a,.authpipe.keyservice.v1.GetPublicKeyResponse\"\x0f\x8a\xb5\x18\x07\n\x05\x61udit\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,43 +67,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELEASE']._serialized_start=574
   _globals['_RELEASE']._serialized_end=645
   _globals['_RELEASEWRITEKEYSREQUEST']._serialized_start=648
-  _globals['_RELEASEWRITEKEYSREQUEST']._serialized_end=814
-  _globals['_WRITEHEADER']._serialized_start=816
+  _globals['_RELEASEWRITEKEYSREQUEST']._serialized_end=794
+  _globals['_WRITEHEADER']._serialized_start=796
   _globals['_WRITEHEADER']._serialized_end=917
   _globals['_RELEASEWRITEKEYSRESPONSE']._serialized_start=919
   _globals['_RELEASEWRITEKEYSRESPONSE']._serialized_end=1038
   _globals['_ACKNOWLEDGEVERSIONREQUEST']._serialized_start=1040
-  _globals['_ACKNOWLEDGEVERSIONREQUEST']._serialized_end=1144
-  _globals['_COMMITTEDVERSION']._serialized_start=1146
-  _globals['_COMMITTEDVERSION']._serialized_end=1255
-  _globals['_ACKNOWLEDGEVERSIONRESPONSE']._serialized_start=1257
-  _globals['_ACKNOWLEDGEVERSIONRESPONSE']._serialized_end=1285
-  _globals['_RESTRICTCONTEXTKEYREQUEST']._serialized_start=1287
-  _globals['_RESTRICTCONTEXTKEYREQUEST']._serialized_end=1379
-  _globals['_RESTRICTCONTEXTKEYRESPONSE']._serialized_start=1381
-  _globals['_RESTRICTCONTEXTKEYRESPONSE']._serialized_end=1409
-  _globals['_KEEPCONTEXTKEYREQUEST']._serialized_start=1412
-  _globals['_KEEPCONTEXTKEYREQUEST']._serialized_end=1548
-  _globals['_KEEPCONTEXTKEYRESPONSE']._serialized_start=1550
-  _globals['_KEEPCONTEXTKEYRESPONSE']._serialized_end=1574
-  _globals['_RESTORECONTEXTKEYREQUEST']._serialized_start=1576
-  _globals['_RESTORECONTEXTKEYREQUEST']._serialized_end=1642
-  _globals['_RESTORECONTEXTKEYRESPONSE']._serialized_start=1644
-  _globals['_RESTORECONTEXTKEYRESPONSE']._serialized_end=1671
-  _globals['_DESTROYCONTEXTKEYREQUEST']._serialized_start=1673
-  _globals['_DESTROYCONTEXTKEYREQUEST']._serialized_end=1764
-  _globals['_DESTROYCONTEXTKEYRESPONSE']._serialized_start=1766
-  _globals['_DESTROYCONTEXTKEYRESPONSE']._serialized_end=1823
-  _globals['_SIGNREQUEST']._serialized_start=1825
-  _globals['_SIGNREQUEST']._serialized_end=1892
-  _globals['_SIGNRESPONSE']._serialized_start=1894
-  _globals['_SIGNRESPONSE']._serialized_end=1927
-  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1929
-  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1950
-  _globals['_GETPUBLICKEYRESPONSE']._serialized_start=1952
-  _globals['_GETPUBLICKEYRESPONSE']._serialized_end=1994
-  _globals['_KEYSERVICE']._serialized_start=1997
-  _globals['_KEYSERVICE']._serialized_end=3416
-  _globals['_CHECKPOINTSIGNER']._serialized_start=3419
-  _globals['_CHECKPOINTSIGNER']._serialized_end=3661
+  _globals['_ACKNOWLEDGEVERSIONREQUEST']._serialized_end=1124
+  _globals['_COMMITTEDVERSION']._serialized_start=1127
+  _globals['_COMMITTEDVERSION']._serialized_end=1256
+  _globals['_ACKNOWLEDGEVERSIONRESPONSE']._serialized_start=1258
+  _globals['_ACKNOWLEDGEVERSIONRESPONSE']._serialized_end=1286
+  _globals['_RESTRICTCONTEXTKEYREQUEST']._serialized_start=1288
+  _globals['_RESTRICTCONTEXTKEYREQUEST']._serialized_end=1380
+  _globals['_RESTRICTCONTEXTKEYRESPONSE']._serialized_start=1382
+  _globals['_RESTRICTCONTEXTKEYRESPONSE']._serialized_end=1410
+  _globals['_KEEPCONTEXTKEYREQUEST']._serialized_start=1413
+  _globals['_KEEPCONTEXTKEYREQUEST']._serialized_end=1549
+  _globals['_KEEPCONTEXTKEYRESPONSE']._serialized_start=1551
+  _globals['_KEEPCONTEXTKEYRESPONSE']._serialized_end=1575
+  _globals['_RESTORECONTEXTKEYREQUEST']._serialized_start=1577
+  _globals['_RESTORECONTEXTKEYREQUEST']._serialized_end=1643
+  _globals['_RESTORECONTEXTKEYRESPONSE']._serialized_start=1645
+  _globals['_RESTORECONTEXTKEYRESPONSE']._serialized_end=1672
+  _globals['_DESTROYCONTEXTKEYREQUEST']._serialized_start=1674
+  _globals['_DESTROYCONTEXTKEYREQUEST']._serialized_end=1765
+  _globals['_DESTROYCONTEXTKEYRESPONSE']._serialized_start=1767
+  _globals['_DESTROYCONTEXTKEYRESPONSE']._serialized_end=1824
+  _globals['_SIGNREQUEST']._serialized_start=1826
+  _globals['_SIGNREQUEST']._serialized_end=1893
+  _globals['_SIGNRESPONSE']._serialized_start=1895
+  _globals['_SIGNRESPONSE']._serialized_end=1928
+  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1930
+  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1951
+  _globals['_GETPUBLICKEYRESPONSE']._serialized_start=1953
+  _globals['_GETPUBLICKEYRESPONSE']._serialized_end=1995
+  _globals['_KEYSERVICE']._serialized_start=1998
+  _globals['_KEYSERVICE']._serialized_end=3417
+  _globals['_CHECKPOINTSIGNER']._serialized_start=3420
+  _globals['_CHECKPOINTSIGNER']._serialized_end=3662
 # @@protoc_insertion_point(module_scope)

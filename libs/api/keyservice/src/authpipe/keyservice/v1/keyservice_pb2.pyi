@@ -166,13 +166,10 @@ class ReleaseWriteKeysRequest(_message.Message):
     CHALLENGE_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     consumer_public_key: _builtins.bytes
     """The consumer's HPKE public key, 32 bytes (X25519)."""
     challenge: _builtins.bytes
     """32 random bytes of the consumer, bound into what is sealed."""
-    request_id: _builtins.str
-    """The request this belongs to."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The grants that items point to."""
@@ -188,11 +185,10 @@ class ReleaseWriteKeysRequest(_message.Message):
         challenge: _builtins.bytes = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
         items: _abc.Iterable[Global___WriteHeader] | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "consumer_public_key", b"consumer_public_key", "grants", b"grants", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "consumer_public_key", b"consumer_public_key", "grants", b"grants", "items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,10 +203,13 @@ class WriteHeader(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     STORED_VERSION_FIELD_NUMBER: _builtins.int
     GRANT_INDEX_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     stored_version: _builtins.int
     """The version that the store has now; 0: none. The write key is for the next one."""
     grant_index: _builtins.int
     """The index of its grant in `grants`."""
+    request_id: _builtins.str
+    """The request this item belongs to: a batch mixes requests."""
     @_builtins.property
     def ref(self) -> _records_pb2.RecordRef:
         """Which record."""
@@ -221,10 +220,11 @@ class WriteHeader(_message.Message):
         ref: _records_pb2.RecordRef | None = ...,
         stored_version: _builtins.int = ...,
         grant_index: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref", "stored_version", b"stored_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref", "request_id", b"request_id", "stored_version", b"stored_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -267,9 +267,6 @@ class AcknowledgeVersionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """The request this belongs to."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommittedVersion]:
         """One per record."""
@@ -278,11 +275,10 @@ class AcknowledgeVersionRequest(_message.Message):
         self,
         *,
         items: _abc.Iterable[Global___CommittedVersion] | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,10 +293,13 @@ class CommittedVersion(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REFRESH_NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The version that is stored now."""
     refresh_not_before_ms: _builtins.int
     """Milliseconds since the epoch from which on this record may be refreshed; 0: at any time."""
+    request_id: _builtins.str
+    """The request that wrote it: a batch mixes requests."""
     @_builtins.property
     def ref(self) -> _records_pb2.RecordRef:
         """Which record."""
@@ -311,10 +310,11 @@ class CommittedVersion(_message.Message):
         ref: _records_pb2.RecordRef | None = ...,
         version: _builtins.int = ...,
         refresh_not_before_ms: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "refresh_not_before_ms", b"refresh_not_before_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "refresh_not_before_ms", b"refresh_not_before_ms", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -214,13 +214,10 @@ class PrepareWritesRequest(_message.Message):
     CHALLENGE_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
     consumer_public_key: _builtins.bytes
     """The consumer's HPKE public key, 32 bytes (X25519)."""
     challenge: _builtins.bytes
     """32 random bytes of the consumer, fresh for this call: what is sealed answers this question and no other."""
-    request_id: _builtins.str
-    """The request this belongs to."""
     @_builtins.property
     def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The grants that items point to."""
@@ -236,11 +233,10 @@ class PrepareWritesRequest(_message.Message):
         challenge: _builtins.bytes = ...,
         grants: _abc.Iterable[_builtins.str] | None = ...,
         items: _abc.Iterable[Global___WriteIntent] | None = ...,
-        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "consumer_public_key", b"consumer_public_key", "grants", b"grants", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge", "consumer_public_key", b"consumer_public_key", "grants", b"grants", "items", b"items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -254,8 +250,11 @@ class WriteIntent(_message.Message):
 
     REF_FIELD_NUMBER: _builtins.int
     GRANT_INDEX_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     grant_index: _builtins.int
     """The index of its grant in `grants`."""
+    request_id: _builtins.str
+    """The request this item belongs to: a batch mixes requests."""
     @_builtins.property
     def ref(self) -> Global___RecordRef:
         """Which record."""
@@ -265,10 +264,11 @@ class WriteIntent(_message.Message):
         *,
         ref: Global___RecordRef | None = ...,
         grant_index: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -334,43 +334,65 @@ Global___PreparedWrite: _TypeAlias = PreparedWrite  # noqa: Y015
 
 @_typing.final
 class PutRecordsRequest(_message.Message):
-    """PutRecordsRequest stores sealed records. All of them are stored, in one transaction, or none."""
+    """PutRecordsRequest stores sealed records. One write that is refused does not touch the others."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GRANTS_FIELD_NUMBER: _builtins.int
-    ITEMS_FIELD_NUMBER: _builtins.int
-    CONSUMED_FIELD_NUMBER: _builtins.int
-    REQUEST_ID_FIELD_NUMBER: _builtins.int
-    request_id: _builtins.str
-    """The request this belongs to."""
+    WRITES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The grants that items point to."""
-
-    @_builtins.property
-    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedRecord]:
-        """The records."""
-
-    @_builtins.property
-    def consumed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordRef]:
-        """Records that end with this write (a used code verifier, a judged answer), under the first grant."""
+    def writes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Write]:
+        """What is to be written, in this order."""
 
     def __init__(
         self,
         *,
-        grants: _abc.Iterable[_builtins.str] | None = ...,
-        items: _abc.Iterable[Global___SealedRecord] | None = ...,
+        writes: _abc.Iterable[Global___Write] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["writes", b"writes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutRecordsRequest: _TypeAlias = PutRecordsRequest  # noqa: Y015
+
+@_typing.final
+class Write(_message.Message):
+    """Write is what is stored and ended together: all of it, in one transaction with its events, or nothing of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    CONSUMED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant that allows all of it."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedRecord]:
+        """The records."""
+
+    @_builtins.property
+    def consumed(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordRef]:
+        """Transient records that end with this write (a used code verifier, a judged answer)."""
+
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        records: _abc.Iterable[Global___SealedRecord] | None = ...,
         consumed: _abc.Iterable[Global___RecordRef] | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed", b"consumed", "grants", b"grants", "items", b"items", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumed", b"consumed", "grant", b"grant", "records", b"records", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PutRecordsRequest: _TypeAlias = PutRecordsRequest  # noqa: Y015
+Global___Write: _TypeAlias = Write  # noqa: Y015
 
 @_typing.final
 class SealedRecord(_message.Message):
@@ -386,7 +408,6 @@ class SealedRecord(_message.Message):
     MASKED_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
-    GRANT_INDEX_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its version, as prepared. It is taken only over version - 1."""
     record: _builtins.bytes
@@ -399,8 +420,6 @@ class SealedRecord(_message.Message):
     """The masked prefix, computed by the consumer that had the plaintext. Not a value."""
     fence: _builtins.int
     """The fence of the lease under which it was made; 0: made without a lease."""
-    grant_index: _builtins.int
-    """The index of its grant in `grants`."""
     @_builtins.property
     def ref(self) -> Global___RecordRef:
         """Which record."""
@@ -420,11 +439,10 @@ class SealedRecord(_message.Message):
         masked: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         fence: _builtins.int = ...,
-        grant_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "fence", b"fence", "grant_index", b"grant_index", "hosts_digest", b"hosts_digest", "masked", b"masked", "provider", b"provider", "record", b"record", "ref", b"ref", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "fence", b"fence", "hosts_digest", b"hosts_digest", "masked", b"masked", "provider", b"provider", "record", b"record", "ref", b"ref", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,20 +450,51 @@ Global___SealedRecord: _TypeAlias = SealedRecord  # noqa: Y015
 
 @_typing.final
 class PutRecordsResponse(_message.Message):
-    """PutRecordsResponse says that all records are stored."""
+    """PutRecordsResponse says what became of each write."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteAnswer]:
+        """One per write, in order."""
+
     def __init__(
         self,
+        *,
+        answers: _abc.Iterable[Global___WriteAnswer] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PutRecordsResponse: _TypeAlias = PutRecordsResponse  # noqa: Y015
+
+@_typing.final
+class WriteAnswer(_message.Message):
+    """WriteAnswer is the answer to one Write."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def refusal(self) -> Global___Refusal:
+        """Set when nothing of it was stored; absent: all of it is durable."""
+
+    def __init__(
+        self,
+        *,
+        refusal: Global___Refusal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteAnswer: _TypeAlias = WriteAnswer  # noqa: Y015
 
 @_typing.final
 class GetRecordsRequest(_message.Message):

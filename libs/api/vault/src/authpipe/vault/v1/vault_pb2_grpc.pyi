@@ -36,7 +36,7 @@ class VaultStub:
     PrepareWrites: _grpc.UnaryUnaryMultiCallable[_records_pb2.PrepareWritesRequest, _records_pb2.PrepareWritesResponse]
     """Relays the write keys of the next versions, sealed by keyservice to the consumer."""
     PutRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.PutRecordsRequest, _records_pb2.PutRecordsResponse]
-    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
     GetMasked: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]
@@ -58,7 +58,7 @@ class VaultAsyncStub(VaultStub):
     PrepareWrites: _aio.UnaryUnaryMultiCallable[_records_pb2.PrepareWritesRequest, _records_pb2.PrepareWritesResponse]  # type: ignore[assignment]
     """Relays the write keys of the next versions, sealed by keyservice to the consumer."""
     PutRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.PutRecordsRequest, _records_pb2.PutRecordsResponse]  # type: ignore[assignment]
-    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+    """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]  # type: ignore[assignment]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
     GetMasked: _aio.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]  # type: ignore[assignment]
@@ -89,7 +89,7 @@ class VaultServicer(metaclass=_abc_1.ABCMeta):
         request: _records_pb2.PutRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.PutRecordsResponse, _abc.Awaitable[_records_pb2.PutRecordsResponse]]:
-        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, all or none."""
+        """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
 
     @_abc_1.abstractmethod
     def GetRecords(
