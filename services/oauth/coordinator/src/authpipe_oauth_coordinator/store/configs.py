@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import ProviderConfig
 from authpipe_oauth_coordinator.store.rows import CONFIG, config_values, endpoint_values, read_config
+from authpipe_rpc import Coalescer
 from authpipe_sensitive import AuditEntry
+
+_GET = f"""
+select {", ".join(f"c.{each.strip()}" for each in CONFIG.split(","))}
+from unnest(%b::text[], %b::text[]) as w (workspace_id, id) join provider_configs c using (workspace_id, id)
+where c.state = 'active'
+"""  # fixed columns
 
 # What a changed provider configuration may have mended.
 _TRY_AGAIN = (
@@ -27,6 +37,7 @@ class ConfigTable:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self._getting: Coalescer[tuple[str, str], ProviderConfig | None] = Coalescer(self._get)
 
     async def add_draft_config(self, config: ProviderConfig, entry: AuditEntry) -> None:
         """Stores a draft."""
@@ -61,17 +72,14 @@ class ConfigTable:
 
     async def get_config(self, workspace: str, config_id: str) -> ProviderConfig | None:
         """Gives a usable provider configuration."""
-        async with self._database.transaction() as connection:
-            row = (
-                await connection.execute(
-                    sa.text(
-                        f"select {CONFIG} from provider_configs"  # fixed columns
-                        " where workspace_id = :workspace and id = :id and state = 'active'"
-                    ),
-                    {"workspace": workspace, "id": config_id},
-                )
-            ).one_or_none()
-        return read_config(row) if row else None
+        return await self._getting.submit((workspace, config_id))
+
+    async def _get(self, names: Sequence[tuple[str, str]]) -> list[ProviderConfig | None]:
+        wanted = [[*column] for column in zip(*dict.fromkeys(names), strict=True)]
+        async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
+            rows = await (await cursor.execute(_GET, wanted, binary=True)).fetchall()
+        found = {(each.workspace, each.id): each for each in map(read_config, rows)}
+        return [found.get(name) for name in names]
 
     async def list_configs(self, workspace: str, limit: int, after: str) -> list[ProviderConfig]:
         """Gives usable provider configurations, by id."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from psycopg.rows import namedtuple_row
 
 from authpipe_database import Database, Outbox
 from authpipe_oauth_coordinator.domain.words import Connection, Health, State, TokenOutcome
@@ -16,8 +17,14 @@ from authpipe_oauth_coordinator.store.rows import (
     read_connection,
     write_pairs,
 )
+from authpipe_rpc import Coalescer
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
+
+_GET = f"""
+select {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
+from unnest(%b::text[], %b::text[]) as w (workspace_id, id) join connections c using (workspace_id, id)
+"""  # fixed columns
 
 _CLAIM = f"""
 with recent as (
@@ -66,6 +73,7 @@ class ConnectionTable:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self._getting: Coalescer[tuple[str, str], Connection | None] = Coalescer(self._get)
 
     async def add_connection(self, new: Connection, entry: AuditEntry) -> None:
         """Stores a connection."""
@@ -75,16 +83,14 @@ class ConnectionTable:
 
     async def get_connection(self, workspace: str, connection_id: str) -> Connection | None:
         """Gives a connection, drafts too."""
-        async with self._database.transaction() as connection:
-            row = (
-                await connection.execute(
-                    sa.text(
-                        f"select {CONNECTION} from connections where workspace_id = :workspace and id = :id"
-                    ),  # fixed columns
-                    {"workspace": workspace, "id": connection_id},
-                )
-            ).one_or_none()
-        return read_connection(row) if row else None
+        return await self._getting.submit((workspace, connection_id))
+
+    async def _get(self, names: Sequence[tuple[str, str]]) -> list[Connection | None]:
+        wanted = [[*column] for column in zip(*dict.fromkeys(names), strict=True)]
+        async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
+            rows = await (await cursor.execute(_GET, wanted, binary=True)).fetchall()
+        found = {(each.workspace, each.id): each for each in map(read_connection, rows)}
+        return [found.get(name) for name in names]
 
     async def list_connections(self, workspace: str, end_user_id: str, limit: int, before: str) -> list[Connection]:
         """Gives connections that are no drafts, newest first; `before` is the id where the page before ended."""

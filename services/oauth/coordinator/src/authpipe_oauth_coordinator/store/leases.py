@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox
-from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, Unfinished
+from authpipe_database import Database, Outbox, encode
+from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, TokenOutcome, Unfinished
 from authpipe_oauth_coordinator.store.rows import write_pairs
+from authpipe_rpc import Coalescer
 from authpipe_sensitive import AuditEntry
 
 _LEFT_COLUMNS = "unfinished, unfinished_fence, unfinished_since, retries, again_at"
@@ -16,6 +20,82 @@ _LEFT = (
     "unfinished = :unfinished, unfinished_fence = :unfinished_fence, unfinished_since = :unfinished_since,"
     " retries = :retries, again_at = :again_at"
 )
+# Leases that are taken, or looked after, in the same moment are one statement: one round trip, one transaction. Their rows are
+# locked in one order.
+_TAKE = f"""
+with w as (
+    select * from unnest(%b::text[], %b::text[], %b::text[], %b::float8[], %b::bytea[])
+        with ordinality as w (workspace_id, connection_id, holder, seconds, event, n)),
+taken as (
+    insert into leases (workspace_id, connection_id, holder, fence, lives_until)
+    select workspace_id, connection_id, holder, 1, now() + make_interval(secs => seconds) from w order by 1, 2
+    on conflict (workspace_id, connection_id) do update set holder = excluded.holder, fence = leases.fence + 1,
+        lives_until = excluded.lives_until
+    where leases.lives_until < now()
+    returning workspace_id, connection_id, fence, {_LEFT_COLUMNS}),
+told as (
+    insert into audit_outbox (events)
+    select array_agg(w.event order by w.n) from w join taken using (workspace_id, connection_id) having count(*) > 0)
+select * from taken
+"""  # fixed columns
+_NOTE = """
+update leases l set unfinished = w.unfinished, unfinished_fence = w.spent, unfinished_since = w.since,
+    retries = w.retries, again_at = w.again_at
+from (select w.* from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::timestamptz[], %b::int[],
+        %b::timestamptz[]) as w (workspace_id, connection_id, fence, unfinished, spent, since, retries, again_at)
+    join leases l using (workspace_id, connection_id) where l.fence = w.fence order by 1, 2 for update of l) as w
+where l.workspace_id = w.workspace_id and l.connection_id = w.connection_id and l.fence = w.fence
+returning l.workspace_id, l.connection_id, l.fence
+"""
+_END = """
+with w as (
+    select w.* from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::bigint[], %b::timestamptz[], %b::int[],
+        %b::timestamptz[], %b::bool[], %b::timestamptz[], %b::bool[], %b::text[], %b::timestamptz[], %b::text[])
+        as w (workspace_id, connection_id, fence, unfinished, spent, since, retries, again_at, stays, expires_at, refreshable,
+            scopes, due, metadata)
+    join leases l using (workspace_id, connection_id) where l.fence = w.fence order by 1, 2 for update of l),
+ended as (
+    update leases l set lives_until = '-infinity',
+        unfinished = case when w.stays then l.unfinished else w.unfinished end,
+        unfinished_fence = case when w.stays then l.unfinished_fence else w.spent end,
+        unfinished_since = case when w.stays then l.unfinished_since else w.since end,
+        retries = case when w.stays then l.retries else w.retries end,
+        again_at = case when w.stays then l.again_at else w.again_at end
+    from w where l.workspace_id = w.workspace_id and l.connection_id = w.connection_id),
+refreshed as (
+    update connections c set state_at = case when c.state = 'active' then c.state_at else now() end,
+        state = 'active', state_reason = '', expires_at = w.expires_at, refreshable = w.refreshable,
+        scopes = case when w.scopes = '[]' then c.scopes else array(select jsonb_array_elements_text(w.scopes::jsonb)) end,
+        refreshed_at = now(), refresh_due_at = w.due, refresh_failure = '', refresh_failing_since = null,
+        refresh_attempts = 0, refresh_not_before = null, metadata = c.metadata || w.metadata::jsonb
+    from w where c.workspace_id = w.workspace_id and c.id = w.connection_id and c.state in ('active', 'needs_reauth'))
+insert into audit_outbox (events) select %b::bytea[] where cardinality(%b::bytea[]) > 0
+"""
+
+
+class _Taking(NamedTuple):
+    workspace: str
+    connection: str
+    holder: str
+    seconds: float
+    entry: AuditEntry
+
+
+class _Noting(NamedTuple):
+    workspace: str
+    connection: str
+    fence: int
+    left: Left
+
+
+class _Refreshed(NamedTuple):
+    workspace: str
+    connection: str
+    fence: int
+    tokens: TokenOutcome
+    left: Left | None
+    due: datetime | None
+    entry: AuditEntry | None
 
 
 class LeaseTable:
@@ -29,41 +109,41 @@ class LeaseTable:
     def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
         self._outbox = outbox
+        self._taking: Coalescer[_Taking, Lease | None] = Coalescer(self._take)
+        self._noting: Coalescer[_Noting, bool] = Coalescer(self._note)
+        self._ending: Coalescer[_Refreshed, None] = Coalescer(self._end)
 
     async def acquire_lease(
         self, workspace: str, connection_id: str, holder: str, seconds: float, entry: AuditEntry
     ) -> Lease | None:
         """Takes the lease with a new fence, with its event; None: another holder lives."""
-        async with self._database.transaction() as connection:
-            found = await connection.execute(
-                sa.text(
-                    "insert into leases (workspace_id, connection_id, holder, fence, lives_until)"
-                    " values (:workspace, :connection, :holder, 1, now() + make_interval(secs => :seconds))"
-                    " on conflict (workspace_id, connection_id) do update set holder = :holder,"
-                    " fence = leases.fence + 1, lives_until = now() + make_interval(secs => :seconds)"
-                    " where leases.lives_until < now()"
-                    " returning fence, " + _LEFT_COLUMNS
-                ),
-                {"workspace": workspace, "connection": connection_id, "holder": holder, "seconds": seconds},
-            )
-            row = found.one_or_none()
-            if row is None:
-                return None
-            await self._outbox.append(connection, entry)
-        return Lease(int(row.fence), _read_left(row))
+        lease = await self._taking.submit(_Taking(workspace, connection_id, holder, seconds, entry))
+        if lease is not None:
+            self._outbox.note([entry])
+        return lease
+
+    async def _take(self, wanted: Sequence[_Taking]) -> list[Lease | None]:
+        # Who wants what another of the batch wants comes after them, and finds that it lives.
+        firsts = {(each.workspace, each.connection): each for each in reversed(wanted)}
+        rows = list(firsts.values())
+        values = ([*column] for column in zip(*(row[:4] for row in rows), strict=True))
+        async with self._database.hot() as connection:
+            events = encode([row.entry for row in rows])
+            found = await (await connection.execute(_TAKE, (*values, events), binary=True)).fetchall()
+        taken = {tuple(row[:2]): Lease(cast("int", row[2]), _read_left(*row[3:])) for row in found}
+        names = [(each.workspace, each.connection) for each in wanted]
+        return [taken.get(name) if firsts[name] is each else None for name, each in zip(names, wanted, strict=True)]
 
     async def note_left(self, workspace: str, connection_id: str, fence: int, left: Left) -> bool:
         """Writes down what is left if this process dies now; False: somebody else has the lease."""
-        async with self._database.transaction() as connection:
-            names = {"workspace": workspace, "connection": connection_id, "fence": fence}
-            result = await connection.execute(
-                sa.text(
-                    f"update leases set {_LEFT} where workspace_id = :workspace"  # fixed words
-                    " and connection_id = :connection and fence = :fence"
-                ),
-                {**names, **_left_values(left)},
-            )
-        return result.rowcount == 1
+        return await self._noting.submit(_Noting(workspace, connection_id, fence, left))
+
+    async def _note(self, wanted: Sequence[_Noting]) -> list[bool]:
+        rows = {each[:3]: (*each[:3], *_left_columns(each.left)) for each in wanted}
+        async with self._database.hot() as connection:
+            found = await connection.execute(_NOTE, [[*each] for each in zip(*rows.values(), strict=True)], binary=True)
+            noted = {tuple(row) for row in await found.fetchall()}
+        return [each[:3] in noted for each in wanted]
 
     async def get_left(self, workspace: str, connection_id: str) -> Left:
         """Gives what the last refresh of a connection has left."""
@@ -76,7 +156,7 @@ class LeaseTable:
                 {"workspace": workspace, "connection": connection_id},
             )
             row = found.one_or_none()
-        return _read_left(row) if row else Left()
+        return _read_left(*row) if row else Left()
 
     async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
         """Heartbeat; False: somebody else has it."""
@@ -99,7 +179,13 @@ class LeaseTable:
         entry: AuditEntry | None,
     ) -> None:
         """Gives the lease back, with what came of it. Whoever has been passed over changes nothing but leaves its event."""
-        left, tokens, failing = ending.left, ending.tokens, ending.failing
+        if ending.tokens is not None:
+            await self._ending.submit(
+                _Refreshed(workspace, connection_id, fence, ending.tokens, ending.left, ending.due, entry)
+            )
+            self._outbox.note([entry] if entry is not None else [])
+            return
+        left, failing = ending.left, ending.failing
         names = {"workspace": workspace, "connection": connection_id, "fence": fence}
         async with self._database.transaction() as connection:
             result = await connection.execute(
@@ -109,25 +195,6 @@ class LeaseTable:
                 ),
                 names | (_left_values(left) if left is not None else {}),
             )
-            if result.rowcount == 1 and tokens is not None:
-                await connection.execute(
-                    sa.text(
-                        "update connections set state_at = case when state = 'active' then state_at else now() end,"
-                        " state = 'active', state_reason = '', expires_at = :expires, refreshable = :refreshable, scopes ="
-                        " case when cardinality(:scopes) > 0 then :scopes else scopes end, refreshed_at = now(),"
-                        " refresh_due_at = :due, refresh_failure = '', refresh_failing_since = null,"
-                        " refresh_attempts = 0, refresh_not_before = null, metadata = metadata || cast(:metadata as jsonb)"
-                        " where workspace_id = :workspace and id = :connection and state in ('active', 'needs_reauth')"
-                    ).bindparams(sa.bindparam("scopes", type_=sa.ARRAY(sa.Text))),
-                    {
-                        **names,
-                        "due": ending.due,
-                        "expires": tokens.expires_at,
-                        "refreshable": tokens.refreshable,
-                        "scopes": list(tokens.scopes),
-                        "metadata": write_pairs(tokens.metadata),
-                    },
-                )
             if result.rowcount == 1 and failing is not None:
                 await connection.execute(
                     sa.text(
@@ -148,16 +215,35 @@ class LeaseTable:
             if entry is not None:
                 await self._outbox.append(connection, entry)
 
+    async def _end(self, wanted: Sequence[_Refreshed]) -> list[None]:
+        rows = {
+            each[:3]: (
+                *each[:3],
+                *_left_columns(each.left or Left()),
+                each.left is None,
+                each.tokens.expires_at,
+                each.tokens.refreshable,
+                json.dumps(each.tokens.scopes),
+                each.due,
+                write_pairs(each.tokens.metadata),
+            )
+            for each in wanted
+        }
+        events = encode([each.entry for each in wanted if each.entry is not None])
+        values = ([*column] for column in zip(*rows.values(), strict=True))
+        async with self._database.hot() as connection:
+            await connection.execute(_END, (*values, events, events))
+        return [None] * len(wanted)
+
 
 def _left_values(left: Left) -> dict[str, Any]:
-    return {
-        "unfinished": left.unfinished.value,
-        "unfinished_fence": left.fence,
-        "unfinished_since": left.since,
-        "retries": left.retries,
-        "again_at": left.again_at,
-    }
+    names = ("unfinished", "unfinished_fence", "unfinished_since", "retries", "again_at")
+    return dict(zip(names, _left_columns(left), strict=True))
 
 
-def _read_left(row: Any) -> Left:
-    return Left(Unfinished(row.unfinished), int(row.unfinished_fence), row.unfinished_since, row.retries, row.again_at)
+def _left_columns(left: Left) -> tuple[Any, ...]:
+    return (left.unfinished.value, left.fence, left.since, left.retries, left.again_at)
+
+
+def _read_left(unfinished: Any, fence: Any, since: Any, retries: Any, again_at: Any) -> Left:
+    return Left(Unfinished(unfinished), int(fence), since, retries, again_at)
