@@ -37,11 +37,15 @@ ranked as (
         row_number() over (partition by workspace_id order by refresh_due_at, id) as in_workspace,
         row_number() over (partition by due.provider order by refresh_due_at, id) + coalesce(taken, 0) as in_provider
     from due left join recent using (provider)),
-taken as (
-    select c.workspace_id, c.id from connections c join ranked using (workspace_id, id)
-    where in_provider <= :per_provider and c.state = 'active' and c.refresh_due_at <= now()
-    order by in_workspace, ranked.refresh_due_at limit :most for update of c skip locked)
-update connections c set claimed_at = now(), refresh_due_at = now() + make_interval(secs => :seconds)
+-- One after the other, in this order, until there are enough: who is locked, or was taken up meanwhile, is passed over.
+taken as materialized (
+    select c.workspace_id, c.id
+    from (select * from ranked where in_provider <= %s order by in_workspace, refresh_due_at) as r
+    cross join lateral (
+        select workspace_id, id from connections where workspace_id = r.workspace_id and id = r.id and state = 'active'
+            and refresh_due_at <= now() for update skip locked) as c
+    limit %s)
+update connections c set claimed_at = now(), refresh_due_at = now() + make_interval(secs => %s)
 from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
 returning {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
 """  # fixed columns
@@ -208,11 +212,9 @@ class ConnectionTable:
         One of each workspace before the second of any, and of each Provider no more in a second than it gets, whichever
         replicas took them up.
         """
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(
-                sa.text(_CLAIM), {"most": most, "per_provider": per_provider, "seconds": seconds}
-            )
-            return [read_connection(row) for row in rows]
+        async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
+            rows = await (await cursor.execute(_CLAIM, (per_provider, most, seconds), binary=True)).fetchall()
+        return [read_connection(row) for row in rows]
 
     async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
         """Takes up connections whose check is due, one of each workspace before the second of any."""
