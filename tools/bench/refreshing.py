@@ -30,12 +30,26 @@ ASKED = 300.0
 CALLERS = 1_000
 SLOW_SECONDS = 1.0
 _IMPORTERS = 8
+# Rows are locked in the order in which coordinator does.
+_DUE = """
+update connections c set refresh_due_at = now()
+from (select workspace_id, id from connections where id = any(%s) order by workspace_id, id for update) as w
+where c.workspace_id = w.workspace_id and c.id = w.id
+"""
+_NOT_DUE = """
+update connections c set refresh_due_at = '2100-01-01'
+from (select workspace_id, id from connections order by workspace_id, id for update) as w
+where c.workspace_id = w.workspace_id and c.id = w.id
+"""
 
 
-async def provider(scope: dict[str, Any], _: Any, send: Any) -> None:
+async def provider(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """A Provider that gives tokens at once; at /token/slow after a second."""
     if scope["type"] != "http":
         return
+    # A server ends the connection of a request that nobody reads to its end.
+    while (await receive()).get("more_body"):
+        pass
     if scope["path"].endswith("/slow"):
         await asyncio.sleep(SLOW_SECONDS)
     given = {
@@ -102,7 +116,7 @@ def scheduled(stack: Stack, ids: list[str], url: str, wanted: float = ASKED, sec
     asked = 0
     conninfo = stack.clusters["core"].conninfo("dba", "coordinator")
     with psycopg.connect(**conninfo, autocommit=True) as core:  # type: ignore[arg-type]
-        core.execute("update connections set refresh_due_at = '2100-01-01'")
+        core.execute(_NOT_DUE)
         began, looked = time.time(), time.time() - 5
         while (now := time.time()) < began + seconds:
             rows = core.execute(
@@ -115,7 +129,7 @@ def scheduled(stack: Stack, ids: list[str], url: str, wanted: float = ASKED, sec
             looked = now
             room = int((now - began) * wanted) - asked
             idle = [each for each in ids if each not in due][:room]
-            core.execute("update connections set refresh_due_at = now() where id = any(%s)", (idle,))
+            core.execute(_DUE, (idle,))
             due |= dict.fromkeys(idle, time.time())
             asked += len(idle)
             ids = ids[len(idle) :] + ids[: len(idle)]
@@ -123,7 +137,7 @@ def scheduled(stack: Stack, ids: list[str], url: str, wanted: float = ASKED, sec
         took = time.time() - began
         # What was due and did not come is late too.
         waiting = [time.time() - each for each in due.values()]
-        core.execute("update connections set refresh_due_at = '2100-01-01'")
+        core.execute(_NOT_DUE)
     ordered = sorted(late + [each for each in waiting if each > 1])
     return Scheduled(asked / took, len(late) / took, ordered[int(len(ordered) * 0.99) - 1], bare)
 

@@ -67,7 +67,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         config.worker, files, worker_pb2_grpc.WorkerStub, timeout_seconds=50, one_replica=True
     )
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
-    grants = Grants(lambda: leaf.issuer, config.region)
+    grants = Grants(lambda: leaf.issuer, config.region, time.monotonic)
     worker = WorkerPeer(worker_peer, grants)
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)

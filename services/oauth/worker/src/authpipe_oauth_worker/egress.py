@@ -329,7 +329,8 @@ class Egress:
             pool = httpcore2.AsyncConnectionPool(
                 ssl_context=self._context,
                 max_connections=most,
-                max_keepalive_connections=100,
+                # A handshake costs as much as four requests: what a burst of refreshes has opened is kept for the next one.
+                max_keepalive_connections=most,
                 keepalive_expiry=5.0,
                 network_backend=backend,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from authpipe_envelope import CLIENT_SECRETS, RecordClass
-from authpipe_grants import Issuer
+from authpipe_grants import GrantCache, Issuer
 from authpipe_oauth_coordinator.domain.words import Acting
 
 _WORKER = "oauth/worker"
@@ -38,11 +38,13 @@ class Grants:
     Args:
         issuer: Signs with coordinator's own leaf.
         region: The region that grants name.
+        clock: Gives seconds.
     """
 
-    def __init__(self, issuer: Callable[[], Issuer], region: str) -> None:
+    def __init__(self, issuer: Callable[[], Issuer], region: str, clock: Callable[[], float]) -> None:
         self._issuer = issuer
         self._region = region
+        self._clients = GrantCache(clock)
 
     def for_credential(  # required means argument
         self, purpose: str, acting: Acting, connection: str, thumbprint: str, *, fence: int = 0, forced: bool = False
@@ -66,18 +68,21 @@ class Grants:
         """Signs a grant to authenticate as our OAuth client.
 
         The caller has a flow or a lease open, or a request to an API of a Provider that speaks OAuth 1.0a, which is signed
-        as our client too.
+        as our client too. Refreshes of the same client within seconds share one: each use names its own request all the same.
         """
-        return self._issuer().issue(
-            audience=(f"client-secrets/{self._region}",),
-            consumer=_WORKER,
-            consumer_thumbprint=thumbprint,
-            purpose="client_authentication",
-            workspace=acting.workspace,
-            connections=(provider_config,),
-            classes=tuple(classes),
-            actor=acting.actor,
-            request_id=acting.request_id,
+        return self._clients.get_or_issue(
+            (acting.workspace, acting.actor, provider_config, tuple(classes), thumbprint),
+            lambda: self._issuer().issue(
+                audience=(f"client-secrets/{self._region}",),
+                consumer=_WORKER,
+                consumer_thumbprint=thumbprint,
+                purpose="client_authentication",
+                workspace=acting.workspace,
+                connections=(provider_config,),
+                classes=tuple(classes),
+                actor=acting.actor,
+                request_id=acting.request_id,
+            ),
         )
 
     def for_reseal(

@@ -19,10 +19,11 @@ from unnest(%b::text[], %b::text[]) as w (workspace_id, id) join provider_config
 where c.state = 'active'
 """  # fixed columns
 
-# What a changed provider configuration may have mended.
+# What a changed provider configuration may have mended; their rows are locked in the order in which a batch of refreshes does.
 _TRY_AGAIN = (
-    "update connections set refresh_due_at = now(), refresh_not_before = now() where workspace_id = :workspace"
-    " and provider_config_id = :id and state = 'active' and refresh_failure <> ''"
+    "update connections c set refresh_due_at = now(), refresh_not_before = now() from (select workspace_id, id"
+    " from connections where workspace_id = :workspace and provider_config_id = :id and state = 'active'"
+    " and refresh_failure <> '' order by id for update) as w where c.workspace_id = w.workspace_id and c.id = w.id"
 )
 
 

@@ -62,13 +62,16 @@ ended as (
         retries = case when w.stays then l.retries else w.retries end,
         again_at = case when w.stays then l.again_at else w.again_at end
     from w where l.workspace_id = w.workspace_id and l.connection_id = w.connection_id),
+current as (
+    select w.* from w join connections c on c.workspace_id = w.workspace_id and c.id = w.connection_id
+    where c.state in ('active', 'needs_reauth') order by w.workspace_id, w.connection_id for update of c),
 refreshed as (
     update connections c set state_at = case when c.state = 'active' then c.state_at else now() end,
         state = 'active', state_reason = '', expires_at = w.expires_at, refreshable = w.refreshable,
         scopes = case when w.scopes = '[]' then c.scopes else array(select jsonb_array_elements_text(w.scopes::jsonb)) end,
         refreshed_at = now(), refresh_due_at = w.due, refresh_failure = '', refresh_failing_since = null,
         refresh_attempts = 0, refresh_not_before = null, metadata = c.metadata || w.metadata::jsonb
-    from w where c.workspace_id = w.workspace_id and c.id = w.connection_id and c.state in ('active', 'needs_reauth'))
+    from current w where c.workspace_id = w.workspace_id and c.id = w.connection_id)
 insert into audit_outbox (events) select %b::bytea[] where cardinality(%b::bytea[]) > 0
 """
 
