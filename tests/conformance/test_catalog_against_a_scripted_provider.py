@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import httpcore2
 import pytest
 from authpipe.oauth.v1 import worker_pb2
 from authpipe_consumer.words import Opened, SealedWrite, Sealing, Want
@@ -33,6 +32,7 @@ from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.jobs import Jobs
 from authpipe_oauth_worker.domain.words import Outcome, Renewal
+from authpipe_oauth_worker.connecting import Guarded
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.errors import HostError
 from authpipe_oauth_worker.requests import token_request
@@ -242,12 +242,12 @@ async def provider(
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    connect = httpcore2.AnyIOBackend.connect_tcp
+    connect = Guarded.connect_tcp
 
-    async def to_loopback(self: Any, host: str, _: int, *rest: Any, **more: Any) -> Any:
-        return await connect(self, host, port, *rest, **more)
+    async def to_loopback(self: Any, **asked: Any) -> Any:
+        return await connect(self, **asked | {"port": port})
 
-    monkeypatch.setattr(httpcore2.AnyIOBackend, "connect_tcp", to_loopback)
+    monkeypatch.setattr(Guarded, "connect_tcp", to_loopback)
 
     async def resolve(host: str, _: int) -> list[str]:
         return ["127.0.0.1"] if host in hosts else []

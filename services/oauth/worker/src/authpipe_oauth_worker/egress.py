@@ -1,39 +1,31 @@
 """The way out: one request to one host of a job, TLS 1.3, bounded in size and time. Nothing here retries.
 
-A name is resolved once for each connection, every address has to be public, and the connection goes to the address that
-was checked, so that a second answer of the name server changes nothing (DNS rebinding). Connections are kept by name and
-never shared by two names at one address: each name's certificate is verified. The only module that imports an HTTP client.
+Connections are made as `connecting` says. They are kept by name and never shared by two names at one address: each name's
+certificate is verified. This and `connecting` are the only modules that import an HTTP client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
-import socket
 import ssl
-from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore2
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from purgatory.domain.model import Context, OpenedState
 
-from authpipe_oauth_worker.domain.addresses import is_loopback, is_public
+from authpipe_oauth_worker.connecting import Guarded, Resolve, resolve
 from authpipe_oauth_worker.domain.answers import NONCE, Answer
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_sensitive import Label, Secret
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class Write(Protocol):
@@ -63,12 +55,6 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:
 # What OpenSSL says when the other side knows no TLS 1.3.
 _TOO_OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "WRONG_SSL_VERSION", "NO_PROTOCOLS_AVAILABLE"}
 _PLAIN = re.compile(r"[\x21-\x7e]{1,8000}")
-
-
-async def resolve(host: str, port: int) -> list[str]:
-    """Asks the system's resolver for the addresses of a name."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(each[4][0]) for each in found]
 
 
 class Egress:
@@ -293,7 +279,7 @@ class Egress:
         if certificate is None:
             yield self._pool(pins)
             return
-        backend = _Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
+        backend = Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
         async with httpcore2.AsyncConnectionPool(
             ssl_context=self._with_certificate(certificate), max_connections=1, network_backend=backend
         ) as pool:
@@ -325,7 +311,7 @@ class Egress:
         if pool is None:
             if len(self._pools) >= _MOST_POOLS:
                 raise EgressError(cause=Label("TOO_MANY_PINS"))
-            backend = _Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
+            backend = Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
             pool = httpcore2.AsyncConnectionPool(
                 ssl_context=self._context,
                 max_connections=most,
@@ -355,70 +341,6 @@ def _require_there(answer: Answer) -> Answer:
 def _is_ours(error: BaseException) -> bool:
     """Whether a request was refused here, which says nothing of the host."""
     return isinstance(error, EgressError) and error.metadata.get("cause") in _OURS
-
-
-class _Guarded(httpcore2.AnyIOBackend):
-    """Connects to the address that was checked, and hands out streams that check pins."""
-
-    def __init__(self, resolve: Resolve, pins: frozenset[str], *, allow_loopback: bool) -> None:
-        self._resolve = resolve
-        self._pins = pins
-        self._allow_loopback = allow_loopback
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  # the library's signature
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        try:
-            addresses = await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise EgressError(cause=Label("NAME_NOT_RESOLVED")) from None
-        if not addresses or not all(map(self._may_call, addresses)):
-            raise EgressError(cause=Label("ADDRESS_NOT_PUBLIC"))
-        stream = await super().connect_tcp(addresses[0], port, timeout, local_address, socket_options)
-        return _Pinned(stream, self._pins) if self._pins else stream
-
-    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
-        raise EgressError(cause=Label("ADDRESS_NOT_PUBLIC"))
-
-    def _may_call(self, address: str) -> bool:
-        return is_public(address) or (self._allow_loopback and is_loopback(address))
-
-
-class _Pinned(httpcore2.AsyncNetworkStream):
-    """A connection that ends where the host shows none of the pinned public keys, before anything is sent."""
-
-    def __init__(self, stream: httpcore2.AsyncNetworkStream, pins: frozenset[str]) -> None:
-        self._stream = stream
-        self._pins = pins
-
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  # the library's signature
-    ) -> httpcore2.AsyncNetworkStream:
-        secured = await self._stream.start_tls(ssl_context, server_hostname, timeout)
-        leaf = secured.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        if public_key_pin(leaf) not in self._pins:
-            await secured.aclose()
-            raise EgressError(cause=Label("PUBLIC_KEY_NOT_PINNED"))
-        return secured
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-def public_key_pin(certificate: bytes) -> str:
-    """Gives the pin of a certificate's public key: base64 of the SHA-256 of its SubjectPublicKeyInfo (RFC 7469, 2.4)."""
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    return b64encode(
-        hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-    ).decode()
 
 
 def _require_url(url: str) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from authpipe_oauth_worker.domain.ports import Client
-from authpipe_oauth_worker.egress import Egress, public_key_pin
+from authpipe_oauth_worker.connecting import public_key_pin
+from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_oauth_worker.requests import token_request
 from authpipe_sensitive import Secret
