@@ -13,7 +13,7 @@ from authpipe_oauth_worker.domain import answers
 # Never said of a token endpoint: redirects are not followed there; what is too large was sent, and is an answer lost.
 ELSEWHERE = {"REDIRECTED_ELSEWHERE", "TOO_MANY_REDIRECTS", "ANSWER_TOO_LARGE", "ANSWER_BROKE_OFF"}
 # Our own matter: it is tried again whenever somebody asks.
-OURS = {"TOO_MANY_PINS", "TOO_MANY_AT_ONCE", "UNSUPPORTED_TOKEN_TYPE"}
+OURS = {"TOO_MANY_AT_ONCE", "UNSUPPORTED_TOKEN_TYPE"}
 
 
 @pytest.mark.promise("P36")

@@ -290,12 +290,12 @@ def measure_refreshing(stack: Stack, key: str, folder: Path) -> list[Row]:
         Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key) as customer,
     ):
         ids = refreshing.connect(customer, url, refreshing.CONNECTIONS)
-        _console.print(f"{refreshing.ASKED} refreshes a second for {refreshing.SECONDS} s…")
+        _console.print(f"{refreshing.ASKED:.0f} refreshes a second for {refreshing.SECONDS} s…")
         found = processes(stack)
         before = cpu(found)
         done = refreshing.scheduled(stack, ids, url)
         after = cpu(found)
-        wanted = refreshing.ASKED
+        wanted = refreshing.WANTED
         rows.append(_row("scheduled refreshes, for a minute", done.rate, "1/s", reference=done.bare, wanted=wanted))
         rows.append(_row("lateness p99 at that load", done.late_p99, "s", wanted=10, below=True))
         for part in found:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ ENDPOINTS = Endpoints(
 )
 CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
 
-BOUNDS: dict[str, Any] = {"most": 2, "per_provider": 50, "claim_seconds": 60.0}
+BOUNDS: dict[str, Any] = {"most": 8, "per_provider": 50, "claim_seconds": 60.0}
 
 
 class Due:
@@ -33,9 +35,15 @@ class Due:
         self.waiting = list(connections)
         self.asked: list[int] = []
 
-    async def claim_due(self, most: int, _: int, __: float) -> list[Connection]:
+    async def claim_due(self, most: int, _: int, share: int, full: Sequence[str], __: float) -> list[Connection]:
         self.asked.append(most)
-        taken, self.waiting = self.waiting[:most], self.waiting[most:]
+        given: Counter[str] = Counter()
+        taken = []
+        for each in [*self.waiting]:
+            if each.provider not in full and given[each.provider] < share and len(taken) < most:
+                given[each.provider] += 1
+                taken.append(each)
+                self.waiting.remove(each)
         return taken
 
 
@@ -43,20 +51,45 @@ class Due:
 async def test_what_is_due_is_refreshed_though_nobody_asks_and_a_slow_provider_holds_up_only_its_own(
     stage: Any,
 ) -> None:
-    for name in ("con", "con_b", "con_c"):
+    for name in ("con", "con_b", "con_c", "con_d", "con_e"):
         stage.tables.connections["ws", name] = dataclasses.replace(stage.tables.connections["ws", "con"], id=name)
     table = Due(*stage.tables.connections.values())
     schedule = Schedule(table, stage.refreshing("one"), lambda kind: f"{kind}_1", **BOUNDS)
     stage.hold.clear()
     assert await schedule.run() == 2
-    assert await schedule.run() == 0, "no more than that at once"
+    assert await schedule.run() == 0, "that Provider has its share"
+    other = dataclasses.replace(stage.tables.connections["ws", "con"], id="con_other", provider="other.example")
+    stage.tables.connections["ws", "con_other"] = other
+    table.waiting.append(other)
+    assert await schedule.run() == 1, "another one does not wait for it"
     stage.hold.set()
+    await schedule.finish()
+    assert await schedule.run() == 2
     await schedule.finish()
     assert await schedule.run() == 1
     await schedule.finish()
-    assert stage.events().count("TOKEN_REFRESHED") == 3
+    assert stage.events().count("TOKEN_REFRESHED") == 6
     assert {each.acting.actor for each in stage.jobs} == {"service:oauth/coordinator"}
-    assert table.asked == [2, 2]
+    assert table.asked == [8, 6, 6, 8, 8]
+
+
+async def test_no_more_are_under_way_than_may_be(stage: Any) -> None:
+    for number in range(6):
+        made = dataclasses.replace(
+            stage.tables.connections["ws", "con"], id=f"con_{number}", provider=f"{number}.example"
+        )
+        stage.tables.connections["ws", made.id] = made
+    schedule = Schedule(
+        Due(*stage.tables.connections.values()),
+        stage.refreshing("one"),
+        lambda kind: f"{kind}_1",
+        **BOUNDS | {"most": 4},
+    )
+    stage.hold.clear()
+    assert await schedule.run() == 4
+    assert await schedule.run() == 0
+    stage.hold.set()
+    await schedule.finish()
 
 
 @pytest.mark.promise("P36")

@@ -324,14 +324,14 @@ async def test_what_is_due_is_taken_up_once_by_however_many_replicas_and_again_w
 ) -> None:
     ids = {await _due(postgresql, connection, entry, "ws") for _ in range(40)}
     claim = postgresql.connections.claim_due
-    taken = await asyncio.gather(*(claim(20, 1_000, 1.0) for _ in range(6)))
+    taken = await asyncio.gather(*(claim(20, 1_000, 1_000, [], 1.0) for _ in range(6)))
     found = [each.id for batch in taken for each in batch]
     while len(found) < 40:  # a row that another one looks at is skipped, and found the next time
-        found += [each.id for each in await claim(20, 1_000, 1.0)]
+        found += [each.id for each in await claim(20, 1_000, 1_000, [], 1.0)]
     assert sorted(found) == sorted(ids)
-    assert await claim(20, 1_000, 1.0) == []
+    assert await claim(20, 1_000, 1_000, [], 1.0) == []
     await asyncio.sleep(1.1)
-    assert len(await claim(100, 1_000, 60.0)) == 40, "who took them up has died"
+    assert len(await claim(100, 1_000, 1_000, [], 60.0)) == 40, "who took them up has died"
 
 
 async def test_a_workspace_with_many_does_not_hold_up_one_with_few(
@@ -340,7 +340,7 @@ async def test_a_workspace_with_many_does_not_hold_up_one_with_few(
     for number in range(30):
         await _due(postgresql, connection, entry, "ws_many", refresh_due_at=DUE + dt.timedelta(seconds=number))
     few = {await _due(postgresql, connection, entry, "ws_few", refresh_due_at=DUE + dt.timedelta(days=1))}
-    taken = await postgresql.connections.claim_due(5, 1_000, 60.0)
+    taken = await postgresql.connections.claim_due(5, 1_000, 1_000, [], 60.0)
     assert few <= {each.id for each in taken}
 
 
@@ -350,12 +350,23 @@ async def test_a_provider_gets_no_more_in_a_second_than_it_is_to_whoever_asks(
     for _ in range(10):
         await _due(postgresql, connection, entry, "ws", provider="slow.example")
     other = await _due(postgresql, connection, entry, "ws", provider="other.example")
-    first = await postgresql.connections.claim_due(100, 4, 60.0)
+    first = await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0)
     assert sorted(each.provider for each in first) == ["other.example"] + ["slow.example"] * 4
     assert other in {each.id for each in first}
-    assert await postgresql.connections.claim_due(100, 4, 60.0) == []
+    assert await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0) == []
     await asyncio.sleep(1.1)
-    assert len(await postgresql.connections.claim_due(100, 4, 60.0)) == 4
+    assert len(await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0)) == 4
+
+
+async def test_of_a_provider_no_more_than_its_share_is_taken_up_and_none_where_it_is_full(
+    postgresql: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    for provider in ("slow.example", "full.example"):
+        for _ in range(5):
+            await _due(postgresql, connection, entry, "ws", provider=provider)
+    await _due(postgresql, connection, entry, "ws", provider="other.example")
+    taken = await postgresql.connections.claim_due(100, 1_000, 3, ["full.example"], 60.0)
+    assert sorted(each.provider for each in taken) == ["other.example"] + ["slow.example"] * 3
 
 
 async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
@@ -369,7 +380,7 @@ async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
         {"refreshable": False},
     ):
         await _due(postgresql, connection, entry, "ws", **more)
-    assert await postgresql.connections.claim_due(100, 100, 60.0) == []
+    assert await postgresql.connections.claim_due(100, 100, 1_000, [], 60.0) == []
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ import asyncio
 import os
 import re
 import ssl
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -40,15 +43,16 @@ class Write(Protocol):
 _LONGEST_ANSWER = 1024 * 1024
 _LONGEST_HEAD = 32 * 1024
 _MOST_REDIRECTS = 3
-_MOST_POOLS = 256
+# Each host has connections of its own, so that one that is slow takes none of another's; those at rest for so long are closed.
+_MOST_HOSTS, _REST_SECONDS = 1_000, 5.0
 _MOST_BREAKERS = 10_000
 # After so many requests in a row that came to nothing, a host is left alone for so many seconds; then one is tried.
 _FAILURES, _OPEN_SECONDS = 5, 10.0
 # What a gateway says for a Provider that is away. Not 500: whoever can provoke one must not shut a Provider for others.
 _AWAY = {502, 503, 504}
-_OURS = {"URL_NOT_ALLOWED", "ADDRESS_NOT_PUBLIC", "TOO_MANY_PINS", "PUBLIC_KEY_NOT_PINNED", "TOO_MANY_AT_ONCE"}
+_OURS = {"URL_NOT_ALLOWED", "ADDRESS_NOT_PUBLIC", "PUBLIC_KEY_NOT_PINNED", "TOO_MANY_AT_ONCE"}
 # Long streams have connections of their own, so that they never take those of a refresh.
-_MOST_CONNECTIONS, _MOST_STREAMS = 200, 1_000
+_MOST_CONNECTIONS, _MOST_STREAMS = 100, 1_000
 _HEADERS = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "Authpipe"}
 # Letters, digits, dots and hyphens, or an IPv6 address: no percent sign, no user, no other script.
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -80,7 +84,7 @@ class Egress:
         self._allow_loopback = allow_loopback
         self._resolve = resolve
         self._write = write
-        self._pools: dict[tuple[frozenset[str], int], httpcore2.AsyncConnectionPool] = {}
+        self._hosts: OrderedDict[tuple[str, frozenset[str], int], _Host] = OrderedDict()
         self._breakers: OrderedDict[str, Context] = OrderedDict()
 
     async def get(self, url: str, pins: Iterable[str] = ()) -> Answer:
@@ -177,14 +181,18 @@ class Egress:
             sent = sent or event.endswith("send_request_headers.started")
 
         pause = self._timeout
-        request = self._pool(frozenset(pins), _MOST_STREAMS).stream(
-            outgoing.method,
-            url,
-            headers=[(name.encode(), value) for name, value in headers.items()],
-            content=body,
-            extensions={"trace": trace, "timeout": {"connect": pause, "read": pause, "write": pause, "pool": pause}},
-        )
         async with AsyncExitStack() as stack:
+            pool = await stack.enter_async_context(self._connections(url, frozenset(pins), _MOST_STREAMS))
+            request = pool.stream(
+                outgoing.method,
+                url,
+                headers=[(name.encode(), value) for name, value in headers.items()],
+                content=body,
+                extensions={
+                    "trace": trace,
+                    "timeout": {"connect": pause, "read": pause, "write": pause, "pool": pause},
+                },
+            )
             try:
                 with self._breaker(urlsplit(url).netloc.lower()):
                     try:
@@ -206,8 +214,8 @@ class Egress:
 
     async def close(self) -> None:
         """Closes all connections."""
-        for pool in self._pools.values():
-            await pool.aclose()
+        for host in self._hosts.values():
+            await host.pool.aclose()
 
     async def _send(
         self,
@@ -256,7 +264,7 @@ class Egress:
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._pool_of(frozenset(pins), certificate) as pool,
+                self._pool_of(url, frozenset(pins), certificate) as pool,
                 pool.stream(
                     method, url, headers=list((_HEADERS | headers).items()), content=body, extensions={"trace": trace}
                 ) as response,
@@ -273,11 +281,12 @@ class Egress:
 
     @asynccontextmanager
     async def _pool_of(
-        self, pins: frozenset[str], certificate: Secret | None
+        self, url: str, pins: frozenset[str], certificate: Secret | None
     ) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
         """Gives the connections for a request; one that shows a client's certificate is nobody else's, and ends with it."""
         if certificate is None:
-            yield self._pool(pins)
+            async with self._connections(url, pins, _MOST_CONNECTIONS) as pool:
+                yield pool
             return
         backend = Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
         async with httpcore2.AsyncConnectionPool(
@@ -306,22 +315,64 @@ class Egress:
             os.close(file)
         return context
 
-    def _pool(self, pins: frozenset[str], most: int = _MOST_CONNECTIONS) -> httpcore2.AsyncConnectionPool:
-        pool = self._pools.get((pins, most))
-        if pool is None:
-            if len(self._pools) >= _MOST_POOLS:
-                raise EgressError(cause=Label("TOO_MANY_PINS"))
-            backend = Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
-            pool = httpcore2.AsyncConnectionPool(
-                ssl_context=self._context,
-                max_connections=most,
-                # A handshake costs as much as four requests: what a burst of refreshes has opened is kept for the next one.
-                max_keepalive_connections=most,
-                keepalive_expiry=5.0,
-                network_backend=backend,
-            )
-            self._pools[pins, most] = pool
-        return pool
+    @asynccontextmanager
+    async def _connections(
+        self, url: str, pins: frozenset[str], most: int
+    ) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
+        """Gives the connections of a host, for the time of a request.
+
+        Raises:
+            EgressError: More hosts than there is room for are asked at this moment.
+        """
+        name = (urlsplit(url).netloc.lower(), pins, most)
+        await self._close_rested()
+        host = self._hosts.get(name)
+        if host is None:
+            if len(self._hosts) >= _MOST_HOSTS:
+                raise EgressError(cause=Label("TOO_MANY_AT_ONCE"))
+            host = self._hosts[name] = _Host(self._pool(pins, most))
+        self._hosts.move_to_end(name)
+        host.users += 1
+        try:
+            yield host.pool
+        finally:
+            host.users -= 1
+            host.rests_since = time.monotonic()
+
+    async def _close_rested(self) -> None:
+        """Closes the connections of two hosts at most that nobody has asked for a while: it is looked with every request."""
+        for name in tuple(islice(self._hosts, 2)):
+            host = self._hosts[name]
+            if host.users:
+                self._hosts.move_to_end(name)
+            elif time.monotonic() - host.rests_since > _REST_SECONDS:
+                del self._hosts[name]
+                await host.pool.aclose()
+
+    def _pool(self, pins: frozenset[str], most: int) -> httpcore2.AsyncConnectionPool:
+        return httpcore2.AsyncConnectionPool(
+            ssl_context=self._context,
+            max_connections=most,
+            # A handshake costs as much as four requests: what a burst of refreshes has opened is kept for the next one.
+            max_keepalive_connections=most,
+            keepalive_expiry=_REST_SECONDS,
+            network_backend=Guarded(self._resolve, pins, allow_loopback=self._allow_loopback),
+        )
+
+
+@dataclass
+class _Host:
+    """The connections of a host.
+
+    Args:
+        pool: They.
+        users: How many requests are using it.
+        rests_since: When the last one ended.
+    """
+
+    pool: httpcore2.AsyncConnectionPool
+    users: int = 0
+    rests_since: float = 0.0
 
 
 class _AwayAnswer(Exception):

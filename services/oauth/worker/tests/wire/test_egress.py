@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.connecting import public_key_pin
+from authpipe_oauth_worker import egress as egress_module
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_oauth_worker.requests import token_request
@@ -418,3 +419,56 @@ async def test_answers_that_were_lost_open_the_circuit_too(stage: Stage) -> None
         with pytest.raises(EgressError):
             await egress.post_form(url, {}, PUBLIC)
     await egress.close()
+
+
+async def test_a_host_that_answers_nobody_takes_no_connection_of_another(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module, "_MOST_CONNECTIONS", 2)
+    over = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await over.wait()
+
+    async with stage.provider(silent) as slow, stage.provider(answering("200 OK", b"{}")) as quick:
+        egress = stage.egress(timeout=2)
+        waiting = [asyncio.create_task(egress.get(slow)) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        assert (await egress.get(quick)).status == 200
+        assert len(stage.requests) == 3, "two of the slow one's are under way, three wait for their end"
+        over.set()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        await egress.close()
+    assert {type(each) for each in ended} == {AnswerLostError}
+
+
+async def test_connections_to_a_host_that_nobody_asks_any_more_are_closed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.05)
+    closed = asyncio.Event()
+
+    async def keeps(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        await reader.read()
+        closed.set()
+
+    async with stage.provider(keeps) as first, stage.provider(answering("200 OK", b"{}")) as second:
+        egress = stage.egress()
+        await egress.get(first)
+        await asyncio.sleep(0.1)
+        assert not closed.is_set()
+        await egress.get(second)
+        await asyncio.wait_for(closed.wait(), 2)
+        await egress.close()
+
+
+async def test_more_hosts_than_there_is_room_for_are_refused_before_anything_is_sent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module, "_MOST_HOSTS", 1)
+    async with stage.provider(answering("200 OK", b"{}")) as first, stage.provider(answering("200 OK")) as second:
+        egress = stage.egress()
+        await egress.get(first)
+        assert await cause(egress, second) == "TOO_MANY_AT_ONCE"
+    assert len(stage.requests) == 1

@@ -1,13 +1,15 @@
 """Refreshing before anybody asks: every token that can be, some time before it ends (promise P36).
 
 Due connections are taken up in batches by any number of replicas, a few of each workspace and Provider at a time, so that
-none waits behind another's million. Who takes one up pushes it into the future first: should it die, another one does it.
+none waits behind another's million; and a Provider that is slow gets a share of what is under way, so that it holds up its
+own alone. Who takes one up pushes it into the future first: should it die, another one does it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
@@ -15,11 +17,25 @@ from authpipe_oauth_coordinator.domain.words import Acting, Connection
 from authpipe_sensitive import DomainError, get_log
 
 
+# What one Provider may have of what is under way: a quarter, and as much again where a quarter was free when it was looked.
+_SHARES = 4
+
+
 class DueTable(Protocol):
     """Connections that are due."""
 
-    async def claim_due(self, most: int, per_provider: int, seconds: float) -> list[Connection]:
-        """Takes up connections that are due, fairly; they are not due again for some seconds."""
+    async def claim_due(
+        self, most: int, per_provider: int, share: int, full: Sequence[str], seconds: float
+    ) -> list[Connection]:
+        """Takes up connections that are due, fairly; they are not due again for some seconds.
+
+        Args:
+            most: How many at most.
+            per_provider: How many of one Provider in a second, by all replicas.
+            share: How many of one Provider now.
+            full: Providers of which none is taken up.
+            seconds: After what time they are due again.
+        """
 
 
 class Schedule:
@@ -50,18 +66,20 @@ class Schedule:
         self._most = most
         self._per_provider = per_provider
         self._claim_seconds = claim_seconds
-        self._going: set[asyncio.Task[None]] = set()
+        self._share = max(1, most // _SHARES)
+        self._going: dict[asyncio.Task[None], str] = {}
 
     async def run(self) -> int:
         """Takes up what is due and there is room for; gives how many. It does not wait for slow Providers."""
         room = self._most - len(self._going)
         if room <= 0:
             return 0
-        claimed = await self._table.claim_due(room, self._per_provider, self._claim_seconds)
+        full = [provider for provider, count in Counter(self._going.values()).items() if count >= self._share]
+        claimed = await self._table.claim_due(room, self._per_provider, self._share, full, self._claim_seconds)
         for connection in claimed:
             task = asyncio.create_task(self._refresh(connection), name="scheduled refresh")
-            self._going.add(task)
-            task.add_done_callback(self._going.discard)
+            self._going[task] = connection.provider
+            task.add_done_callback(self._going.pop)
         return len(claimed)
 
     async def finish(self) -> None:
