@@ -33,7 +33,7 @@ def test_a_file_bears_the_name_of_its_provider_and_says_where_it_was_read(file: 
     entry = parse(json.loads(file.read_text()))
     assert entry.name == file.stem
     assert entry.documentation
-    assert entry.read_on == "" or entry.read_on >= "2026-11-24"
+    assert entry.read_on >= "2026-11-24"
 
 
 @pytest.mark.promise("P30")
