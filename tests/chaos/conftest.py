@@ -50,7 +50,7 @@ _SEND = "            sent = await self._send(job, old.plaintext, secrets, key)\n
 # Patches of the two processes: at each step of a refresh a failpoint, and a shorter wait for an answer that may not exist.
 PATCHES = {
     "coordinator": [
-        _after(SCHEDULE, "        claimed = await self._table.claim_due(room, self._per_provider, self._claim_seconds)\n", "claimed"),
+        _after(SCHEDULE, "        claimed = await self._table.claim_due(room, self._per_provider, self._share, full, self._claim_seconds)\n", "claimed"),
         _before(REFRESHING, "        outcome = await self._call(job)\n        return outcome, left_by(outcome, before, meanwhile), again\n", "intent written"),
         _before(REFRESHING, "        await self._end(acting, connection, lease, left, outcome, reauth=reauth)\n", "before the lease is given back"),
         (UNFINISHED, "_UNKNOWN = timedelta(seconds=60)", "_UNKNOWN = timedelta(seconds=3)"),
@@ -94,8 +94,13 @@ class Chaos:
         return self.connections.pop()
 
     def make_due(self, connections: list[str]) -> None:
-        """Says that connections are due now."""
-        self.database("update connections set refresh_due_at = now() where id = any(%s)", connections)
+        """Says that connections are due now; their rows are locked in the order in which coordinator does."""
+        self.database(
+            "update connections c set refresh_due_at = now() from (select workspace_id, id from connections"
+            " where id = any(%s) order by workspace_id, id for update) as w"
+            " where c.workspace_id = w.workspace_id and c.id = w.id",
+            connections,
+        )
 
     def kill(self, name: str) -> None:
         """Kills a process and waits until it is gone."""

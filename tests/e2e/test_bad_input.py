@@ -265,7 +265,13 @@ def test_the_attack_sees_a_connection_that_is_found_in_another_workspace(notices
         (
             "coordinator",
             "authpipe_oauth_coordinator.store.connections",
-            "where workspace_id = :workspace and id = :id",
-            "where id = :id",
+            "join connections c using (workspace_id, id)",
+            "join connections c using (id)",
+        ),
+        (
+            "coordinator",
+            "authpipe_oauth_coordinator.store.connections",
+            "[found.get(name) for name in names]",
+            "[{each.id: each for each in found.values()}.get(name[1]) for name in names]",
         ),
     )
