@@ -225,6 +225,7 @@ class FakeTables:
                     refreshed_at=self.now(),
                     refresh_due_at=ending.due,
                     failing=None,
+                    metadata=tuple(sorted((dict(found.metadata) | dict(tokens.metadata)).items())),
                 )
             if found is not None and ending.failing is not None:
                 found = dataclasses.replace(found, refresh_due_at=ending.due, failing=ending.failing)

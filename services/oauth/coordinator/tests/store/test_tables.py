@@ -75,6 +75,37 @@ async def test_who_was_passed_over_changes_nothing_when_it_ends(
     assert await tables.leases.acquire_lease("ws", made.id, "third", HOUR, entry("REFRESH_BEGUN")) is None
 
 
+@pytest.mark.case(10)
+async def test_of_refreshes_that_end_at_once_each_changes_its_own_connection_and_who_was_passed_over_none(
+    tables: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    made = [connection(fresh(), state=State.ACTIVE) for _ in range(6)]
+    for each in made:
+        await tables.connections.add_connection(each, entry("CONNECTION_CREATED"))
+    takes = [tables.leases.acquire_lease("ws", each.id, "one", HOUR, entry("REFRESH_BEGUN")) for each in made]
+    assert await asyncio.gather(*takes) == [Lease(1)] * 6
+    noted = [tables.leases.note_left("ws", each.id, 1 + (each is made[2]), LEFT) for each in made]
+    assert await asyncio.gather(*noted) == [True, True, False, True, True, True]
+    ends = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    outcomes = [TokenOutcome("", (each.id,), ends, refreshable=True, metadata=(("of", each.id),)) for each in made]
+    await asyncio.gather(
+        *(
+            tables.leases.end_lease(
+                "ws", each.id, 1 + (each is made[4]), Ending(outcome, left=Left(), due=ends), entry("TOKEN_REFRESHED")
+            )
+            for each, outcome in zip(made, outcomes, strict=True)
+        )
+    )
+    for each in made:
+        found = await tables.connections.get_connection("ws", each.id)
+        refreshed = each is not made[4]
+        assert found.scopes == ((each.id,) if refreshed else ("a",))
+        assert found.metadata == ((("of", each.id),) if refreshed else ())
+        assert await tables.leases.get_left("ws", each.id) == (Left() if refreshed else LEFT)
+        free = await tables.leases.acquire_lease("ws", each.id, "two", HOUR, entry("REFRESH_BEGUN"))
+        assert (free is not None) is refreshed
+
+
 async def test_a_refresh_that_failed_for_good_asks_for_a_new_authorization(
     tables: Any, entry: Entry, connection: Callable[..., Connection]
 ) -> None:
