@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 from authpipe_testing.oidc import OidcProvider
+from joserfc import jws
 
 
 def agree(customer: Customer, config: str, end_user: str) -> str:
@@ -47,6 +49,8 @@ def config(customer: Customer, oidc_provider: OidcProvider) -> Iterator[str]:
             "authorization_endpoint": f"{issuer}/auth",
             "token_endpoint": f"{issuer}/token",
             "revocation_endpoint": f"{issuer}/token/revocation",
+            "device_authorization_endpoint": f"{issuer}/device/auth",
+            "grants": ["authorization_code", "device_code", "client_credentials"],
             "client_authentication": ["client_secret_basic"],
             "iss_required": True,
             "dpop": True,
@@ -151,3 +155,76 @@ def test_who_wants_bearer_tokens_gets_them_and_the_issuers_metadata_says_what_th
     plain = customer.configure(oidc_provider.issuer, bearer_only=True, **client)
     assert (bound["dpop"], plain["dpop"]) == (True, False)
     assert (customer.get(f"/provider-configs/{plain['id']}").json()["dpop"]) is False
+
+
+@pytest.mark.promise("P37")
+def test_the_tokens_of_a_device_are_bound_to_a_key_that_is_there_before_them(
+    customer: Customer,
+    config: str,
+    oidc_provider: OidcProvider,
+    wait_for: Callable[..., Any],
+    aged: Callable[[str], None],
+) -> None:
+    begun = customer.post("/device-flows", {"provider_config_id": config, "end_user_id": "bound-at-a-tv"})
+    flow = begun.raise_for_status().json()
+    _agree_elsewhere(customer, flow["verification_uri"], flow["user_code"])
+    connection = flow["connection_id"]
+    shown = wait_for(lambda: customer.get(f"/device-flows/{connection}").json()["status"] == "connected", 30)
+    assert shown, customer.get(f"/device-flows/{connection}").json()
+    for _ in range(2):
+        assert customer.token(connection).json()["token_type"] == "DPoP"
+        answer = customer.http.get(f"/v1/proxy/{connection}/me")
+        assert (answer.status_code, answer.headers["authpipe-answered-by"]) == (200, "provider"), answer.text
+        aged(connection)
+        customer.post(f"/connections/{connection}/refresh").raise_for_status()
+
+
+def _agree_elsewhere(customer: Customer, url: str, user_code: str) -> None:
+    """Does what a person does at the Provider's own pages: enters the code, confirms, signs in, agrees."""
+    typed = {"user_code": user_code, "login": "ada", "password": "a password"}
+    with httpx2.Client(verify=False, follow_redirects=True, trust_env=False) as browser:  # a test Provider's CA
+        page = browser.get(url)
+        for _ in range(8):
+            assert page.status_code == 200, page.text
+            form = re.search(r'<form[^>]*action="([^"]+)"', page.text)
+            if form is None:
+                return
+            names = re.findall(r'<input[^>]*name="(\w+)"', page.text)
+            given = {name: value for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', page.text)}
+            given |= {name: typed[name] for name in names if name in typed and not given.get(name)}
+            page = browser.post(httpx2.URL(str(page.url)).join(form[1]), data=given)
+    raise AssertionError("The Provider asks without an end.")
+
+
+@pytest.mark.promise("P37")
+def test_the_tokens_of_no_person_are_bound_to_one_key_from_the_first_on(
+    customer: Customer, config: str, oidc_provider: OidcProvider, aged: Callable[[str], None]
+) -> None:
+    body = {"kind": "oauth2", "end_user_id": "a-machine", "renewal": "client_credentials", "material": {}}
+    made = customer.post("/connections", {**body, "provider_config_id": config}).raise_for_status().json()
+    tokens, keys = set(), set()
+    for _ in range(2):
+        served = customer.token(made["id"]).json()
+        assert served["token_type"] == "DPoP"
+        assert oidc_provider.living([served["access_token"]]) == [True]
+        tokens.add(served["access_token"])
+        wanted = {"method": "GET", "url": f"{oidc_provider.issuer}/me"}
+        proof = customer.post(f"/connections/{made['id']}/dpop-proofs", wanted).raise_for_status().json()["proof"]
+        keys.add(json.dumps(jws.extract_compact(proof.encode()).headers()["jwk"], sort_keys=True))
+        aged(made["id"])
+        customer.post(f"/connections/{made['id']}/refresh").raise_for_status()
+    assert (len(tokens), len(keys)) == (2, 1)
+
+
+@pytest.mark.promise("P37")
+def test_a_token_that_was_imported_stays_what_it_was(
+    customer: Customer, config: str, oidc_provider: OidcProvider
+) -> None:
+    tokens = {"access_token": "an-imported-access-token-0123", "refresh_token": "an-imported-refresh-token-0123"}
+    body = {"kind": "oauth2", "end_user_id": "imported", "provider_config_id": config, **tokens}
+    made = customer.post("/connections", body).raise_for_status().json()
+    assert customer.token(made["id"]).json()["token_type"] == "Bearer"
+    refused = customer.post(
+        f"/connections/{made['id']}/dpop-proofs", {"method": "GET", "url": f"{oidc_provider.issuer}/me"}
+    )
+    assert refused.status_code in {404, 409}, refused.text

@@ -83,7 +83,16 @@ TABLE: dict[str, tuple[Rule, ...]] = {
         Rule(_AUTHORITY, _EDGE, _NONE, SERVABLE | {RecordClass.REFRESH}),
     ),
     "exchange": (Rule(_COORDINATOR, _WORKER, _VERIFIER | _PROOF, _TOKENS | {RecordClass.OAUTH1}),),
-    "refresh": (Rule(_COORDINATOR, _WORKER, _PROOF | {RecordClass.REFRESH, RecordClass.ANSWER}, _TOKENS, fenced=True),),
+    "refresh": (
+        # The key of tokens that no person's flow gave is made before the first of them is asked for.
+        Rule(
+            _COORDINATOR,
+            _WORKER,
+            _PROOF | {RecordClass.REFRESH, RecordClass.ANSWER},
+            _PROOF | _TOKENS,
+            fenced=True,
+        ),
+    ),
     "revoke": (
         Rule(
             _COORDINATOR,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 from authpipe_consumer.words import Opened, WriteKey
 from authpipe_envelope import RecordClass
@@ -13,6 +13,10 @@ from authpipe_oauth_worker.domain.ports import Asks, Slot, Spool
 from authpipe_oauth_worker.domain.words import Job, Outcome, Renewal
 from authpipe_oauth_worker.errors import AnswerLostError
 from authpipe_sensitive import DomainError, Secret, get_log
+
+# Whose first token comes of a request of our own, so that a key can be there before it. A refresh token that was imported came with
+# a Bearer token, which its owner goes on using.
+_BOUND_FROM_THE_START = {Renewal.CLIENT_CREDENTIALS, Renewal.JWT_BEARER, Renewal.TOKEN_EXCHANGE}
 
 
 class Refresh:
@@ -39,7 +43,9 @@ class Refresh:
             waiting, old, key = await self._open(job)
         except DomainError as error:
             return Outcome(error.reason, nothing_sent=True)
-        with old.plaintext, key or nullcontext():
+        with ExitStack() as held:
+            held.enter_context(old.plaintext)
+            held.enter_context(key or nullcontext())
             try:
                 keys = await self._desk.prepare(job)
                 # Step 2: an answer that was sealed before a crash is the answer; its token must not be spent again.
@@ -48,6 +54,8 @@ class Refresh:
                     return await self._judge(job, answer, keys, old.version)
                 if not job.spend:
                     return _looked_for(job, old)
+                if key is None and job.endpoints.dpop and job.renewal in _BOUND_FROM_THE_START:
+                    key = held.enter_context(await self._make_key(job))
                 slot = self._spool.reserve()
                 try:
                     secrets = await self._desk.client_secrets(job)
@@ -82,6 +90,19 @@ class Refresh:
             raise AssertionError("It is not optional.")
         return waiting, old, keys[0].plaintext if keys and keys[0] is not None else None
 
+    async def _make_key(self, job: Job) -> Secret:
+        """Makes the key that the tokens of a connection of no person are bound to, and stores it before it is used."""
+        vault, wanted = self._desk.vault, [RecordClass.DPOP_KEY]
+        keys = await vault.prepare(job.workspace, job.connection, wanted, job.credential_grant, job.request_id)
+        key = self._desk.proofs.new_key()
+        record = vault.seal(keys[RecordClass.DPOP_KEY], self._desk.sealing(job), key)
+        try:
+            await vault.put([record], [], job.credential_grant, job.request_id)
+        except DomainError:
+            key.destroy()
+            raise
+        return key
+
     async def _send(
         self, job: Job, material: Secret, secrets: list[Secret | None], key: Secret | None
     ) -> Answer | Failure:
@@ -100,7 +121,7 @@ class Refresh:
         except DomainError as error:
             return Failure(error.reason, retryable=False)
         if ask.request is None:
-            return await self._desk.send(job, job.endpoints.token, ask.form, secrets)
+            return await self._desk.send(job, job.endpoints.token, ask.form, secrets, key)
         try:
             return await self._desk.egress.send(*ask.request, job.endpoints.pins)
         except AnswerLostError as error:
