@@ -50,6 +50,9 @@ class StackError(RuntimeError):
     """The system did not come up; the message says which part, and where its log is."""
 
 
+_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
+
+
 class _Begun(NamedTuple):
     """A process that was started, and as what."""
 
@@ -91,6 +94,7 @@ class Stack:
         self._log_level = log_level
         self._trace_ratio = trace_ratio
         # Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
+        self._last: dict[str, _Begun] = {}
         self._children: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -286,7 +290,9 @@ class Stack:
         if process.hsm:
             environment["SOFTHSM2_CONF"] = str(self.layout.home / "hsm" / process.hsm / "softhsm2.conf")
         config = self.layout.configs / f"{process.name}.json"
-        return _Begun(self._spawn(process.name, module, config, environment), process, module, more)
+        begun = _Begun(self._spawn(process.name, module, config, environment), process, module, more)
+        self._last[process.name] = begun
+        return begun
 
     def _start_playground(self) -> None:
         settings = {
@@ -324,8 +330,10 @@ class Stack:
         """Waits until all of it is healthy.
 
         Whatever was begun just now and was ended by a signal while it started is started again, once, as an orchestrator
-        does: grpc's core has crashed in one of thousands of starts. Whatever ends by itself is an error.
+        does: grpc's core has crashed in one of thousands of starts. So is, once, what has crashed since it was begun before.
+        Whatever ends by itself is an error.
         """
+        crashed: set[str] = set()
         ends = time.monotonic() + _HEALTHY_WITHIN_SECONDS
         while True:
             for name, each in list(begun.items()):
@@ -333,6 +341,11 @@ class Stack:
                 if status is not None and status < 0:
                     self._say(f"{name} was ended by signal {-status} while it started; it is started again")
                     del begun[name]
+                    self._start(each.process, each.module, each.environment)
+            for name, each in list(self._last.items()):
+                if name not in begun and name not in crashed and each.child.poll() in _CRASHES:
+                    self._say(f"{name} crashed; it is started again")
+                    crashed.add(name)
                     self._start(each.process, each.module, each.environment)
             healthy = asyncio.run(self._health())
             missing = [name for name, serving in healthy.items() if not serving]
