@@ -254,6 +254,14 @@ async def test_a_write_that_is_refused_touches_no_other_of_its_batch_and_leaves_
     await put(store, [record(bad, 1, fence=3)])
 
 
+async def test_what_was_put_before_may_be_put_again_in_one_batch_with_what_follows_it(store: Any) -> None:
+    name = ref()
+    await put(store, [record(name, 1)])
+    again = [Write([record(name, version)], [], [ENTRY]) for version in (1, 2)]
+    assert await store.put(again) == [None, None]
+    assert await store.find([name]) == [record(name, 2)]
+
+
 async def test_a_batch_of_refusals_changes_nothing(store: Any) -> None:
     name = ref()
     answers = await store.put([Write([record(name, version)], [], [ENTRY]) for version in (2, 3)])
@@ -281,7 +289,7 @@ _CONSUME = st.tuples(st.just("consume"), st.just(0), st.integers(0, 3), st.just(
 _STATES = st.sampled_from(["withhold", "keep", "restore", "delete"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.one_of(st.lists(st.one_of(_PUT, _CONSUME), min_size=1, max_size=5), _STATES), max_size=10),
 )

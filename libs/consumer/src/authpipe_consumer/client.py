@@ -327,7 +327,11 @@ class RecordClient:
                 if request.writes and size > _LONGEST_BATCH:
                     break
                 request.writes.append(write)
-            response = await self._peer.call_idempotent(lambda stub: stub.PutRecords, request)
+            try:
+                response = await self._peer.call_idempotent(lambda stub: stub.PutRecords, request)
+            except DomainError as error:
+                # What went before is stored, and its writers hear so.
+                return [*answers, *[error] * (len(writes) - len(answers))]
             if len(response.answers) != len(request.writes):
                 raise GrantError
             answers += [

@@ -3,8 +3,7 @@
 A process's own database and no other: the role is the CN of its certificate, and enters only its own (promise P24).
 """
 
-from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError
-
+from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError, columns
 from authpipe_database.migrations import upgrade
 from authpipe_database.outbox import OUTBOX_SQL, EventSink, Outbox, Relay, encode, outbox_grants
 
@@ -16,6 +15,7 @@ __all__ = [
     "EventSink",
     "Outbox",
     "Relay",
+    "columns",
     "encode",
     "outbox_grants",
     "upgrade",

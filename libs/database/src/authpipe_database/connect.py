@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
@@ -91,6 +92,11 @@ async def _check(connection: _HotConnection) -> None:
     if now - connection.seen > _RESTED_SECONDS:
         await AsyncConnectionPool.check_connection(connection)
     connection.seen = now
+
+
+def columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
+    """Gives rows as so many columns, also where there are none: what `unnest` takes a batch as."""
+    return [[row[index] for row in rows] for index in range(count)]
 
 
 class Database:

@@ -50,6 +50,7 @@ class StackError(RuntimeError):
     """The system did not come up; the message says which part, and where its log is."""
 
 
+# How a process ends that native code has brought down. Nobody sends these.
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg import AsyncCursor
 
-from authpipe_database import Database, Outbox, encode
+from authpipe_database import Database, Outbox, columns, encode
 from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
 from authpipe_recordstore.domain.words import GONE, Record, Ref
 from authpipe_recordstore.domain.writing import Stands, Version, Write, decide
@@ -84,23 +84,26 @@ class Store:
     async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
         """Carries out writes, with their events; gives per write why it was not carried out."""
         names = sorted({name for write in writes for name in write.fences()})
-        wanted = {ref: 0 for write in writes for ref in write.refs()}
-        wanted |= {record.ref: record.version for write in writes for record in write.records}
+        # A batch may name a record twice: as it was put before, and as the one that follows.
+        wanted = {(*each.ref, each.version) for write in writes for each in write.records}
+        wanted |= {(*ref, 0) for write in writes for ref, _ in write.ended}
         async with self._database.hot() as connection, connection.transaction():
-            locked = await connection.execute(_LOCK, (*_columns(names, 2),), binary=True)
+            locked = await connection.execute(_LOCK, (*columns(names, 2),), binary=True)
             stands = {(row[0], row[1]): Stands(row[2], row[3]) for row in await _rows(locked)}
-            found = await connection.execute(_STORED, (*_columns([*wanted], 3), [*wanted.values()]), binary=True)
-            stored = {Ref(*row[:3]): Version(row[3], row[4]) for row in await _rows(found)}
+            found = await connection.execute(_STORED, columns([*wanted], 4), binary=True)
+            # Those with the bytes come last, and count.
+            rows = sorted(await _rows(found), key=lambda row: row[4] is not None)
+            stored = {Ref(*row[:3]): Version(row[3], row[4]) for row in rows}
             decided = decide(writes, stands, stored)
-            if decided.entries:
+            if None in decided.answers:
                 fences = [(*name, fence) for name, fence in sorted(decided.fences.items())]
                 records = [(*each.ref, *each[1:-1]) for _, each in sorted(decided.records.items())]
                 await connection.execute(
                     _CARRY_OUT,
                     (
-                        *_columns(fences, 3),
-                        *_columns(sorted(decided.ended), 3),
-                        *_columns(records, len(Record._fields) + 1),
+                        *columns(fences, 3),
+                        *columns(sorted(decided.ended), 3),
+                        *columns(records, len(Record._fields) + 1),
                         encode(decided.entries),
                     ),
                 )
@@ -156,10 +159,6 @@ class Store:
                 deleted = result.rowcount
             await self._outbox.append(connection, entry)
         return deleted
-
-
-def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    return [[row[index] for row in rows] for index in range(count)]
 
 
 async def _rows(cursor: AsyncCursor[Any]) -> list[Any]:

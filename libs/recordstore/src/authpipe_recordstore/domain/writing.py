@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,11 +27,6 @@ class Write(NamedTuple):
     records: Sequence[Record]
     ended: Sequence[tuple[Ref, int]]
     entries: Sequence[AuditEntry]
-
-    def refs(self) -> Iterator[Ref]:
-        """Gives the names of all that it touches."""
-        yield from (record.ref for record in self.records)
-        yield from (ref for ref, _ in self.ended)
 
     def fences(self) -> dict[Connection, int]:
         """Gives the fence under which each connection is written."""

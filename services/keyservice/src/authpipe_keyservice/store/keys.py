@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox, encode
+from authpipe_database import Database, Outbox, columns, encode
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
 from authpipe_keyservice.domain.releasing import KeyRow, Step
@@ -127,10 +127,10 @@ class KeyTable:
             if not steps:
                 await self._outbox.append_hot(connection, entries)
                 return
-            # All of a batch read, or all of it writes.
-            reads = steps[0].wanted.direction is Direction.READ
-            values = (*_columns(_floors(steps), 5), *_columns(_marks(steps, now_ms), 5), encode(entries))
-            await connection.execute(_RAISE_FLOORS if reads else _PREPARE, values)
+            # All of a batch reads, or all of it writes: a floor must not be raised by what was only prepared.
+            (direction,) = {step.wanted.direction for step in steps}
+            values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 5), encode(entries))
+            await connection.execute(_RAISE_FLOORS if direction is Direction.READ else _PREPARE, values)
         self._outbox.note(entries)
 
     async def acknowledge(self, items: Sequence[tuple[str, str, int, int, int]], entries: Sequence[AuditEntry]) -> None:
@@ -148,8 +148,8 @@ class KeyTable:
             if earliest:
                 not_before[workspace, connection_id] = earliest
         values = (
-            *_columns([(*name, version) for name, version in versions.items()], 4),
-            *_columns([(*name, earliest) for name, earliest in not_before.items()], 3),
+            *columns([(*name, version) for name, version in versions.items()], 4),
+            *columns([(*name, earliest) for name, earliest in not_before.items()], 3),
             encode(entries),
         )
         async with self._database.hot() as connection:
@@ -246,10 +246,6 @@ def _marks(steps: Sequence[Step], now_ms: int) -> list[tuple[str, str, int, int,
                 now_ms if step.check else check,
             )
     return [(*name, *mark) for name, mark in marks.items()]
-
-
-def _columns(rows: Sequence[Sequence[Any]], count: int) -> list[list[Any]]:
-    return [[row[index] for row in rows] for index in range(count)]
 
 
 def _key_row(row: Sequence[Any]) -> KeyRow | None:

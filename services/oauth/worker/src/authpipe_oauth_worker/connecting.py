@@ -125,20 +125,14 @@ async def dial(address: str, port: int, context: ssl.SSLContext, name: str | Non
 
 
 class _Reader(asyncio.StreamReader):
-    """A reader that knows how much came that nobody has read."""
+    """A reader that knows how much came in all."""
 
-    unread = 0
+    came = 0
 
     def feed_data(self, data: bytes) -> None:  # type: ignore[override]  # asyncio feeds bytes; the stub says any numbers
         """Takes what came."""
-        self.unread += len(data)
+        self.came += len(data)
         super().feed_data(data)
-
-    async def read(self, n: int = -1) -> bytes:
-        """Gives what came."""
-        data = await super().read(n)
-        self.unread -= len(data)
-        return data
 
 
 class Connected(httpcore2.AsyncNetworkStream):
@@ -152,16 +146,19 @@ class Connected(httpcore2.AsyncNetworkStream):
     def __init__(self, reader: _Reader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._read = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the library's signature
         """Gives what came; nothing: the other side has closed."""
         try:
             async with asyncio.timeout(timeout):
-                return await self._reader.read(max_bytes)
+                data = await self._reader.read(max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout from error
         except OSError as error:
             raise httpcore2.ReadError from error
+        self._read += len(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the library's signature
         """Sends, and waits while more is under way than should be."""
@@ -183,7 +180,8 @@ class Connected(httpcore2.AsyncNetworkStream):
         match info:
             case "is_readable":
                 # On a connection at rest: the other side has closed it, or says what nobody asked for. Neither is used again.
-                return self._reader.unread > 0 or self._reader.at_eof() or self._reader.exception() is not None
+                unread = self._reader.came > self._read
+                return unread or self._reader.at_eof() or self._reader.exception() is not None
             case "ssl_object":
                 return self._writer.get_extra_info("ssl_object")
             case _:

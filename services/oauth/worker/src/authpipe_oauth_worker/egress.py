@@ -342,7 +342,10 @@ class Egress:
     async def _close_rested(self) -> None:
         """Closes the connections of two hosts at most that nobody has asked for a while: it is looked with every request."""
         for name in tuple(islice(self._hosts, 2)):
-            host = self._hosts[name]
+            # While the one before was being closed, another request may have closed this one.
+            host = self._hosts.get(name)
+            if host is None:
+                continue
             if host.users:
                 self._hosts.move_to_end(name)
             elif time.monotonic() - host.rests_since > _REST_SECONDS:

@@ -472,3 +472,27 @@ async def test_more_hosts_than_there_is_room_for_are_refused_before_anything_is_
         await egress.get(first)
         assert await cause(egress, second) == "TOO_MANY_AT_ONCE"
     assert len(stage.requests) == 1
+
+
+async def test_requests_that_close_what_rests_at_the_same_moment_do_not_meet(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.0)
+    close = egress_module.httpcore2.AsyncConnectionPool.aclose
+
+    async def slowly(pool: Any) -> None:
+        await asyncio.sleep(0.05)
+        await close(pool)
+
+    monkeypatch.setattr(egress_module.httpcore2.AsyncConnectionPool, "aclose", slowly)
+    async with (
+        stage.provider(answering("200 OK", b"{}")) as first,
+        stage.provider(answering("200 OK", b"{}")) as second,
+    ):
+        egress = stage.egress()
+        for url in (first, second):
+            await egress.get(url)
+        both = [first.replace("127.0.0.1", "localhost"), second.replace("127.0.0.1", "localhost")]
+        answers = await asyncio.gather(*map(egress.get, both * 2))
+        await egress.close()
+    assert [each.status for each in answers] == [200] * 4

@@ -9,6 +9,7 @@ from authpipe_grants import GrantCache, Issuer
 from authpipe_oauth_coordinator.domain.words import Acting
 
 _WORKER = "oauth/worker"
+_CREDENTIALS, _SECRETS = "user-credentials", "client-secrets"
 _CLASSES = {
     "store": (RecordClass.CODE_VERIFIER, RecordClass.DPOP_KEY),
     "exchange": (
@@ -50,19 +51,8 @@ class Grants:
         self, purpose: str, acting: Acting, connection: str, thumbprint: str, *, fence: int = 0, forced: bool = False
     ) -> str:
         """Signs a grant on a connection's records."""
-        return self._issuer().issue(
-            audience=(f"user-credentials/{self._region}",),
-            consumer=_WORKER,
-            consumer_thumbprint=thumbprint,
-            purpose=purpose,
-            workspace=acting.workspace,
-            connections=(connection,),
-            classes=_CLASSES[purpose],
-            actor=acting.actor,
-            request_id=acting.request_id,
-            fence=fence,
-            forced=forced,
-        )
+        classes = _CLASSES[purpose]
+        return self._sign(_CREDENTIALS, purpose, acting, connection, classes, thumbprint, fence=fence, forced=forced)
 
     def for_client(self, acting: Acting, provider_config: str, classes: Sequence[int], thumbprint: str) -> str:
         """Signs a grant to authenticate as our OAuth client.
@@ -72,17 +62,7 @@ class Grants:
         """
         return self._clients.get_or_issue(
             (acting.workspace, acting.actor, provider_config, tuple(classes), thumbprint),
-            lambda: self._issuer().issue(
-                audience=(f"client-secrets/{self._region}",),
-                consumer=_WORKER,
-                consumer_thumbprint=thumbprint,
-                purpose="client_authentication",
-                workspace=acting.workspace,
-                connections=(provider_config,),
-                classes=tuple(classes),
-                actor=acting.actor,
-                request_id=acting.request_id,
-            ),
+            lambda: self._sign(_SECRETS, "client_authentication", acting, provider_config, classes, thumbprint),
         )
 
     def for_reseal(
@@ -92,31 +72,36 @@ class Grants:
 
         keyservice takes it only for records that an operator's rotation has left on an older key version.
         """
-        secrets = bool(CLIENT_SECRETS & set(classes))
+        key_domain = _SECRETS if CLIENT_SECRETS & set(classes) else _CREDENTIALS
+        return self._sign(key_domain, "reseal", acting, target, classes, thumbprint, fence=fence)
+
+    def for_answer(self, acting: Acting, connection: str, thumbprint: str, fence: int) -> str:
+        """Signs a grant to store an answer that was sealed under an earlier lease."""
+        classes = (RecordClass.ANSWER,)
+        return self._sign(_CREDENTIALS, "refresh", acting, connection, classes, thumbprint, fence=fence)
+
+    def _sign(  # required means argument: each of these narrows the grant
+        self,
+        key_domain: str,
+        purpose: str,
+        acting: Acting,
+        target: str,
+        classes: Sequence[int],
+        thumbprint: str,
+        *,
+        fence: int = 0,
+        forced: bool = False,
+    ) -> str:
         return self._issuer().issue(
-            audience=(f"{'client-secrets' if secrets else 'user-credentials'}/{self._region}",),
+            audience=(f"{key_domain}/{self._region}",),
             consumer=_WORKER,
             consumer_thumbprint=thumbprint,
-            purpose="reseal",
+            purpose=purpose,
             workspace=acting.workspace,
             connections=(target,),
             classes=tuple(classes),
             actor=acting.actor,
             request_id=acting.request_id,
             fence=fence,
-        )
-
-    def for_answer(self, acting: Acting, connection: str, thumbprint: str, fence: int) -> str:
-        """Signs a grant to store an answer that was sealed under an earlier lease."""
-        return self._issuer().issue(
-            audience=(f"user-credentials/{self._region}",),
-            consumer=_WORKER,
-            consumer_thumbprint=thumbprint,
-            purpose="refresh",
-            workspace=acting.workspace,
-            connections=(connection,),
-            classes=(RecordClass.ANSWER,),
-            actor=acting.actor,
-            request_id=acting.request_id,
-            fence=fence,
+            forced=forced,
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from psycopg.rows import namedtuple_row
 
-from authpipe_database import Database, Outbox
+from authpipe_database import Database, Outbox, columns
 from authpipe_oauth_coordinator.domain.words import ProviderConfig
 from authpipe_oauth_coordinator.store.rows import CONFIG, config_values, endpoint_values, read_config
 from authpipe_rpc import Coalescer
@@ -76,7 +76,7 @@ class ConfigTable:
         return await self._getting.submit((workspace, config_id))
 
     async def _get(self, names: Sequence[tuple[str, str]]) -> list[ProviderConfig | None]:
-        wanted = [[*column] for column in zip(*dict.fromkeys(names), strict=True)]
+        wanted = columns([*dict.fromkeys(names)], 2)
         async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
             rows = await (await cursor.execute(_GET, wanted, binary=True)).fetchall()
         found = {(each.workspace, each.id): each for each in map(read_config, rows)}

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from psycopg.rows import namedtuple_row
 
-from authpipe_database import Database, Outbox
+from authpipe_database import Database, Outbox, columns
 from authpipe_oauth_coordinator.domain.words import Connection, Health, State, TokenOutcome
 from authpipe_oauth_coordinator.store.rows import (
     ADD_CONNECTION,
@@ -91,7 +91,7 @@ class ConnectionTable:
         return await self._getting.submit((workspace, connection_id))
 
     async def _get(self, names: Sequence[tuple[str, str]]) -> list[Connection | None]:
-        wanted = [[*column] for column in zip(*dict.fromkeys(names), strict=True)]
+        wanted = columns([*dict.fromkeys(names)], 2)
         async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
             rows = await (await cursor.execute(_GET, wanted, binary=True)).fetchall()
         found = {(each.workspace, each.id): each for each in map(read_connection, rows)}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox, encode
+from authpipe_database import Database, Outbox, columns, encode
 from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, TokenOutcome, Unfinished
 from authpipe_oauth_coordinator.store.rows import write_pairs
 from authpipe_rpc import Coalescer
@@ -129,7 +129,7 @@ class LeaseTable:
         # Who wants what another of the batch wants comes after them, and finds that it lives.
         firsts = {(each.workspace, each.connection): each for each in reversed(wanted)}
         rows = list(firsts.values())
-        values = ([*column] for column in zip(*(row[:4] for row in rows), strict=True))
+        values = columns(rows, 4)
         async with self._database.hot() as connection:
             events = encode([row.entry for row in rows])
             found = await (await connection.execute(_TAKE, (*values, events), binary=True)).fetchall()
@@ -144,7 +144,7 @@ class LeaseTable:
     async def _note(self, wanted: Sequence[_Noting]) -> list[bool]:
         rows = {each[:3]: (*each[:3], *_left_columns(each.left)) for each in wanted}
         async with self._database.hot() as connection:
-            found = await connection.execute(_NOTE, [[*each] for each in zip(*rows.values(), strict=True)], binary=True)
+            found = await connection.execute(_NOTE, columns([*rows.values()], 8), binary=True)
             noted = {tuple(row) for row in await found.fetchall()}
         return [each[:3] in noted for each in wanted]
 
@@ -233,7 +233,7 @@ class LeaseTable:
             for each in wanted
         }
         events = encode([each.entry for each in wanted if each.entry is not None])
-        values = ([*column] for column in zip(*rows.values(), strict=True))
+        values = columns([*rows.values()], 14)
         async with self._database.hot() as connection:
             await connection.execute(_END, (*values, events, events))
         return [None] * len(wanted)
