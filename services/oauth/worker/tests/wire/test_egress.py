@@ -477,7 +477,6 @@ async def test_more_hosts_than_there_is_room_for_are_refused_before_anything_is_
 async def test_requests_that_close_what_rests_at_the_same_moment_do_not_meet(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.0)
     close = egress_module.httpcore2.AsyncConnectionPool.aclose
 
     async def slowly(pool: Any) -> None:
@@ -492,6 +491,7 @@ async def test_requests_that_close_what_rests_at_the_same_moment_do_not_meet(
         egress = stage.egress()
         for url in (first, second):
             await egress.get(url)
+        monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.0)
         both = [first.replace("127.0.0.1", "localhost"), second.replace("127.0.0.1", "localhost")]
         answers = await asyncio.gather(*map(egress.get, both * 2))
         await egress.close()
