@@ -32,6 +32,7 @@ test: setup-test ## Set up what tests need, then run all tests
 check: setup-test ## Style, types, contracts, protos: ruff, mypy, import-linter, house rules, buf, generated code
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"
 	@$(BIN)/mypy
+	@MYPYPATH=tools/bench $(BIN)/mypy tools/bench/*.py tools/demo/*.py
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/python tools/rules/check.py
 	@$(BUF) lint protos && $(BUF) format --diff --exit-code protos && echo "buf: clean"

@@ -172,7 +172,10 @@ def measure() -> list[Row]:  # one story
     stack.erase()
     rows += measure_alone(home / "alone")
     kms = keys.HangingKms(home / "kms")
-    own = {"keyservice-user-credentials": {"kms": kms.settings}, "coordinator": refreshing.SETTINGS}
+    own: dict[str, dict[str, Any]] = {
+        "keyservice-user-credentials": {"kms": kms.settings},
+        "coordinator": refreshing.SETTINGS,
+    }
     stack = Stack(home, lambda _: None, log_level="warning", settings=own)
     began = time.monotonic()
     stack.up()

@@ -22,9 +22,9 @@ from authpipe.types.v1 import records_pb2 as pb
 from authpipe.vault.v1 import vault_pb2, vault_pb2_grpc
 from authpipe_gateway_edge.domain.serving import Served, Serving
 from authpipe_gateway_edge.domain.words import Caller
+from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
-from authpipe_gateway_edge.rest.resources import Api
 from authpipe_sensitive import Label, Secret, configure_logs
 
 _WORKSPACE = "ws_" + "0" * 24
@@ -67,7 +67,7 @@ class EchoServing:
 
     async def _send(self, items: Sequence[pb.RecordWanted]) -> Sequence[pb.FoundRecord]:
         request = pb.GetRecordsRequest(items=items)
-        return (await self._peer.call(lambda stub: stub.GetRecords, request)).items
+        return cast("Sequence[pb.FoundRecord]", (await self._peer.call(lambda stub: stub.GetRecords, request)).items)
 
     async def serve(self, caller: Caller, connection: str, _: int) -> Served:
         """Echoes."""
@@ -83,13 +83,13 @@ async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
         PeerConfig(name="vault", address=address), Files(**settings["front"]), vault_pb2_grpc.VaultStub
     )
     nothing: Any = None
-    api = Api(nothing, nothing, "https://echo.invalid")
+    api = Api(nothing, nothing, nothing, nothing, "https://echo.invalid")
     app = EdgeApp(api, cast("Serving", EchoServing(peer)), nothing, nothing, nothing, "mailto:nobody@echo.invalid")
     listen = ServerConfig(host="127.0.0.1", port=settings["front_port"])
-    server = rest_server(app, listen, Path(settings["public_certificate"]), Path(settings["public_key"]))
+    server = rest_server(app, listen, Path(settings["public_certificate"]), Path(settings["public_key"]), 1_024)
     task = asyncio.create_task(server.serve(), name="rest")
     await stop.wait()
-    server.stop()
+    server.stop()  # type: ignore[no-untyped-call]  # granian's is untyped
     await asyncio.wait([task], timeout=5)
 
 

@@ -88,7 +88,7 @@ async def _settle(stack: Stack) -> list[Stored]:
         await asyncio.gather(*(work() for _ in range(16)))
     await authority.close()
     with psycopg.connect(**stack.clusters["vault"].conninfo("dba", "vault"), autocommit=True) as vault:  # type: ignore[arg-type]
-        records = dict(
+        records: dict[str, bytes] = dict(
             vault.execute(
                 "select connection_id, record from records where connection_id = any(%s)",
                 ([connection for _, connection in made],),
@@ -120,7 +120,11 @@ async def _release(stack: Stack, stored: list[Stored]) -> float:
         ]
         items = [
             keyservice_pb2.RecordHeader(
-                ref=records_pb2.RecordRef(workspace_id=each.workspace, connection_id=each.connection, record_class=3),
+                ref=records_pb2.RecordRef(
+                    workspace_id=each.workspace,
+                    connection_id=each.connection,
+                    record_class=records_pb2.RECORD_CLASS_API_KEY,
+                ),
                 version=1,
                 header=each.header,
                 grant_index=index,

@@ -40,13 +40,14 @@ def running(stack: Stack, folder: Path, application: str) -> Iterator[str]:
 def main() -> None:
     """Serves."""
     from granian import Granian  # in this half alone
+    from granian.constants import Interfaces
 
     settings = json.loads(Path(sys.argv[1]).read_text())
     Granian(
         settings["application"],
         address="127.0.0.1",
         port=settings["port"],
-        interface="asgi",
+        interface=Interfaces.ASGI,
         ssl_cert=Path(settings["certificate"]),
         ssl_key=Path(settings["key"]),
         log_enabled=False,

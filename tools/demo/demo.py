@@ -101,14 +101,14 @@ def tell(stack: Stack) -> None:
     step("6. Tampering: a PostgreSQL superuser changes one byte of the stored record")
     with psycopg.connect(**stack.clusters["vault"].conninfo("dba", "vault"), autocommit=True) as vault:  # type: ignore[arg-type]
         where = "connection_id = %s and record_class = 1"
-        row = vault.execute(f"select record from records where {where}", (connection,)).fetchone()  # type: ignore[arg-type]
+        row = vault.execute(f"select record from records where {where}", (connection,)).fetchone()
         assert row is not None
         good = bytes(row[0])
         hold(second.encode() not in good, "what is stored does not show the token")
-        vault.execute(f"update records set record = %s where {where}", (good[:-1] + bytes([good[-1] ^ 1]), connection))  # type: ignore[arg-type]
+        vault.execute(f"update records set record = %s where {where}", (good[:-1] + bytes([good[-1] ^ 1]), connection))
         refusal = customer.token(connection).json()
         hold(refusal["reason"] == "RECORD_INTEGRITY_VIOLATION", f"refused: {refusal['detail']}")
-        vault.execute(f"update records set record = %s where {where}", (good, connection))  # type: ignore[arg-type]
+        vault.execute(f"update records set record = %s where {where}", (good, connection))
     hold(customer.token(connection).status_code == 200, "restored, it is served again")
 
     step("7. Disconnect: not served from this second, revoked, erased")
