@@ -15,6 +15,8 @@ CALLERS = 200
 COORDINATORS = ("coordinator", "coordinator-2", "coordinator-3", "coordinator-4")
 SLOW_SECONDS = 10
 STOPPED_SECONDS = 24
+# Leases live six seconds here.
+LONGER_THAN_A_LEASE_SECONDS = 10
 _LEASES = "authpipe_oauth_coordinator.store.leases"
 _UNFINISHED = "authpipe_oauth_coordinator.domain.unfinished"
 
@@ -143,3 +145,43 @@ def test_the_attack_sees_a_lease_that_everybody_gets_while_nobody_looks_what_the
     for thread in threads:
         thread.join()
     assert asked, "the Provider saw more than one request"
+
+
+def _a_slow_provider_sees_one_request_under_one_lease(chaos: Any) -> None:
+    connection = ended(chaos)
+    chaos.provider.set_pause(LONGER_THAN_A_LEASE_SECONDS)
+    before = chaos.provider.counts()
+    threads, tokens = call(chaos, connection, 60)
+    assert chaos.wait_for(lambda: chaos.provider.counts()["asked"] > before["asked"], 20)
+    lease = "select fence, holder from leases where connection_id = %s"
+    first = chaos.database(lease, connection)
+    time.sleep(LONGER_THAN_A_LEASE_SECONDS - 2)
+    # The others ask for it ten times a second, and who has it has nothing to say but that it is alive.
+    assert chaos.database(lease, connection) == first
+    for thread in threads:
+        thread.join()
+    assert len(tokens) == CALLERS, "each of them is served"
+    assert len(set(tokens)) == 1
+    assert chaos.provider.counts()["asked"] - before["asked"] == 1
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.timeout(240)
+def test_a_provider_that_takes_longer_than_a_lease_lives_sees_one_request_for_the_lease_lives_on(
+    chaos: Any, coordinators: Callable[..., None]
+) -> None:
+    coordinators()
+    _a_slow_provider_sees_one_request_under_one_lease(chaos)
+
+
+@pytest.mark.timeout(240)
+def test_the_attack_sees_a_lease_without_a_heartbeat(chaos: Any, coordinators: Callable[..., None]) -> None:
+    coordinators(
+        (
+            "authpipe_oauth_coordinator.domain.leasing",
+            "await asyncio.sleep(self._seconds / 3)",
+            "await asyncio.sleep(3600)",
+        )
+    )
+    with pytest.raises(AssertionError):
+        _a_slow_provider_sees_one_request_under_one_lease(chaos)
