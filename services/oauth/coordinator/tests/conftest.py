@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,12 +192,14 @@ class FakeTables:
     async def get_left(self, workspace: str, connection_id: str) -> Left:
         return self.left.get((workspace, connection_id), Left())
 
-    async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
-        holder, newest, _ = self.leases.get((workspace, connection_id), ("", 0, 0.0))
-        if newest != fence:
-            return False
-        self.leases[workspace, connection_id] = (holder, fence, self.now().timestamp() + seconds)
-        return True
+    async def extend_leases(self, held: Sequence[tuple[str, str, int]], seconds: float) -> set[tuple[str, str, int]]:
+        alive = set()
+        for workspace, connection_id, fence in held:
+            holder, newest, lives_until = self.leases.get((workspace, connection_id), ("", 0, 0.0))
+            if newest == fence and lives_until > float("-inf"):
+                self.leases[workspace, connection_id] = (holder, fence, self.now().timestamp() + seconds)
+                alive.add((workspace, connection_id, fence))
+        return alive
 
     async def end_lease(
         self,

@@ -20,7 +20,7 @@ class Config(BaseModel):
         refresh_ahead: Whether tokens are refreshed before they end, though nobody asks.
         schedule_seconds: How often it is looked for what is due.
         claim_seconds: After what time another replica takes up a scheduled refresh that one took up and did not end.
-        refreshes_at_once: How many scheduled refreshes one replica has under way, of one Provider a quarter or half of them.
+        refreshes_at_once: How many scheduled refreshes one replica has under way, a quarter of them of one Provider.
         refreshes_per_provider: How many scheduled refreshes a second one Provider gets, from all replicas together.
         revocation_patience_seconds: For how long a Provider is asked to revoke before the rest is erased all the same.
         kept_days: For how many days a connection may be kept to be taken back, 0 to 30; 0: it is erased at once.

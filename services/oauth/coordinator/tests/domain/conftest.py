@@ -65,6 +65,7 @@ class Stage:
         self.now = START
         fake.now = self.clock
         fake.configs["ws", "pc"] = CONFIG
+        self._processes: dict[str, Refreshing] = {}
         self.jobs: list[Job] = []
         self.revoked: list[Job] = []
         self.resealed: list[tuple[str, tuple[RecordClass, ...], int]] = []
@@ -113,6 +114,15 @@ class Stage:
         return HealthChecks(self.tables, self.tables, self.tables, refreshing, self, self.clock, new_id, jitter, every)
 
     def refreshing(self, name: str) -> Refreshing:
+        """Gives the rules of a process that began long ago, the same for the same name."""
+        if name not in self._processes:
+            now, self.now = self.now, self.now - dt.timedelta(hours=1)
+            self._processes[name] = self.just_begun(name)
+            self.now = now
+        return self._processes[name]
+
+    def just_begun(self, name: str) -> Refreshing:
+        """Gives the rules of a process that begins now."""
         leasing = Leasing(self.tables, name, 30.0)
         return Refreshing(
             self.tables, self.tables, leasing, self, Audit(self), self.clock, dt.timedelta(minutes=15), lambda: 0.0

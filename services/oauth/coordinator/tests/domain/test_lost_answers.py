@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from authpipe_oauth_coordinator.domain.ports import Job
+from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Left,
@@ -20,6 +21,7 @@ from authpipe_providers import Endpoints
 from authpipe_oauth_coordinator.errors import (
     AnswerNotAwaitedError,
     LeaseHeldError,
+    RefreshFailedError,
 )
 
 ACTING = Acting("ws", "api_key:key_1", "req_1")
@@ -31,6 +33,16 @@ ENDPOINTS = Endpoints(
 CONFIG = ProviderConfig("ws", "pc", "as.example", "AS", "client", ("a",), ("https://x",), ENDPOINTS, bytes(32), START)
 
 LOST = TokenOutcome("PROVIDER_ANSWER_LOST")
+
+
+class Away:
+    """A table of what is due that is away."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self._error = error
+
+    async def claim_due(self, *_: object) -> list[Any]:
+        raise self._error
 
 
 @pytest.mark.promise("P36")
@@ -60,6 +72,40 @@ async def test_an_answer_that_was_lost_is_looked_for_then_the_token_is_sent_once
     assert await stage.ask() == "NEEDS_REAUTH"
     assert [job.spend for job in stage.jobs] == [True, False, False, True], "looked for again before it is"
     assert stage.tables.connections["ws", "con"].state_reason == "REFRESH_ANSWER_LOST", "nobody did anything wrong"
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.case(23)
+@pytest.mark.parametrize("trouble", ["it has just begun", "the worker was away", "its table was away"])
+async def test_after_an_outage_of_our_own_an_answer_on_a_disk_comes_before_the_token_is_sent_again(
+    trouble: str, stage: Any
+) -> None:
+    good, stage.answer = stage.answer, LOST
+    await stage.ask()
+    # However long nobody could take the answer: a worker may still have it, and brings it now.
+    stage.now += dt.timedelta(hours=1)
+    connection = stage.tables.connections["ws", "con"]
+    process = stage.just_begun("one") if trouble == "it has just begun" else stage.refreshing("one")
+    match trouble:
+        case "the worker was away":
+            awaited, stage.found = stage.found, stage.away()
+            with pytest.raises(RefreshFailedError):
+                await process.once(ACTING, connection, forced=False)
+            stage.found = awaited
+        case "its table was away":
+            schedule = Schedule(Away(stage.away), process, str, most=8, per_provider=50, claim_seconds=60.0)
+            with pytest.raises(stage.away):
+                await schedule.run()
+        case _:
+            pass
+    sent = [job.spend for job in stage.jobs].count(True)
+    stage.answer = good
+    with pytest.raises(RefreshFailedError):
+        await process.once(ACTING, connection, forced=False)
+    assert [job.spend for job in stage.jobs].count(True) == sent
+    stage.now += dt.timedelta(seconds=16)
+    await process.once(ACTING, connection, forced=False)
+    assert [job.spend for job in stage.jobs].count(True) == sent + 1
 
 
 @pytest.mark.promise("P36")

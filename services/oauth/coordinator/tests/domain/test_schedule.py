@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -35,12 +35,12 @@ class Due:
         self.waiting = list(connections)
         self.asked: list[int] = []
 
-    async def claim_due(self, most: int, _: int, share: int, full: Sequence[str], __: float) -> list[Connection]:
+    async def claim_due(self, most: int, _: int, share: int, going: Mapping[str, int], __: float) -> list[Connection]:
         self.asked.append(most)
-        given: Counter[str] = Counter()
+        given = Counter(going)
         taken = []
         for each in [*self.waiting]:
-            if each.provider not in full and given[each.provider] < share and len(taken) < most:
+            if given[each.provider] < share and len(taken) < most:
                 given[each.provider] += 1
                 taken.append(each)
                 self.waiting.remove(each)

@@ -29,8 +29,11 @@ def after(
     rotation: Rotation = Rotation.STRICT,
     grace: int = 0,
     renewal: Renewal = Renewal.REFRESH_TOKEN,
+    *,
+    settled: bool = True,
 ) -> Spending:
-    return decide(left, config(rotation, grace), renewal, START + dt.timedelta(seconds=seconds), PATIENCE)
+    now = START + dt.timedelta(seconds=seconds)
+    return decide(left, config(rotation, grace), renewal, now, PATIENCE, settled=settled)
 
 
 @pytest.mark.promise("P36")
@@ -54,6 +57,10 @@ def test_the_table() -> None:
     assert after(again, 122) is Spending.RETRY
     assert after(SPENT._replace(retries=3, again_at=START), 61) is Spending.GIVE_UP
     assert after(SPENT._replace(retries=3, again_at=START), 59) is Spending.LOOK
+    # After an outage of our own, however long: who has an answer brings it first.
+    for left in (SPENT, SPOOLED, SPENT._replace(retries=3, again_at=START)):
+        assert after(left, 3_600, settled=False) is Spending.LOOK
+    assert after(Left(), 0, settled=False) is Spending.SEND
     # What stands in the place of a refresh token is good for as often as one likes.
     assert after(SPENT, 0, renewal=Renewal.JWT_BEARER) is Spending.SEND
 

@@ -54,8 +54,18 @@ async def test_a_lease_that_ran_out_is_passed_on_with_a_higher_fence(tables: Any
     assert await tables.leases.acquire_lease("ws", name, "slow", 0, entry("REFRESH_BEGUN")) == Lease(1)
     await asyncio.sleep(0.01)
     assert await tables.leases.acquire_lease("ws", name, "quick", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
-    assert not await tables.leases.extend_lease("ws", name, 1, HOUR), "whoever was passed over has no heartbeat"
-    assert await tables.leases.extend_lease("ws", name, 2, HOUR)
+    beat = await tables.leases.extend_leases([("ws", name, 1), ("ws", name, 2), ("ws", fresh(), 1)], HOUR)
+    assert beat == {("ws", name, 2)}, "whoever was passed over has no heartbeat"
+
+
+async def test_a_heartbeat_that_comes_late_does_not_take_back_a_lease_that_was_given_back(
+    tables: Any, entry: Entry
+) -> None:
+    name = fresh()
+    await tables.leases.acquire_lease("ws", name, "one", HOUR, entry("REFRESH_BEGUN"))
+    await tables.leases.end_lease("ws", name, 1, Ending(), entry("REFRESH_FAILED"))
+    assert await tables.leases.extend_leases([("ws", name, 1)], HOUR) == set()
+    assert await tables.leases.acquire_lease("ws", name, "two", HOUR, entry("REFRESH_BEGUN")) == Lease(2)
 
 
 async def test_who_was_passed_over_changes_nothing_when_it_ends(
@@ -229,7 +239,7 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
         case "lease":
             return await leases.acquire_lease("ws", name, "h", float(number), entry("REFRESH_BEGUN"))
         case "extend":
-            return await leases.extend_lease("ws", name, max(1, fence - number), HOUR)
+            return await leases.extend_leases([("ws", name, max(1, fence - number))], HOUR)
         case "end":
             outcome = TokenOutcome("", ("t",), None, refreshable=True)
             return await leases.end_lease(
@@ -355,14 +365,14 @@ async def test_what_is_due_is_taken_up_once_by_however_many_replicas_and_again_w
 ) -> None:
     ids = {await _due(postgresql, connection, entry, "ws") for _ in range(40)}
     claim = postgresql.connections.claim_due
-    taken = await asyncio.gather(*(claim(20, 1_000, 1_000, [], 1.0) for _ in range(6)))
+    taken = await asyncio.gather(*(claim(20, 1_000, 1_000, {}, 1.0) for _ in range(6)))
     found = [each.id for batch in taken for each in batch]
     while len(found) < 40:  # a row that another one looks at is skipped, and found the next time
-        found += [each.id for each in await claim(20, 1_000, 1_000, [], 1.0)]
+        found += [each.id for each in await claim(20, 1_000, 1_000, {}, 1.0)]
     assert sorted(found) == sorted(ids)
-    assert await claim(20, 1_000, 1_000, [], 1.0) == []
+    assert await claim(20, 1_000, 1_000, {}, 1.0) == []
     await asyncio.sleep(1.1)
-    assert len(await claim(100, 1_000, 1_000, [], 60.0)) == 40, "who took them up has died"
+    assert len(await claim(100, 1_000, 1_000, {}, 60.0)) == 40, "who took them up has died"
 
 
 async def test_a_workspace_with_many_does_not_hold_up_one_with_few(
@@ -371,7 +381,7 @@ async def test_a_workspace_with_many_does_not_hold_up_one_with_few(
     for number in range(30):
         await _due(postgresql, connection, entry, "ws_many", refresh_due_at=DUE + dt.timedelta(seconds=number))
     few = {await _due(postgresql, connection, entry, "ws_few", refresh_due_at=DUE + dt.timedelta(days=1))}
-    taken = await postgresql.connections.claim_due(5, 1_000, 1_000, [], 60.0)
+    taken = await postgresql.connections.claim_due(5, 1_000, 1_000, {}, 60.0)
     assert few <= {each.id for each in taken}
 
 
@@ -381,23 +391,25 @@ async def test_a_provider_gets_no_more_in_a_second_than_it_is_to_whoever_asks(
     for _ in range(10):
         await _due(postgresql, connection, entry, "ws", provider="slow.example")
     other = await _due(postgresql, connection, entry, "ws", provider="other.example")
-    first = await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0)
+    first = await postgresql.connections.claim_due(100, 4, 1_000, {}, 60.0)
     assert sorted(each.provider for each in first) == ["other.example"] + ["slow.example"] * 4
     assert other in {each.id for each in first}
-    assert await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0) == []
+    assert await postgresql.connections.claim_due(100, 4, 1_000, {}, 60.0) == []
     await asyncio.sleep(1.1)
-    assert len(await postgresql.connections.claim_due(100, 4, 1_000, [], 60.0)) == 4
+    assert len(await postgresql.connections.claim_due(100, 4, 1_000, {}, 60.0)) == 4
 
 
-async def test_of_a_provider_no_more_than_its_share_is_taken_up_and_none_where_it_is_full(
+async def test_of_a_provider_no_more_than_its_share_is_taken_up_with_what_is_under_way(
     postgresql: Any, entry: Entry, connection: Callable[..., Connection]
 ) -> None:
-    for provider in ("slow.example", "full.example"):
+    for provider in ("slow.example", "slower.example", "full.example"):
         for _ in range(5):
             await _due(postgresql, connection, entry, "ws", provider=provider)
     await _due(postgresql, connection, entry, "ws", provider="other.example")
-    taken = await postgresql.connections.claim_due(100, 1_000, 3, ["full.example"], 60.0)
-    assert sorted(each.provider for each in taken) == ["other.example"] + ["slow.example"] * 3
+    taken = await postgresql.connections.claim_due(100, 1_000, 3, {"full.example": 3, "slower.example": 1}, 60.0)
+    assert sorted(each.provider for each in taken) == [
+        "other.example", *["slow.example"] * 3, *["slower.example"] * 2
+    ]  # fmt: skip
 
 
 async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
@@ -411,7 +423,7 @@ async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
         {"refreshable": False},
     ):
         await _due(postgresql, connection, entry, "ws", **more)
-    assert await postgresql.connections.claim_due(100, 100, 1_000, [], 60.0) == []
+    assert await postgresql.connections.claim_due(100, 100, 1_000, {}, 60.0) == []
 
 
 @pytest.fixture

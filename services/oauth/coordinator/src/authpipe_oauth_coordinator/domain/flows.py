@@ -348,7 +348,7 @@ class Flows:
             values=flow.values,
         )
         lease = await self._acquire(acting, connection.id)
-        async with self._leasing.kept(flow.workspace, connection.id, lease.fence):
+        with self._leasing.kept(flow.workspace, connection.id, lease.fence):
             outcome = await self._worker.exchange_code(
                 dataclasses.replace(job, fence=lease.fence), callback.code, flow.redirect_uri, callback.oauth_token
             )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from authpipe_oauth_coordinator.domain.ports import LeaseStore
+from authpipe_oauth_coordinator.domain.ports import Held, LeaseStore
 from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left
 from authpipe_sensitive import AuditEntry, DomainError, get_log
 
@@ -24,6 +24,8 @@ class Leasing:
         self._leases = leases
         self._holder = holder
         self._seconds = seconds
+        self._kept: set[Held] = set()
+        self._beating: asyncio.Task[None] | None = None
 
     async def acquire(self, workspace: str, connection_id: str, entry: AuditEntry) -> Lease | None:
         """Takes the lease with a new fence, with its event; None: another holder lives."""
@@ -33,14 +35,17 @@ class Leasing:
         """Writes down what is left if this process dies now; False: somebody else has the lease."""
         return await self._leases.note_left(workspace, connection_id, fence, left)
 
-    @asynccontextmanager
-    async def kept(self, workspace: str, connection_id: str, fence: int) -> AsyncIterator[None]:
+    @contextmanager
+    def kept(self, workspace: str, connection_id: str, fence: int) -> Iterator[None]:
         """Keeps a lease for the time of a block, however long it takes."""
-        heartbeat = asyncio.create_task(self._heartbeat(workspace, connection_id, fence), name="lease heartbeat")
+        held = (workspace, connection_id, fence)
+        self._kept.add(held)
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._heartbeat(), name="lease heartbeat")
         try:
             yield
         finally:
-            heartbeat.cancel()
+            self._kept.discard(held)
 
     async def end(
         self,
@@ -53,11 +58,22 @@ class Leasing:
         """Gives the lease back, with what came of it; None: nothing."""
         await self._leases.end_lease(workspace, connection_id, fence, ending or Ending(), entry)
 
-    async def _heartbeat(self, workspace: str, connection_id: str, fence: int) -> None:
-        while True:
-            await asyncio.sleep(self._seconds / 3)
-            try:
-                if not await self._leases.extend_lease(workspace, connection_id, fence, self._seconds):
-                    return
-            except DomainError as error:
-                get_log().warning("lease not extended", error=error)
+    async def _heartbeat(self) -> None:
+        """Extends all that is kept, together.
+
+        A thousand slow refreshes must not be a thousand statements, each in line for one of a few connections until its lease
+        has run out.
+        """
+        try:
+            while self._kept:
+                await asyncio.sleep(self._seconds / 3)
+                beating = list(self._kept)
+                try:
+                    alive = await self._leases.extend_leases(beating, self._seconds) if beating else set()
+                except DomainError as error:
+                    get_log().warning("leases not extended", error=error)
+                    continue
+                # Who was passed over has nothing to keep.
+                self._kept -= set(beating) - alive
+        finally:
+            self._beating = None

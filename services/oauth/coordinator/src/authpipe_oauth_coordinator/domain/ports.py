@@ -266,6 +266,10 @@ class DeviceStore(Protocol):
         """Stores how far a flow is, and its interval."""
 
 
+# A lease that is held: workspace, connection, fence.
+Held = tuple[str, str, int]
+
+
 class LeaseStore(Protocol):
     """Leases. Every change is one transaction with its event."""
 
@@ -280,8 +284,8 @@ class LeaseStore(Protocol):
     async def get_left(self, workspace: str, connection_id: str) -> Left:
         """Gives what the last refresh of a connection has left."""
 
-    async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
-        """Heartbeat; False: somebody else has it."""
+    async def extend_leases(self, held: Sequence[Held], seconds: float) -> set[Held]:
+        """Heartbeat; gives those that are still ours."""
 
     async def end_lease(
         self,

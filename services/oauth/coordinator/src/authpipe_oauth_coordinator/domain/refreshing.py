@@ -12,7 +12,7 @@ from authpipe_oauth_coordinator.domain.leasing import Leasing
 from authpipe_oauth_coordinator.domain.ports import AuditLog, Clock, ConfigStore, ConnectionStore, Job, Worker
 from authpipe_oauth_coordinator.domain.due import due_at, failed
 from authpipe_oauth_coordinator.domain.failures import Cure, meaning
-from authpipe_oauth_coordinator.domain.unfinished import Spending, decide, left_by
+from authpipe_oauth_coordinator.domain.unfinished import SETTLING, Spending, decide, left_by
 from authpipe_oauth_coordinator.domain.words import (
     audit_entry,
     Acting,
@@ -26,11 +26,13 @@ from authpipe_oauth_coordinator.domain.words import (
     Unfinished,
 )
 from authpipe_oauth_coordinator.errors import NotFoundError, RefreshFailedError
-from authpipe_sensitive import DomainError, Label, get_log
+from authpipe_sensitive import DomainError, Label, Status, get_log
 
 _WAIT_SECONDS = 0.1
 _GIVE_UP = timedelta(seconds=30)
 _LOST = "REFRESH_ANSWER_LOST"
+# What fails here for our own sake with nothing of ours away.
+_NO_TROUBLE = {"", "ANSWER_AWAITED", "LEASE_HELD_ELSEWHERE"}
 # What a token that came with a refresh of which nobody heard the end has to live to be taken for its outcome.
 _WORTH_SERVING = timedelta(minutes=1)
 _entry = partial(audit_entry, purpose="refresh")
@@ -70,6 +72,12 @@ class Refreshing:
         self._spool_patience = spool_patience
         self._jitter = jitter
         self._going: dict[tuple[str, str], asyncio.Task[None]] = {}
+        # Nobody knows what was away before this process began.
+        self._troubled_at = clock()
+
+    def note_trouble(self) -> None:
+        """Says that something of our own is away just now: answers may wait that nobody could take."""
+        self._troubled_at = self._clock()
 
     async def once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
         """Refreshes a connection; however many callers ask, they share one task in this process.
@@ -87,6 +95,14 @@ class Refreshing:
         await asyncio.shield(task)
 
     async def _under_lease(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
+        try:
+            await self._refresh(acting, connection, forced=forced)
+        except DomainError as error:
+            if error.status is Status.UNAVAILABLE and not isinstance(error, RefreshFailedError):
+                self.note_trouble()
+            raise
+
+    async def _refresh(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
         workspace, connection_id = connection.workspace, connection.id
         # Step 1: preflight. Anything missing: the Provider is not called (case 24).
         config = await client_of(self._configs, connection)
@@ -99,7 +115,8 @@ class Refreshing:
         if lease is None:
             return
         # Step 3: what the refresh before has left says whether the token may be sent.
-        spending = decide(lease.left, config, connection.renewal, self._clock(), self._spool_patience)
+        now, settled = self._clock(), self._clock() - self._troubled_at >= SETTLING
+        spending = decide(lease.left, config, connection.renewal, now, self._spool_patience, settled=settled)
         # Step 4: one call to the Provider, under a heartbeat: a Provider that takes 30 s sees one request, not two.
         job = Job(
             acting,
@@ -115,7 +132,7 @@ class Refreshing:
             values=connection.values,
             renewal=connection.renewal,
         )
-        async with self._leasing.kept(workspace, connection_id, lease.fence):
+        with self._leasing.kept(workspace, connection_id, lease.fence):
             outcome, left, retried = await self._carry_out(job, lease, spending)
         # Step 5: what came of it, with its event, and the lease back.
         failure = outcome.failure
@@ -166,8 +183,12 @@ class Refreshing:
 
     async def _call(self, job: Job) -> TokenOutcome:
         try:
-            return await self._worker.refresh(job)
+            outcome = await self._worker.refresh(job)
+            if meaning(outcome.failure).cure is Cure.OURSELVES and outcome.failure not in _NO_TROUBLE:
+                self.note_trouble()
+            return outcome
         except DomainError as error:
+            self.note_trouble()
             # A worker says in its outcome what it knows. It did not: it may have died after the token was sent.
             get_log().warning("a refresh did not come back", error=error)
             return TokenOutcome("PROVIDER_ANSWER_LOST" if job.spend else error.reason, nothing_sent=not job.spend)

@@ -70,7 +70,7 @@ class Resealing:
         fence = await self._acquire(acting, connection_id)
         count, failure = 0, None
         try:
-            async with self._leasing.kept(acting.workspace, connection_id, fence):
+            with self._leasing.kept(acting.workspace, connection_id, fence):
                 count = await self._worker.reseal(acting, connection_id, _CLASSES[found.kind], fence)
         except DomainError as error:
             failure = error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
@@ -17,7 +17,7 @@ from authpipe_oauth_coordinator.domain.words import Acting, Connection
 from authpipe_sensitive import DomainError, get_log
 
 
-# What one Provider may have of what is under way: a quarter, and as much again where a quarter was free when it was looked.
+# What one Provider may have of what is under way: a quarter.
 _SHARES = 4
 
 
@@ -25,15 +25,15 @@ class DueTable(Protocol):
     """Connections that are due."""
 
     async def claim_due(
-        self, most: int, per_provider: int, share: int, full: Sequence[str], seconds: float
+        self, most: int, per_provider: int, share: int, going: Mapping[str, int], seconds: float
     ) -> list[Connection]:
         """Takes up connections that are due, fairly; they are not due again for some seconds.
 
         Args:
             most: How many at most.
             per_provider: How many of one Provider in a second, by all replicas.
-            share: How many of one Provider now.
-            full: Providers of which none is taken up.
+            share: How many of one Provider at most, with those that are under way.
+            going: How many of each Provider are under way.
             seconds: After what time they are due again.
         """
 
@@ -74,8 +74,12 @@ class Schedule:
         room = self._most - len(self._going)
         if room <= 0:
             return 0
-        full = [provider for provider, count in Counter(self._going.values()).items() if count >= self._share]
-        claimed = await self._table.claim_due(room, self._per_provider, self._share, full, self._claim_seconds)
+        going = Counter(self._going.values())
+        try:
+            claimed = await self._table.claim_due(room, self._per_provider, self._share, going, self._claim_seconds)
+        except DomainError:
+            self._refreshing.note_trouble()
+            raise
         for connection in claimed:
             task = asyncio.create_task(self._refresh(connection), name="scheduled refresh")
             self._going[task] = connection.provider

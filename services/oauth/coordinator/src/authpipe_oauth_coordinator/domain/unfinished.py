@@ -10,6 +10,9 @@ nowhere. The answer is looked for first, always. Only where it is not found:
                once more, carefully: a Provider that never saw it answers, one that did may end the family, and the end
                user has to connect the account again. A retry that is lost itself does no more harm the next time; after
                three nobody waits any longer.
+
+Neither is done while the system is still settling after an outage of its own, however long that was: who waits then had
+nobody to bring its answer to, and brings it in the first seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from authpipe_providers import Rotation
 # For how long an answer is waited for of which nobody knows whether there is one: longer than a worker waits for it.
 _UNKNOWN = timedelta(seconds=60)
 _MOST_RETRIES = 3
+# Workers look once a second whether what is on their disks is taken.
+SETTLING = timedelta(seconds=15)
 # What a worker says when a token was sent, or may have been, and what came of it is not known, or stored and not judged.
 _NOT_JUDGED = {"PROVIDER_ANSWER_LOST", "ANSWER_STORED"}
 
@@ -39,7 +44,9 @@ class Spending(enum.Enum):
     GIVE_UP = "give_up"
 
 
-def decide(left: Left, config: ProviderConfig, renewal: Renewal, now: datetime, spool_patience: timedelta) -> Spending:
+def decide(  # required means argument
+    left: Left, config: ProviderConfig, renewal: Renewal, now: datetime, spool_patience: timedelta, *, settled: bool
+) -> Spending:
     """Decides what may be done with a refresh token.
 
     Args:
@@ -48,6 +55,7 @@ def decide(left: Left, config: ProviderConfig, renewal: Renewal, now: datetime, 
         renewal: What stands in the place of a refresh token, which is good for as often as one likes.
         now: The time.
         spool_patience: For how long an answer on a worker's disk is waited for.
+        settled: Whether the last outage of our own is long enough ago.
     """
     if left.unfinished is Unfinished.NOTHING or left.since is None:
         return Spending.SEND
@@ -57,7 +65,7 @@ def decide(left: Left, config: ProviderConfig, renewal: Renewal, now: datetime, 
     if config.entry.rotation is Rotation.GRACE and now - left.since < grace:
         return Spending.SEND
     waited = now - (left.again_at or left.since)
-    if waited < (spool_patience if left.unfinished is Unfinished.SPOOLED else _UNKNOWN):
+    if not settled or waited < (spool_patience if left.unfinished is Unfinished.SPOOLED else _UNKNOWN):
         return Spending.LOOK
     return Spending.GIVE_UP if left.retries >= _MOST_RETRIES else Spending.RETRY
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -29,19 +29,22 @@ from unnest(%b::text[], %b::text[]) as w (workspace_id, id) join connections c u
 _CLAIM = f"""
 with recent as (
     select provider, count(*) as taken from connections where claimed_at > now() - interval '1 second' group by provider),
+held as (
+    select * from unnest(%s::text[], %s::int[]) as held (provider, going)),
 due as (
     select workspace_id, id, provider, refresh_due_at from connections
-    where state = 'active' and refreshable and refresh_due_at <= now() and provider <> all(%s)
+    where state = 'active' and refreshable and refresh_due_at <= now()
+        and provider <> all(select provider from held where going >= %s)
     order by refresh_due_at limit 5000),
 ranked as (
-    select workspace_id, id, refresh_due_at, coalesce(taken, 0) as taken,
+    select workspace_id, id, refresh_due_at, coalesce(taken, 0) as taken, coalesce(going, 0) as going,
         row_number() over (partition by workspace_id order by refresh_due_at, id) as in_workspace,
         row_number() over (partition by due.provider order by refresh_due_at, id) as in_provider
-    from due left join recent using (provider)),
+    from due left join recent using (provider) left join held using (provider)),
 -- One after the other, in this order, until there are enough: who is locked, or was taken up meanwhile, is passed over.
 taken as materialized (
     select c.workspace_id, c.id
-    from (select * from ranked where in_provider <= least(%s, %s - taken) order by in_workspace, refresh_due_at) as r
+    from (select * from ranked where in_provider <= least(%s - going, %s - taken) order by in_workspace, refresh_due_at) as r
     cross join lateral (
         select workspace_id, id from connections where workspace_id = r.workspace_id and id = r.id and state = 'active'
             and refresh_due_at <= now() for update skip locked) as c
@@ -208,17 +211,17 @@ class ConnectionTable:
             return [read_connection(row) for row in rows]
 
     async def claim_due(
-        self, most: int, per_provider: int, share: int, full: Sequence[str], seconds: float
+        self, most: int, per_provider: int, share: int, going: Mapping[str, int], seconds: float
     ) -> list[Connection]:
         """Takes up connections that are due; they are not due again for some seconds.
 
-        One of each workspace before the second of any, of each Provider no more than a share, and no more in a second than it
-        gets, whichever replicas took them up; none of a Provider that is full.
+        One of each workspace before the second of any, of each Provider no more than its share with those that are under way,
+        and no more in a second than it gets, whichever replicas took them up.
         """
         async with self._database.hot() as hot, hot.cursor(row_factory=namedtuple_row) as cursor:
-            rows = await (
-                await cursor.execute(_CLAIM, ([*full], share, per_provider, most, seconds), binary=True)
-            ).fetchall()
+            held = ([*going], [*going.values()], share)
+            claimed = await cursor.execute(_CLAIM, (*held, share, per_provider, most, seconds), binary=True)
+            rows = await claimed.fetchall()
         return [read_connection(row) for row in rows]
 
     async def claim_checks(self, most: int, seconds: float) -> list[Connection]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox, columns, encode
+from authpipe_oauth_coordinator.domain.ports import Held
 from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, TokenOutcome, Unfinished
 from authpipe_oauth_coordinator.store.rows import write_pairs
 from authpipe_rpc import Coalescer
@@ -38,6 +39,15 @@ told as (
     select array_agg(w.event order by w.n) from w join taken using (workspace_id, connection_id) having count(*) > 0)
 select * from taken
 """  # fixed columns
+_EXTEND = """
+update leases l set lives_until = now() + make_interval(secs => %s)
+from (select w.* from unnest(%b::text[], %b::text[], %b::bigint[]) as w (workspace_id, connection_id, fence)
+    join leases l using (workspace_id, connection_id)
+    -- What was given back meanwhile stays given back.
+    where l.fence = w.fence and l.lives_until > '-infinity' order by 1, 2 for update of l) as w
+where l.workspace_id = w.workspace_id and l.connection_id = w.connection_id and l.fence = w.fence
+returning l.workspace_id, l.connection_id, l.fence
+"""
 _NOTE = """
 update leases l set unfinished = w.unfinished, unfinished_fence = w.spent, unfinished_since = w.since,
     retries = w.retries, again_at = w.again_at
@@ -161,17 +171,11 @@ class LeaseTable:
             row = found.one_or_none()
         return _read_left(*row) if row else Left()
 
-    async def extend_lease(self, workspace: str, connection_id: str, fence: int, seconds: float) -> bool:
-        """Heartbeat; False: somebody else has it."""
-        async with self._database.transaction() as connection:
-            result = await connection.execute(
-                sa.text(
-                    "update leases set lives_until = now() + make_interval(secs => :seconds)"
-                    " where workspace_id = :workspace and connection_id = :connection and fence = :fence"
-                ),
-                {"workspace": workspace, "connection": connection_id, "fence": fence, "seconds": seconds},
-            )
-        return result.rowcount == 1
+    async def extend_leases(self, held: Sequence[Held], seconds: float) -> set[Held]:
+        """Heartbeat; gives those that are still ours."""
+        async with self._database.hot() as connection:
+            found = await connection.execute(_EXTEND, (seconds, *columns(held, 3)), binary=True)
+            return {cast("Held", tuple(row)) for row in await found.fetchall()}
 
     async def end_lease(  # required means argument
         self,
