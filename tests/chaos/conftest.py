@@ -50,7 +50,7 @@ _SEND = "            sent = await self._send(job, old.plaintext, secrets, key)\n
 # Patches of the two processes: at each step of a refresh a failpoint, and a shorter wait for an answer that may not exist.
 PATCHES = {
     "coordinator": [
-        _after(SCHEDULE, "        claimed = await self._table.claim_due(room, self._per_provider, self._share, going, self._claim_seconds)\n", "claimed"),
+        _after(SCHEDULE, "            claimed = await self._table.claim_due(room, self._per_provider, self._share, going, self._claim_seconds)\n", "claimed"),
         _before(REFRESHING, "        outcome = await self._call(job)\n        return outcome, left_by(outcome, before, meanwhile), again\n", "intent written"),
         _before(REFRESHING, "        await self._end(acting, connection, lease, left, outcome, reauth=reauth)\n", "before the lease is given back"),
         (UNFINISHED, "_UNKNOWN = timedelta(seconds=60)", "_UNKNOWN = timedelta(seconds=3)"),
