@@ -5,16 +5,14 @@ A process's own database and no other: the role is the CN of its certificate, an
 
 from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError, columns
 from authpipe_database.migrations import upgrade
-from authpipe_database.outbox import OUTBOX_SQL, EventSink, Outbox, Relay, encode, outbox_grants
+from authpipe_database.outbox import OUTBOX_SQL, Outbox, encode, outbox_grants
 
 __all__ = [
     "OUTBOX_SQL",
     "Database",
     "DatabaseConfig",
     "DatabaseUnavailableError",
-    "EventSink",
     "Outbox",
-    "Relay",
     "columns",
     "encode",
     "outbox_grants",

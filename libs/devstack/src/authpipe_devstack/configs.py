@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from authpipe_devstack.layout import DEPLOYMENT, REGION, TRUST_DOMAIN, Layout, Process
+from authpipe_devstack.layout import DEPLOYMENT, LOG_NAME, REGION, TRAILS, TRUST_DOMAIN, Layout, Process
 from authpipe_testing.ca import CertificateAuthority, Leaf, write_private
 from authpipe_testing.postgres import Cluster
 from authpipe_testing.softhsm import find_module
@@ -111,7 +111,7 @@ class Configs:
             case "authority":
                 config["mac_key_file"] = str(layout.mac_key_file)
             case "audit":
-                config["origin"] = f"authpipe.dev/{DEPLOYMENT}/log"
+                config["origin"] = LOG_NAME
             case "worker":
                 config |= {"deployment": DEPLOYMENT, "unsafe_allow_loopback": True}
                 config["provider_ca"] = str(self._public_ca.certificate_file)
@@ -133,6 +133,8 @@ class Configs:
                     "token_label": process.hsm,
                     "pin_file": str(layout.home / "hsm" / process.hsm / "pin"),
                 }
+                if process.hsm == "audit-log":
+                    config["origins"] = [f"{LOG_NAME}/{trail}" for trail in TRAILS]
             case _:
                 pass
         config |= self._settings.get(process.replica_of or name, {})

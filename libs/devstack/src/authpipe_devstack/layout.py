@@ -13,6 +13,8 @@ from authpipe_testing.ports import free_ports, is_free
 TRUST_DOMAIN = "authpipe.internal"
 DEPLOYMENT = "devstack"
 REGION = "local"
+LOG_NAME = f"authpipe.dev/{DEPLOYMENT}/log"
+TRAILS = ("user-credentials", "client-secrets", "control")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ No file and no socket in here: certificates, keys and the time are handed in.
 from authpipe_grants.claims import LONGEST_LIFE_SECONDS, Grant, GrantError, GrantTimeError
 from authpipe_grants.consumer import ConsumerKey, Kind, ReleasedKey, SealedBundle, seal_to_consumer, thumbprint
 from authpipe_grants.issuing import GrantCache, Issuer
+from authpipe_grants.leaf import Leaf, SignedBatch
 from authpipe_grants.trust import TrustAnchor, spiffe_path
 from authpipe_grants.verifying import Verifier
 
@@ -19,8 +20,10 @@ __all__ = [
     "GrantTimeError",
     "Issuer",
     "Kind",
+    "Leaf",
     "ReleasedKey",
     "SealedBundle",
+    "SignedBatch",
     "TrustAnchor",
     "Verifier",
     "seal_to_consumer",

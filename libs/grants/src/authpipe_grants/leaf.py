@@ -1,12 +1,13 @@
-"""A process's own mTLS leaf as its signing identity: grants and sealed keys are signed with it, and nothing else is.
+"""A process's own mTLS leaf as its signing identity: grants, sealed keys and batches of audit events, and nothing else.
 
 The files are re-read when they change: a leaf lives for hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,9 +15,26 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from authpipe_grants.consumer import Kind, ReleasedKey, SealedBundle, seal_to_consumer
 from authpipe_grants.issuing import Issuer
+from authpipe_transparency import sign_batch
 
 # How often the files are looked at.
 _LOOK_SECONDS = 1.0
+
+
+class SignedBatch(NamedTuple):
+    """Audit events, in their canonical encoding, as their emitter signed them.
+
+    Args:
+        first_sequence: The emitter's number of the first.
+        events: The events.
+        signature: Of the batch's statement (authpipe_transparency.batches), DER.
+        chain: The emitter's certificate, DER, leaf first.
+    """
+
+    first_sequence: int
+    events: Sequence[bytes]
+    signature: bytes
+    chain: tuple[bytes, ...]
 
 
 class Leaf:
@@ -44,6 +62,12 @@ class Leaf:
         """Seals keys to a consumer, as this process."""
         self._refresh()
         return seal_to_consumer(public_key, challenge, kind, keys, self._signing_key, self._chain)
+
+    def sign_batch(self, first_sequence: int, events: Sequence[bytes]) -> SignedBatch:
+        """Signs audit events, as this process."""
+        self._refresh()
+        signature = sign_batch(self._signing_key, self._issuer.name, first_sequence, events)
+        return SignedBatch(first_sequence, events, signature, self._chain)
 
     @property
     def issuer(self) -> Issuer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 
-from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe.types.v1 import records_pb2
@@ -90,22 +89,6 @@ class KeyservicePeer:
         """Takes the connection key back, under a grant for that."""
         request = pb.RestoreContextKeyRequest(grant=grant, request_id=request_id)
         await self._peer.call_idempotent(lambda stub: stub.RestoreContextKey, request)
-
-
-class AuditPeer:
-    """Where events are delivered.
-
-    Args:
-        peer: The connection to audit.
-    """
-
-    def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
-        self._peer = peer
-
-    async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
-        """Delivers events; returns when they are durable there."""
-        request = audit_pb2.AppendRequest(events=events, first_sequence=first_sequence)
-        await self._peer.call(lambda stub: stub.Append, request)
 
 
 def wire_ref(ref: Ref) -> records_pb2.RecordRef:

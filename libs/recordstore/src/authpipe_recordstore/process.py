@@ -10,15 +10,15 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
-from authpipe_database import Database, Outbox, Relay
-from authpipe_grants import TrustAnchor, Verifier
+from authpipe_database import Database, Outbox
+from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_recordstore.config import StoreConfig
 from authpipe_recordstore.domain.records import Records
-from authpipe_recordstore.peers import AuditPeer, KeyservicePeer
+from authpipe_recordstore.peers import KeyservicePeer
 from authpipe_recordstore.servicer import RecordServicer
 from authpipe_recordstore.store import Store
+from authpipe_relay import AuditSink, Relay
 from authpipe_rpc import Background, Health, Peer, RpcServer
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -44,7 +44,7 @@ async def serve_store(
     database = Database(config.database)
     await database.open()
     keys: Peer[Any] = Peer(config.keyservice, config.files, keyservice_pb2_grpc.KeyServiceStub)
-    audit: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
+    leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
     verifier = Verifier(TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain), time.time)
     outbox = Outbox()
     records = Records(Store(database, outbox), KeyservicePeer(keys), verifier.verify)
@@ -53,7 +53,7 @@ async def serve_store(
     server.add(service, register, RecordServicer(records))
     await server.start()
     beside = Background(stop)
-    beside.add("audit relay", Relay(database, outbox, AuditPeer(audit)).run(stop))
+    beside.add("audit relay", Relay(database, outbox, AuditSink(config.audit, config.files), leaf.sign_batch).run(stop))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()

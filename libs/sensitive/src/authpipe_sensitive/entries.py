@@ -22,6 +22,10 @@ class AuditEntry(NamedTuple):
         record_version: The record's version; 0: none.
         reason: When it was not carried out: a stable reason.
         grant_id: The grant that was used.
+        source: The address the request came from, as the gateway saw it; empty: from inside.
+        digest: SHA-256 that belongs to it, in hexadecimal, such as of a record's ciphertext.
+        amount: How many, where an event tells of many; 0: it tells of one.
+        until: A time that belongs to it, in its canonical encoding.
     """
 
     name: str
@@ -35,3 +39,7 @@ class AuditEntry(NamedTuple):
     record_version: int = 0
     reason: str = ""
     grant_id: str = ""
+    source: str = ""
+    digest: str = ""
+    amount: int = 0
+    until: str = ""

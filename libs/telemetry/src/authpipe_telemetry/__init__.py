@@ -6,7 +6,7 @@ are numbers, enums and Labels; exceptions are recorded by class.
 
 from authpipe_telemetry.metrics import Counter, Gauge, Histogram, counter, gauge, histogram
 from authpipe_telemetry.setup import TelemetryConfig, configure_telemetry
-from authpipe_telemetry.traces import TRACEPARENT, current_traceparent, span
+from authpipe_telemetry.traces import TRACEPARENT, current_trace_id, current_traceparent, span
 
 __all__ = [
     "TRACEPARENT",
@@ -16,6 +16,7 @@ __all__ = [
     "TelemetryConfig",
     "configure_telemetry",
     "counter",
+    "current_trace_id",
     "current_traceparent",
     "gauge",
     "histogram",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
@@ -12,12 +14,15 @@ from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # fir
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe_audit.config import Config
-from authpipe_audit.domain.checkpoints import signed_note
+from authpipe_audit.domain.checkpointing import Checkpoints
+from authpipe_audit.domain.publishing import Publishing
+from authpipe_audit.domain.stating import SignedEvents, Statements
+from authpipe_audit.domain.trails import Trail
 from authpipe_audit.peers import SignerPeer
 from authpipe_audit.servicer import AuditServicer
-from authpipe_audit.store import Store
+from authpipe_audit.store import CheckpointTable, Listing, Log, TreeTable
 from authpipe_database import Database
-from authpipe_grants import TrustAnchor, Verifier
+from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -26,21 +31,38 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     """Serves the log until told to stop."""
     name = Label("audit")
     configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
+    files = config.files
     database = Database(config.database)
     await database.open()
-    store = Store(database, os.urandom)
-    verifier = Verifier(TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain), time.time)
+    log, tree, checkpoint_table = (
+        Log(database, config.origin, os.urandom),
+        TreeTable(database),
+        CheckpointTable(database),
+    )
+    anchor = TrustAnchor(files.ca.read_bytes(), files.trust_domain)
+    leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
+    peer: Peer[Any] = Peer(config.signer, files, keyservice_pb2_grpc.CheckpointSignerStub)
+    checkpoints = Checkpoints(log, tree, checkpoint_table, SignerPeer(peer), config.origin)
+    statements = Statements(log, _signing(leaf), time.time_ns, os.urandom)
     health = Health()
-    server = RpcServer(name, config.server, config.files, health)
+    server = RpcServer(name, config.server, files, health)
     server.add(
         audit_pb2.DESCRIPTOR.services_by_name["Audit"],
         audit_pb2_grpc.add_AuditServicer_to_server,
-        AuditServicer(store, verifier.verify, f"audit/{config.region}"),
+        AuditServicer(
+            log,
+            Listing(database),
+            Publishing(checkpoint_table, tree),
+            Verifier(anchor, time.time).verify,
+            _chains_verifier(anchor),
+            f"audit/{config.region}",
+        ),
     )
     await server.start()
-    peer: Peer[Any] = Peer(config.signer, config.files, keyservice_pb2_grpc.CheckpointSignerStub)
     beside = Background(stop)
-    beside.add("checkpoints", _sign_checkpoints(store, SignerPeer(peer), config.origin, stop))
+    for trail in Trail:
+        beside.add(f"checkpoints of {trail.word}", _repeat(stop, checkpoints.advance, trail, config.checkpoint_seconds))
+        beside.add(f"statements of {trail.word}", _repeat(stop, statements.state, trail, config.statement_seconds))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
@@ -48,24 +70,34 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await database.close()
 
 
-async def _sign_checkpoints(store: Store, signer: SignerPeer, origin: str, stop: asyncio.Event) -> None:
-    """Has a checkpoint signed every second in which the tree grew."""
-    signed = 0
+async def _repeat(
+    stop: asyncio.Event, work: Callable[[Trail], Awaitable[object]], trail: Trail, every_seconds: float
+) -> None:
+    """Does something for a trail again and again; what fails is told, and tried again."""
     while not stop.is_set():
         try:
-            frontier = await store.frontier()
-            if frontier.size > signed:
-                root = frontier.root()
-                signature = await signer.sign(origin, frontier.size, root)
-                note = signed_note(origin, frontier.size, root, await signer.public_key(), signature)
-                await store.put_checkpoint(frontier.size, note)
-                signed = frontier.size
+            await work(trail)
         except DomainError as error:
-            get_log().warning("checkpoint not signed", error=error)
+            get_log().warning("not done for a trail", work=Label(work.__name__), trail=Label(trail.word), error=error)
         try:
-            await asyncio.wait_for(stop.wait(), 1.0)
+            await asyncio.wait_for(stop.wait(), every_seconds)
         except TimeoutError:
             continue
+
+
+def _signing(leaf: Leaf) -> Callable[[int, Sequence[bytes]], SignedEvents]:
+    def sign(first_sequence: int, events: Sequence[bytes]) -> SignedEvents:
+        return SignedEvents(*leaf.sign_batch(first_sequence, events))
+
+    return sign
+
+
+def _chains_verifier(anchor: TrustAnchor) -> Callable[[Sequence[bytes]], tuple[object, str]]:
+    def verify_chain(chain: Sequence[bytes]) -> tuple[object, str]:
+        certificate, path = anchor.verify_chain(chain, dt.datetime.now(dt.UTC))
+        return certificate.public_key(), path
+
+    return verify_chain
 
 
 if __name__ == "__main__":

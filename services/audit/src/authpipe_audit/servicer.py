@@ -2,102 +2,185 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.audit.v1 import audit_pb2 as pb
-from authpipe.types.v1 import events_pb2
-from authpipe_audit.errors import MalformedEventError, NoCheckpointError, PageTokenError
-from authpipe_audit.store import NewEvent, Store
+from authpipe.types.v1 import events_pb2, records_pb2
+from authpipe_audit.domain.growing import Batch
+from authpipe_audit.domain.pages import PageToken, Wanted
+from authpipe_audit.domain.publishing import Publishing
+from authpipe_audit.domain.reading import new_event
+from authpipe_audit.domain.trails import Trail, trail_of
+from authpipe_audit.errors import BatchSignatureError, MalformedEventError, NoSuchTileError
+from authpipe_audit.store import Listing, Log
 from authpipe_grants import Grant, GrantError
-from authpipe_rpc import current_caller
+from authpipe_rpc import Coalescer, current_caller
+from authpipe_sensitive import DomainError
+from authpipe_transparency import ProofError, Record, batch_root, batch_statement, parse_time, verify_batch
 
 _LONGEST_PAGE, _USUAL_PAGE = 200, 50
+# Of the emitters' batches that come while one transaction of their trail runs, so many share the next.
+_MOST_BATCHES = 32
+_NAMES = events_pb2.EventName
+_CATALOGUE = {name.removeprefix("EVENT_NAME_") for name, _ in _NAMES.items()} - {"UNSPECIFIED", "NOTHING"}
 
 
 class AuditServicer:
     """Serves Audit.
 
     Args:
-        store: The log.
+        log: The log.
+        listing: Its events.
+        publishing: Its trees, for whoever verifies.
         verify: Verifies grants.
+        verify_chain: Verifies a certificate chain (DER, leaf first) under our CA; gives its public key and SPIFFE path.
         audience: What a grant must name to list here.
     """
 
-    def __init__(self, store: Store, verify: Callable[[str], Grant], audience: str) -> None:
-        self._store = store
+    def __init__(  # one per part
+        self,
+        log: Log,
+        listing: Listing,
+        publishing: Publishing,
+        verify: Callable[[str], Grant],
+        verify_chain: Callable[[Sequence[bytes]], tuple[object, str]],
+        audience: str,
+    ) -> None:
+        self._log = log
+        self._listing = listing
+        self._publishing = publishing
         self._verify = verify
+        self._verify_chain = verify_chain
         self._audience = audience
+        self._appending = {
+            trail: Coalescer(_appender(log, trail), largest=_MOST_BATCHES, outstanding=1) for trail in Trail
+        }
 
     async def Append(self, request: pb.AppendRequest, _: object) -> pb.AppendResponse:
-        """Appends events; who emitted them is what the certificate says."""
+        """Appends a batch of the caller's; who emitted it is what the certificate says."""
         emitter = str(current_caller())
-        events = [
-            _new_event(data, emitter, request.first_sequence + offset) for offset, data in enumerate(request.events)
-        ]
-        return pb.AppendResponse(tree_size=await self._store.append(events))
+        trail = trail_of(emitter)
+        if not request.events:
+            return pb.AppendResponse(logged_sequence=await self._log.last_sequence(trail, emitter))
+        batch = self._read(request, emitter)
+        return pb.AppendResponse(logged_sequence=await self._appending[trail].submit(batch))
+
+    def _read(self, request: pb.AppendRequest, emitter: str) -> Batch:
+        try:
+            public_key, signer = self._verify_chain(request.chain)
+            statement = batch_statement(
+                emitter, request.first_sequence, batch_root(request.events), len(request.events)
+            )
+            verify_batch(public_key, statement, request.signature)
+        except (GrantError, ProofError):
+            raise BatchSignatureError from None
+        if signer != emitter:
+            raise BatchSignatureError
+        events = [new_event(event) for event in request.events]
+        if request.first_sequence < 1 or any(event.name not in _CATALOGUE for event in events):
+            raise MalformedEventError
+        return Batch(emitter, request.first_sequence, events, request.signature, tuple(request.chain))
 
     async def List(self, request: pb.ListRequest, _: object) -> pb.ListResponse:
-        """Lists a workspace's events."""
-        grant = self._verify(request.grant)
+        """Lists a workspace's events, as of one size of each tree."""
+        grant = self._grant(request.grant)
+        token = PageToken.decode(request.page_token) if request.page_token else None
+        sizes = token.sizes if token else await self._publishing.sizes()
+        wanted = Wanted(
+            workspace=grant.workspace,
+            sizes=sizes,
+            trail=Trail(request.trail) if request.trail else None,
+            name=_NAMES.Name(request.name).removeprefix("EVENT_NAME_") if request.name else "",
+            outcome=_word(events_pb2.Outcome.Name(request.outcome), "OUTCOME_") if request.outcome else "",
+            actor=request.actor,
+            target=request.target,
+            some_id=request.some_id,
+            since=request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+            until=request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+            after=token.place if token else None,
+        )
+        size = min(request.page_size or _USUAL_PAGE, _LONGEST_PAGE)
+        found = await self._listing.list_events(wanted, size + 1)
+        response = pb.ListResponse(
+            events=[
+                pb.LoggedEvent(
+                    event=to_wire(Record(each.record)),
+                    leaf_index=each.place.leaf_index,
+                    trail=each.place.trail,  # type: ignore[arg-type]
+                )
+                for each in found[:size]
+            ],
+            tree_sizes=[pb.TreeSize(trail=int(trail), size=value) for trail, value in sizes.items()],  # type: ignore[arg-type]
+        )
+        if len(found) > size:
+            response.next_page_token = PageToken(sizes, found[size - 1].place).encode()
+        return response
+
+    async def GetCheckpoint(self, request: pb.GetCheckpointRequest, _: object) -> pb.GetCheckpointResponse:
+        """Gives the newest signed checkpoint."""
+        return pb.GetCheckpointResponse(checkpoint=await self._publishing.checkpoint(_trail(request.trail)))
+
+    async def GetTile(self, request: pb.GetTileRequest, _: object) -> pb.GetTileResponse:
+        """Gives a tile or an entry bundle."""
+        return pb.GetTileResponse(data=await self._publishing.tile(_trail(request.trail), request.path))
+
+    def _grant(self, token: str) -> Grant:
+        grant = self._verify(token)
         wrong_place = self._audience not in grant.audience or grant.consumer != current_caller()
         if grant.purpose != "manage.read_audit" or grant.issuer != "gateway/authority" or wrong_place:
             raise GrantError
-        size = min(request.page_size or _USUAL_PAGE, _LONGEST_PAGE)
-        rows = await self._store.list_events(
-            grant.workspace,
-            name=int(request.name),
-            target=request.target,
-            since=request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
-            until=request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
-            before=_decode_token(request.page_token),
-            limit=size + 1,
-        )
-        response = pb.ListResponse(
-            events=[
-                pb.LoggedEvent(event=events_pb2.AuditEvent.FromString(body), leaf_index=index)
-                for index, body in rows[:size]
-            ]
-        )
-        if len(rows) > size:
-            response.next_page_token = base64.urlsafe_b64encode(b"%d" % rows[size - 1][0]).decode()
-        return response
-
-    async def GetCheckpoint(self, _: pb.GetCheckpointRequest, __: object) -> pb.GetCheckpointResponse:
-        """Gives the newest signed checkpoint."""
-        found = await self._store.checkpoint()
-        if found is None:
-            raise NoCheckpointError
-        return pb.GetCheckpointResponse(checkpoint=found[1])
+        return grant
 
 
-def _new_event(data: bytes, emitter: str, sequence: int) -> NewEvent:
+def _appender(log: Log, trail: Trail) -> Callable[[Sequence[Batch]], Awaitable[Sequence[int | DomainError]]]:
+    async def append(batches: Sequence[Batch]) -> Sequence[int | DomainError]:
+        return await log.append(trail, batches)
+
+    return append
+
+
+def _trail(number: int) -> Trail:
     try:
-        event = events_pb2.AuditEvent.FromString(data)
-    except DecodeError:
-        raise MalformedEventError from None
-    if not event.event_id or event.name < events_pb2.EVENT_NAME_RECORD_KEY_RELEASED or not event.HasField("time"):
-        raise MalformedEventError
-    event.emitter = emitter
-    event.sequence = sequence
-    return NewEvent(
-        event.event_id,
-        event.workspace_id,
-        int(event.name),
-        event.target,
-        event.time.ToDatetime(dt.UTC),
-        event.SerializeToString(deterministic=True),
+        return Trail(number)
+    except ValueError:
+        raise NoSuchTileError from None
+
+
+def to_wire(record: Record) -> events_pb2.AuditEvent:
+    """Gives an event as it is shown."""
+    return events_pb2.AuditEvent(
+        event_id=record["id"],
+        name=_NAMES.Value(f"EVENT_NAME_{record['name']}"),
+        time=_timestamp(record["time"]),
+        emitter=record.emitter,
+        sequence=record.sequence,
+        workspace_id=record.get("workspace", ""),
+        actor=record["actor"],
+        target=record.get("target", ""),
+        purpose=records_pb2.Purpose.Value(f"PURPOSE_{record.get('purpose', 'unspecified').upper()}"),
+        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{record.get('class', 'unspecified').upper()}"),
+        record_version=int(record.get("version", 0)),
+        outcome=events_pb2.Outcome.Value(f"OUTCOME_{record['outcome']}"),
+        reason=record.get("reason", ""),
+        request_id=record.get("request", ""),
+        grant_id=record.get("grant", ""),
+        trace_id=record.get("trace", ""),
+        source_address=record.get("source", ""),
+        digest=record.get("digest", ""),
+        count=int(record.get("count", 0)),
+        until_time=_timestamp(record["until"]) if "until" in record else None,
+        tree_size=int(record.get("size", 0)),
     )
 
 
-def _decode_token(token: str) -> int | None:
-    if not token:
-        return None
-    try:
-        return int(base64.urlsafe_b64decode(token).decode())
-    except (ValueError, binascii.Error):
-        raise PageTokenError from None
+def _timestamp(text: str) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(parse_time(text))
+    return timestamp
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix)

@@ -10,14 +10,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.keyservice.v1 import administration_pb2, administration_pb2_grpc, keyservice_pb2, keyservice_pb2_grpc
-from authpipe_database import Database, Outbox, Relay
+from authpipe_database import Database, Outbox
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_keyservice.config import Bound, Config
@@ -36,7 +35,6 @@ from authpipe_keyservice.domain.workspaces import Workspaces
 from authpipe_keyservice.errors import HsmUnavailableError
 from authpipe_keyservice.hsm import Hsm
 from authpipe_keyservice.kms import Connector
-from authpipe_keyservice.peers import AuditPeer
 from authpipe_keyservice.servicer import CheckpointSigner, KeyAdministrator, KeyServicer
 from authpipe_keyservice.store import (
     CheckpointTable,
@@ -48,6 +46,7 @@ from authpipe_keyservice.store import (
     WorkspaceTable,
 )
 from authpipe_keyservice.store.replicas import CHANNEL
+from authpipe_relay import AuditSink, Relay
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry, counter, gauge
 
@@ -90,7 +89,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         server.add(
             keyservice_pb2.DESCRIPTOR.services_by_name["CheckpointSigner"],
             keyservice_pb2_grpc.add_CheckpointSignerServicer_to_server,
-            CheckpointSigner(hsm, _SIGNING_KEY, public_key, CheckpointTable(database)),
+            CheckpointSigner(hsm, _SIGNING_KEY, public_key, CheckpointTable(database), config.origins),
         )
     else:
         if config.audit is None:
@@ -98,8 +97,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         domain = _KeyDomain(config, hsm, database)
         await domain.prepare(stop)
         domain.add_to(server)
-        peer = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
-        beside.add("audit relay", Relay(database, domain.outbox, AuditPeer(peer)).run(stop))
+        leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
+        sink = AuditSink(config.audit, config.files)
+        beside.add("audit relay", Relay(database, domain.outbox, sink, leaf.sign_batch).run(stop))
         domain.run_beside(beside, stop)
         checks.append(domain.keyring.check)
     await server.start()

@@ -45,6 +45,7 @@ class Config(BaseModel):
         dek_rotation_days: How long a workspace's DEK stays primary.
         deployment: The name of the installation, as bound in the context of customers' keys.
         kms: What this installation may use as a customer's KMS.
+        origins: The logs whose checkpoints audit-log signs; of another, it signs nothing.
         rewrap_share: The share of its time that re-wrapping may keep the HSM busy; 1: no pause.
     """
 
@@ -69,6 +70,7 @@ class Config(BaseModel):
     dek_rotation_days: float = Field(default=365.0, gt=0)
     deployment: str = ""
     kms: KmsSettings = KmsSettings()
+    origins: tuple[str, ...] = ()
     rewrap_share: float = Field(default=0.1, gt=0, le=1)
     log_level: str = "info"
     telemetry_file: Path | None = None

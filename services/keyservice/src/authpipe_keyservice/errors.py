@@ -93,10 +93,27 @@ class HsmUnavailableError(DomainError):
 
 
 class ForkError(DomainError):
-    """The tree to sign is smaller than, or differs from, one signed before. Signing stops rather than fork the log."""
+    """The tree to sign does not extend the one signed last. Signing stops rather than fork the log.
+
+    Somebody has changed or set back the log's database; docs/audit.md says what to do.
+    """
 
     reason = "CHECKPOINT_FORKED"
     status = Status.DATA_LOSS
+
+
+class CheckpointBaseError(DomainError):
+    """Another tree than this was signed last; `signed_size` in the metadata is its size. Prove that yours extends it."""
+
+    reason = "CHECKPOINT_BASE_DIFFERS"
+    status = Status.ABORTED
+
+
+class UnknownLogError(DomainError):
+    """No log of this origin is signed here. Set `origins` of keyservice audit-log to the origins of audit's trails."""
+
+    reason = "LOG_UNKNOWN"
+    status = Status.NOT_FOUND
 
 
 class WorkspaceErasedError(DomainError):

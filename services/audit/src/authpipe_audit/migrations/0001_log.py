@@ -1,4 +1,4 @@
-"""Events, tree heads, checkpoints: insert only."""
+"""Leaves, bodies, batches, tiles, heads, checkpoints: insert only."""
 
 from alembic import op
 
@@ -7,17 +7,44 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Makes the tables. The process's role may insert and select; it cannot update, delete or truncate."""
+    """Makes the tables. The process's role may insert and select; it cannot update, delete or truncate.
+
+    A leaf stays for ever and says nothing; its body goes with retention. `workspace_id` is empty for the installation.
+    """
     op.execute(
         """
-create table events (
-    leaf_index bigint primary key, event_id text not null unique, workspace_id text not null, name int not null,
-    target text not null, time timestamptz not null, body bytea not null, salt bytea not null,
-    leaf_hash bytea not null);
-create index events_of_workspace on events (workspace_id, leaf_index desc);
-create table tree_heads (size bigint primary key, frontier bytea[] not null);
-create table checkpoints (size bigint primary key, note text not null, signed_at timestamptz not null default now());
+create table leaves (
+    trail smallint, leaf_index bigint, entry bytea not null,
+    workspace_id text not null, position bigint not null, chain bytea not null,
+    primary key (trail, leaf_index));
+create unique index leaves_of_workspace on leaves (workspace_id, trail, position);
+
+create table bodies (
+    trail smallint, leaf_index bigint, workspace_id text not null, time timestamptz not null,
+    name text not null, outcome text not null, actor text not null, target text not null, ids text[] not null,
+    record bytea not null, salt bytea not null,
+    primary key (trail, leaf_index));
+create index bodies_by_time on bodies (workspace_id, time desc, trail desc, leaf_index desc);
+create index bodies_by_id on bodies using gin (ids);
+
+create table certificates (digest bytea primary key, chain bytea not null);
+create table batches (
+    trail smallint, first_leaf bigint, emitter text not null, first_sequence bigint not null, events int not null,
+    signature bytea not null, certificate bytea not null references certificates,
+    primary key (trail, first_leaf));
+create unique index batches_of_emitter on batches (trail, emitter, first_sequence);
+
+create table tile_hashes (
+    trail smallint, level smallint, hash_index bigint, hash bytea not null,
+    primary key (trail, level, hash_index));
+create table tree_heads (trail smallint, size bigint, frontier bytea[] not null, primary key (trail, size));
+create table checkpoints (
+    trail smallint, size bigint, note text not null, signed_at timestamptz not null default now(),
+    primary key (trail, size));
 """
     )
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()
-    op.execute(f"grant select, insert on events, tree_heads, checkpoints to {role};")
+    op.execute(
+        "grant select, insert on leaves, bodies, certificates, batches, tile_hashes, tree_heads, checkpoints"
+        f" to {role};"
+    )

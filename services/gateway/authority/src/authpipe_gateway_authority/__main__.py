@@ -6,24 +6,22 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any
 
-from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import Background, Health, RpcServer, run_process  # first: it sets grpc's cipher list
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
-from authpipe_database import Database, Outbox, Relay
+from authpipe_database import Database, Outbox
 from authpipe_gateway_authority.config import Config
 from authpipe_gateway_authority.domain.sessions import Sessions
 from authpipe_gateway_authority.domain.violations import Violations
-from authpipe_gateway_authority.peers import AuditPeer
 from authpipe_gateway_authority.servicer import AuthorityServicer
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
+from authpipe_relay import AuditSink, Relay
 from authpipe_sensitive import Label, Secret
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -84,9 +82,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         ),
     )
     await server.start()
-    peer: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.AuditStub)
     beside = Background(stop)
-    beside.add("audit relay", Relay(database, outbox, AuditPeer(peer)).run(stop))
+    beside.add("audit relay", Relay(database, outbox, AuditSink(config.audit, config.files), leaf.sign_batch).run(stop))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()

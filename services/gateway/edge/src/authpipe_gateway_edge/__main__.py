@@ -81,6 +81,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         serving,
         proxying,
         coordinator,
+        audit,
         is_ready,
         config.security_contact,
     )

@@ -277,6 +277,13 @@ PROBLEMS: dict[str, Problem] = {
     "DEPENDENCY_UNAVAILABLE": Problem(
         503, "Service not available", "A service behind this one is away. Try again shortly."
     ),
+    "NO_CHECKPOINT_YET": Problem(503, "No checkpoint yet", "Nothing was signed yet. Try again in a second."),
+    "NO_SUCH_TILE": Problem(
+        404,
+        "No such tile",
+        "The newest checkpoint's tree has no such tile. Take the checkpoint first (C2SP tlog-tiles).",
+    ),
+    "LOG_DAMAGED": Problem(500, "Log damaged", "Hashes of the log's tree are missing. Nothing is signed on top of it."),
     "PAGE_TOKEN_INVALID": Problem(400, "Page token not valid", "Begin again without `page_token`."),
     "INTERNAL": Problem(500, "Internal error", "Something failed that we did not foresee. Tell us the request id."),
 }

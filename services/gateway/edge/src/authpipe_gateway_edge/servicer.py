@@ -333,6 +333,10 @@ class GatewayServicer:
         wanted = words.EventFilter(
             request.event,
             request.target,
+            request.actor,
+            request.outcome,
+            request.id,
+            request.trail,
             request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
             request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
             _size(request.page_size),
@@ -340,9 +344,12 @@ class GatewayServicer:
         )
 
         async def work(caller: Caller) -> pb.ListAuditEventsResponse:
-            found, token = await self._managing.list_events(caller, wanted)
-            events = [_event(each) for each in found]
-            return pb.ListAuditEventsResponse(events=events, next_page_token=token)
+            found = await self._managing.list_events(caller, wanted)
+            return pb.ListAuditEventsResponse(
+                events=[_event(each) for each in found.events],
+                next_page_token=found.next_page_token,
+                tree_sizes=found.tree_sizes,
+            )
 
         return await self._run(context, work)
 
@@ -376,9 +383,16 @@ def _event(event: words.Event) -> pb.LoggedEvent:
         reason=event.reason,
         request_id=event.request_id,
         grant_id=event.grant_id,
+        trace_id=event.trace_id,
+        source_address=event.source_address,
+        digest=event.digest,
+        count=event.count,
+        tree_size=event.tree_size,
     )
     wire.time.FromDatetime(event.time)
-    return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index)
+    if event.until is not None:
+        wire.until_time.FromDatetime(event.until)
+    return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index, trail=event.trail)
 
 
 async def _abort(context: Context, error: DomainError, request_id: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Collection
 
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
-from authpipe_keyservice.domain.checkpoints import checkpoint_body, require_growth
+from authpipe_keyservice.domain.checkpoints import require_growth
+from authpipe_keyservice.errors import ForkError, UnknownLogError
 from authpipe_keyservice.hsm import Hsm
 from authpipe_keyservice.store import CheckpointTable
+from authpipe_transparency import Checkpoint
+
+_ROOT_SIZE = 32
 
 
 class CheckpointSigner:
@@ -18,22 +22,29 @@ class CheckpointSigner:
         label: Its signing key.
         public_key: That key's public half, 32 bytes.
         store: What was signed.
+        origins: The logs that are signed here.
     """
 
-    def __init__(self, hsm: Hsm, label: str, public_key: bytes, store: CheckpointTable) -> None:
+    def __init__(
+        self, hsm: Hsm, label: str, public_key: bytes, store: CheckpointTable, origins: Collection[str]
+    ) -> None:
         self._hsm = hsm
         self._label = label
         self._public_key = public_key
         self._store = store
+        self._origins = origins
 
     async def Sign(self, request: pb.SignRequest, _: object) -> pb.SignResponse:
-        """Signs a checkpoint that grows the last one."""
-        size, root = await self._store.last_checkpoint(request.origin)
-        require_growth(size, root, request.tree_size, request.root_hash)
-        await self._store.put_checkpoint(request.origin, request.tree_size, request.root_hash)
-        root_base64 = base64.b64encode(request.root_hash).decode()
-        body = checkpoint_body(request.origin, request.tree_size, root_base64)
-        return pb.SignResponse(signature=await self._hsm.sign(self._label, body))
+        """Signs a checkpoint that is proved to extend the last one."""
+        if request.origin not in self._origins:
+            raise UnknownLogError
+        if len(request.root_hash) != _ROOT_SIZE:
+            raise ForkError
+        wanted = Checkpoint(request.origin, request.tree_size, request.root_hash)
+        await self._store.replace_checkpoint(
+            wanted, lambda signed: require_growth(signed, wanted, request.old_size, request.proof)
+        )
+        return pb.SignResponse(signature=await self._hsm.sign(self._label, wanted.text.encode()))
 
     async def GetPublicKey(self, _: pb.GetPublicKeyRequest, __: object) -> pb.GetPublicKeyResponse:
         """Gives the verification key."""

@@ -14,11 +14,10 @@ from typing import Any
 
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 
-from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2, coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
-from authpipe_database import Database, Outbox, Relay
+from authpipe_database import Database, Outbox
 from authpipe_grants import TrustAnchor, Verifier
 from authpipe_grants.leaf import Leaf
 from authpipe_oauth_coordinator.config import Config
@@ -48,6 +47,7 @@ from authpipe_oauth_coordinator.store import (
     LeaseTable,
 )
 from authpipe_providers import load_catalog
+from authpipe_relay import AuditSink, Relay
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -71,7 +71,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     worker = WorkerPeer(worker_peer, grants)
     vault: Peer[Any] = Peer(config.vault, files, vault_pb2_grpc.VaultStub)
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
-    audit = AuditPeer(Peer(config.audit, files, audit_pb2_grpc.AuditStub, timeout_seconds=3))
+    sink = AuditSink(config.audit, files)
+    audit = AuditPeer(sink)
     holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     leasing = Leasing(leases, holder, config.lease_seconds)
     jitter, patience = random.SystemRandom().random, dt.timedelta(seconds=config.spool_patience_seconds)
@@ -152,7 +153,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     beside = Background(stop)
-    beside.add("audit relay", Relay(database, outbox, audit).run(stop))
+    beside.add("audit relay", Relay(database, outbox, sink, leaf.sign_batch).run(stop))
     turns: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
         ("sweep of connections", disconnecting.sweep, config.sweep_seconds),
         ("sweep of flows", flows.sweep, config.sweep_seconds),

@@ -6,7 +6,6 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar, cast
 
-from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.oauth.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 from authpipe.types.v1 import records_pb2
 from authpipe_envelope import RecordClass
@@ -24,6 +23,7 @@ from authpipe_oauth_coordinator.domain.words import (
 )
 from authpipe_oauth_coordinator.errors import AuditUnavailableError
 from authpipe_providers import Api, Endpoints, Entry, Signing, TwoStep
+from authpipe_relay import AuditSink
 from authpipe_rpc import Coalescer, Peer, PeerRefused, PeerUnavailable
 
 ResponseT = TypeVar("ResponseT")
@@ -282,20 +282,15 @@ class StorePeer:
 
 
 class AuditPeer:
-    """The audit log.
+    """The audit log, before a token is spent.
 
     Args:
-        peer: The connection to audit.
+        sink: Where our events are delivered.
     """
 
-    def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
-        self._peer = peer
+    def __init__(self, sink: AuditSink) -> None:
+        self._sink = sink
         self._asking: Coalescer[None, None] = Coalescer(self._ask, largest=_MANY)
-
-    async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
-        """Delivers events; returns when they are durable there."""
-        request = audit_pb2.AppendRequest(events=events, first_sequence=first_sequence)
-        await self._peer.call(lambda stub: stub.Append, request)
 
     async def require_reachable(self) -> None:
         """Returns when the log and its database take events now. All that ask in the moment share one rpc.
@@ -307,11 +302,8 @@ class AuditPeer:
 
     async def _ask(self, waiting: Sequence[None]) -> Sequence[None]:
         try:
-            request = audit_pb2.AppendRequest()
-            await self._peer.call_idempotent(lambda stub: stub.Append, request)
-        except PeerUnavailable:
-            raise AuditUnavailableError from None
-        except PeerRefused:
+            await self._sink.require_reachable()
+        except (PeerUnavailable, PeerRefused):
             raise AuditUnavailableError from None
         return waiting
 

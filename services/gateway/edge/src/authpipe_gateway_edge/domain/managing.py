@@ -11,8 +11,8 @@ from authpipe_gateway_edge.domain.words import (
     Caller,
     Connection,
     DeviceFlow,
-    Event,
     EventFilter,
+    Events,
     Pairs,
     Provider,
     ProviderConfig,
@@ -160,9 +160,16 @@ class Managing:
         verdict = await self._authority.authorize(caller, Act.DISCONNECT, require_id(connection_id))
         return await self._coordinator.disconnect(verdict, connection_id, keep_days, caller.request_id)
 
-    async def list_events(self, caller: Caller, wanted: EventFilter) -> tuple[list[Event], str]:
+    async def list_events(self, caller: Caller, wanted: EventFilter) -> Events:
         """Lists the workspace's audit events."""
         verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
-        for name, text in (("event", wanted.event), ("target", wanted.target), ("page_token", wanted.page_token)):
+        for name, text in (
+            ("event", wanted.event),
+            ("target", wanted.target),
+            ("actor", wanted.actor),
+            ("outcome", wanted.outcome),
+            ("id", wanted.some_id),
+            ("page_token", wanted.page_token),
+        ):
             require_plain(text, name)
         return await self._audit.list_events(verdict, wanted)

@@ -14,8 +14,8 @@ from authpipe_gateway_edge.domain.words import (
     Choice,
     Connection,
     DeviceFlow,
-    Event,
     EventFilter,
+    Events,
     Freshness,
     NewConnection,
     NewProviderConfig,
@@ -188,5 +188,11 @@ class Coordinator(Protocol):
 class AuditLog(Protocol):
     """audit, in our own words."""
 
-    async def list_events(self, verdict: Verdict, filters: EventFilter) -> tuple[list[Event], str]:
+    async def list_events(self, verdict: Verdict, filters: EventFilter) -> Events:
         """Gives a page of events, newest first."""
+
+    async def checkpoint(self, trail: str) -> str:
+        """Gives a trail's newest signed checkpoint."""
+
+    async def tile(self, trail: str, path: str) -> bytes:
+        """Gives a tile or an entry bundle of a trail."""

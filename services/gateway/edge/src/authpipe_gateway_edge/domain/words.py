@@ -334,6 +334,10 @@ class EventFilter:
 
     event: str
     target: str
+    actor: str
+    outcome: str
+    some_id: str
+    trail: str
     since: datetime | None
     until: datetime | None
     page_size: int
@@ -359,4 +363,19 @@ class Event:
     reason: str
     request_id: str
     grant_id: str
+    trace_id: str
+    source_address: str
+    digest: str
+    count: int
+    until: datetime | None
+    tree_size: int
+    trail: str
     leaf_index: int
+
+
+class Events(NamedTuple):
+    """A page of events, newest first, and of which trees it is, by trail."""
+
+    events: list[Event]
+    next_page_token: str
+    tree_sizes: dict[str, int]

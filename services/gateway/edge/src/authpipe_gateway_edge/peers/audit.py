@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 
-
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_gateway_edge.domain.words import (
-    Event,
-    EventFilter,
-    Verdict,
-)
+from authpipe_gateway_edge.domain.words import Event, EventFilter, Events, Verdict
+from authpipe_gateway_edge.errors import NotFoundError
 from authpipe_gateway_edge.peers.reading import to_time
 from authpipe_rpc import Peer
 
@@ -26,22 +22,61 @@ class AuditPeer:
     def __init__(self, peer: Peer[audit_pb2_grpc.AuditAsyncStub]) -> None:
         self._peer = peer
 
-    async def list_events(self, verdict: Verdict, wanted: EventFilter) -> tuple[list[Event], str]:
+    async def list_events(self, verdict: Verdict, wanted: EventFilter) -> Events:
         """Gives a page of events, newest first."""
-        number = events_pb2.EventName.DESCRIPTOR.values_by_name.get(f"EVENT_NAME_{wanted.event}")
-        if wanted.event and number is None:
-            return [], ""
+        name = events_pb2.EventName.DESCRIPTOR.values_by_name.get(f"EVENT_NAME_{wanted.event}")
+        outcome = events_pb2.Outcome.DESCRIPTOR.values_by_name.get(f"OUTCOME_{wanted.outcome.upper()}")
+        if (wanted.event and name is None) or (wanted.outcome and outcome is None):
+            return Events([], "", {})
         request = audit_pb2.ListRequest(
             grant=verdict.manage_grant,
-            name=number.number if wanted.event and number else 0,  # type: ignore[arg-type]
+            name=name.number if wanted.event and name else 0,  # type: ignore[arg-type]
             target=wanted.target,
+            actor=wanted.actor,
+            outcome=outcome.number if wanted.outcome and outcome else 0,  # type: ignore[arg-type]
+            some_id=wanted.some_id,
+            trail=_trail(wanted.trail) if wanted.trail else 0,  # type: ignore[arg-type]
             since=to_time(wanted.since),
             until=to_time(wanted.until),
             page_size=wanted.page_size,
             page_token=wanted.page_token,
         )
         response = await self._peer.call_idempotent(lambda stub: stub.List, request)
-        return [_event(each) for each in response.events], response.next_page_token
+        sizes = {_trail_word(each.trail): each.size for each in response.tree_sizes}
+        return Events([_event(each) for each in response.events], response.next_page_token, sizes)
+
+    async def checkpoint(self, trail: str) -> str:
+        """Gives a trail's newest signed checkpoint.
+
+        Raises:
+            NotFoundError: There is no such trail.
+        """
+        request = audit_pb2.GetCheckpointRequest(trail=_trail(trail))  # type: ignore[arg-type]
+        return (await self._peer.call_idempotent(lambda stub: stub.GetCheckpoint, request)).checkpoint
+
+    async def tile(self, trail: str, path: str) -> bytes:
+        """Gives a tile or an entry bundle.
+
+        Raises:
+            NotFoundError: There is no such trail.
+            PeerRefused: NO_SUCH_TILE.
+        """
+        request = audit_pb2.GetTileRequest(trail=_trail(trail), path=path)  # type: ignore[arg-type]
+        return (await self._peer.call_idempotent(lambda stub: stub.GetTile, request)).data
+
+
+def _trail(word: str) -> int:
+    number = _TRAILS.get(word)
+    if number is None:
+        raise NotFoundError
+    return number
+
+
+def _trail_word(number: int) -> str:
+    return audit_pb2.Trail.Name(number).removeprefix("TRAIL_").lower().replace("_", "-")  # type: ignore[arg-type]
+
+
+_TRAILS = {_trail_word(number): number for number in audit_pb2.Trail.values() if number}
 
 
 def _event(logged: audit_pb2.LoggedEvent) -> Event:
@@ -62,6 +97,13 @@ def _event(logged: audit_pb2.LoggedEvent) -> Event:
         reason=event.reason,
         request_id=event.request_id,
         grant_id=event.grant_id,
+        trace_id=event.trace_id,
+        source_address=event.source_address,
+        digest=event.digest,
+        count=event.count,
+        until=event.until_time.ToDatetime(dt.UTC) if event.HasField("until_time") else None,
+        tree_size=event.tree_size,
+        trail=_trail_word(logged.trail),
         leaf_index=logged.leaf_index,
     )
 

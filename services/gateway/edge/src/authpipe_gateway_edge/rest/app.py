@@ -11,11 +11,11 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from authpipe_gateway_edge.domain.ports import Coordinator
+from authpipe_gateway_edge.domain.ports import AuditLog, Coordinator
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
-from authpipe_gateway_edge.rest import connect, provider_configs, resources
+from authpipe_gateway_edge.rest import audit, connect, provider_configs, resources
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.proxy import ProxyRoute
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
@@ -36,6 +36,7 @@ class EdgeApp:
         serving: The hot route.
         proxying: Requests to Providers' APIs.
         coordinator: For the hosted page.
+        log: For whoever verifies it.
         ready: Says whether what is behind us answers.
         security_contact: For /.well-known/security.txt.
     """
@@ -46,12 +47,13 @@ class EdgeApp:
         serving: Serving,
         proxying: Proxying,
         coordinator: Coordinator,
+        log: AuditLog,
         ready: Callable[[], Awaitable[bool]],
         security_contact: str,
     ) -> None:
         self._token_route = TokenRoute(serving)
         self._proxy_route = ProxyRoute(proxying)
-        self._app = _fastapi(api, coordinator, ready, security_contact)
+        self._app = _fastapi(api, coordinator, log, ready, security_contact)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -122,7 +124,7 @@ async def _send_problem(send: Send, error: DomainError, request_id: str) -> None
 
 
 def _fastapi(
-    api: Api, coordinator: Coordinator, ready: Callable[[], Awaitable[bool]], security_contact: str
+    api: Api, coordinator: Coordinator, log: AuditLog, ready: Callable[[], Awaitable[bool]], security_contact: str
 ) -> FastAPI:
     app = FastAPI(
         title="Authpipe",
@@ -135,6 +137,8 @@ def _fastapi(
     )
     app.include_router(provider_configs.router(api))
     app.include_router(resources.router(api))
+    app.include_router(audit.router(api))
+    app.include_router(audit.public_router(log))
     app.include_router(connect.router(coordinator, api.public_url))
 
     @app.get("/healthz", include_in_schema=False)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.rest import schemas
 from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
 
@@ -105,37 +103,4 @@ def router(api: Api) -> APIRouter:  # a list of routes
         """
         return schemas.ConnectionOut.of(await api.managing.disconnect(caller, connection_id, keep_days))
 
-    @routes.get("/audit/events", tags=["Audit"])
-    async def list_audit_events(  # one per filter
-        caller: CallerDep,
-        event: Annotated[str, Query(max_length=60)] = "",
-        target: Annotated[str, Query(max_length=80)] = "",
-        since: datetime | None = None,
-        until: datetime | None = None,
-        page_size: PageSize = 50,
-        page_token: PageToken = "",
-    ) -> schemas.EventPage:
-        """Lists the workspace's log, newest first."""
-        wanted = words.EventFilter(event or "", target or "", since, until, page_size or 0, page_token or "")
-        found, following = await api.managing.list_events(caller, wanted)
-        return schemas.EventPage(events=[_event(each) for each in found], next_page_token=following)
-
     return routes
-
-
-def _event(event: words.Event) -> schemas.EventOut:
-    return schemas.EventOut(
-        event_id=event.event_id,
-        event=event.name,
-        time=event.time,
-        emitter=event.emitter,
-        actor=event.actor,
-        target=event.target,
-        purpose=event.purpose,
-        record_class=event.record_class,
-        record_version=event.record_version,
-        outcome=event.outcome,
-        reason=event.reason,
-        request_id=event.request_id,
-        leaf_index=event.leaf_index,
-    )

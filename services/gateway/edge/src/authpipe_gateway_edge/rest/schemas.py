@@ -474,31 +474,6 @@ class TokenOut(BaseModel):
     webhook_secret: str | None = None
 
 
-class EventOut(BaseModel):
-    """An audit event with its place in the tree."""
-
-    event_id: str
-    event: str
-    time: datetime
-    emitter: str
-    actor: str
-    target: str
-    purpose: str
-    record_class: str
-    record_version: int
-    outcome: str
-    reason: str
-    request_id: str
-    leaf_index: int
-
-
-class EventPage(BaseModel):
-    """A page of audit events, newest first."""
-
-    events: list[EventOut]
-    next_page_token: str
-
-
 class ProblemOut(BaseModel):
     """RFC 9457. `reason` is stable; `detail` says what helps."""
 

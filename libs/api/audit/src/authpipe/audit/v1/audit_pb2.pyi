@@ -9,6 +9,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,29 +21,67 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Trail:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TrailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Trail.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRAIL_UNSPECIFIED: _Trail.ValueType  # 0
+    """In a filter: all of them."""
+    TRAIL_USER_CREDENTIALS: _Trail.ValueType  # 1
+    """What vault and its keyservice emit."""
+    TRAIL_CLIENT_SECRETS: _Trail.ValueType  # 2
+    """What clientsecrets and its keyservice emit."""
+    TRAIL_CONTROL: _Trail.ValueType  # 3
+    """What everybody else emits."""
+
+class Trail(_Trail, metaclass=_TrailEnumTypeWrapper):
+    """Trail is a part of the log with a tree of its own."""
+
+TRAIL_UNSPECIFIED: Trail.ValueType  # 0
+"""In a filter: all of them."""
+TRAIL_USER_CREDENTIALS: Trail.ValueType  # 1
+"""What vault and its keyservice emit."""
+TRAIL_CLIENT_SECRETS: Trail.ValueType  # 2
+"""What clientsecrets and its keyservice emit."""
+TRAIL_CONTROL: Trail.ValueType  # 3
+"""What everybody else emits."""
+Global___Trail: _TypeAlias = Trail  # noqa: Y015
+
 @_typing.final
 class AppendRequest(_message.Message):
-    """AppendRequest carries events of one emitter, in its order."""
+    """AppendRequest carries a batch of one emitter, in its order, signed by it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
     first_sequence: _builtins.int
-    """The emitter's sequence number of the first event; the others follow without a gap."""
+    """The emitter's sequence number of the first event, from 1 on; the others follow without a gap."""
+    signature: _builtins.bytes
+    """ECDSA P-256 signature (DER) of the emitter's mTLS leaf over the batch's statement."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The events, each encoded: the bytes that are committed to are the bytes that were durable at the emitter."""
+        """The events, each in its canonical encoding (docs/audit.md): the bytes that were durable at the emitter."""
+
+    @_builtins.property
+    def chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The emitter's certificate, DER, leaf first."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_builtins.bytes] | None = ...,
         first_sequence: _builtins.int = ...,
+        signature: _builtins.bytes = ...,
+        chain: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "first_sequence", b"first_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "events", b"events", "first_sequence", b"first_sequence", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -50,21 +89,23 @@ Global___AppendRequest: _TypeAlias = AppendRequest  # noqa: Y015
 
 @_typing.final
 class AppendResponse(_message.Message):
-    """AppendResponse says that all events are durable."""
+    """AppendResponse says what is durable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TREE_SIZE_FIELD_NUMBER: _builtins.int
-    tree_size: _builtins.int
-    """The number of leaves in the tree now."""
+    LOGGED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    logged_sequence: _builtins.int
+    """The sequence number of the emitter's last event in the log. It is less than that of the batch's last event when the
+    batch began with what was there already: the rest is to be sent again, as a batch of its own.
+    """
     def __init__(
         self,
         *,
-        tree_size: _builtins.int = ...,
+        logged_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tree_size", b"tree_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logged_sequence", b"logged_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -83,6 +124,10 @@ class ListRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SOME_ID_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
     grant: _builtins.str
     """The grant to act for the workspace; the workspace comes from it."""
     name: _events_pb2.EventName.ValueType
@@ -92,7 +137,17 @@ class ListRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1 to 200; 0: 50."""
     page_token: _builtins.str
-    """Where the page before ended."""
+    """Where the page before ended. It holds the sizes of the trees that the first page was made of: what is logged
+    meanwhile does not move the pages.
+    """
+    actor: _builtins.str
+    """Only on behalf of this one, such as "api_key:key_…"."""
+    outcome: _events_pb2.Outcome.ValueType
+    """Only with this outcome."""
+    some_id: _builtins.str
+    """Only with this id, wherever it stands: target, actor, request, grant, event."""
+    trail: Global___Trail.ValueType
+    """Only of this trail."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only from then on."""
@@ -111,10 +166,14 @@ class ListRequest(_message.Message):
         until: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        outcome: _events_pb2.Outcome.ValueType = ...,
+        some_id: _builtins.str = ...,
+        trail: Global___Trail.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "grant", b"grant", "name", b"name", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "some_id", b"some_id", "target", b"target", "trail", b"trail", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,25 +187,57 @@ class ListResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TREE_SIZES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoggedEvent]:
         """The events, newest first."""
 
+    @_builtins.property
+    def tree_sizes(self) -> _containers.RepeatedCompositeFieldContainer[Global___TreeSize]:
+        """The sizes of the trees that this listing is of."""
+
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___LoggedEvent] | None = ...,
         next_page_token: _builtins.str = ...,
+        tree_sizes: _abc.Iterable[Global___TreeSize] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "tree_sizes", b"tree_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListResponse: _TypeAlias = ListResponse  # noqa: Y015
+
+@_typing.final
+class TreeSize(_message.Message):
+    """TreeSize is how large a trail's tree is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """The trail."""
+    size: _builtins.int
+    """The number of its leaves."""
+    def __init__(
+        self,
+        *,
+        trail: Global___Trail.ValueType = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size", b"size", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TreeSize: _TypeAlias = TreeSize  # noqa: Y015
 
 @_typing.final
 class LoggedEvent(_message.Message):
@@ -156,8 +247,11 @@ class LoggedEvent(_message.Message):
 
     EVENT_FIELD_NUMBER: _builtins.int
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
     leaf_index: _builtins.int
     """Its leaf's index."""
+    trail: Global___Trail.ValueType
+    """The tree it is in."""
     @_builtins.property
     def event(self) -> _events_pb2.AuditEvent:
         """The event."""
@@ -167,10 +261,11 @@ class LoggedEvent(_message.Message):
         *,
         event: _events_pb2.AuditEvent | None = ...,
         leaf_index: _builtins.int = ...,
+        trail: Global___Trail.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "leaf_index", b"leaf_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "leaf_index", b"leaf_index", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -182,12 +277,17 @@ class GetCheckpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    TRAIL_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """Of which trail."""
     def __init__(
         self,
+        *,
+        trail: Global___Trail.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,3 +314,51 @@ class GetCheckpointResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class GetTileRequest(_message.Message):
+    """GetTileRequest asks for a part of a tree that the newest checkpoint has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """Of which trail."""
+    path: _builtins.str
+    """What stands behind `<prefix>/tile/` in C2SP tlog-tiles, such as "0/x001/067.p/3" or "entries/000"."""
+    def __init__(
+        self,
+        *,
+        trail: Global___Trail.ValueType = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTileRequest: _TypeAlias = GetTileRequest  # noqa: Y015
+
+@_typing.final
+class GetTileResponse(_message.Message):
+    """GetTileResponse carries a tile."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Hashes of 32 bytes, or entries with their length before each (uint16, big-endian)."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTileResponse: _TypeAlias = GetTileResponse  # noqa: Y015

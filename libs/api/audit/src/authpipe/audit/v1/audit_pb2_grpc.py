@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AuditStub:
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events.
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
     """
 
     def __init__(self, channel):
@@ -50,14 +51,21 @@ class AuditStub:
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.GetTile = channel.unary_unary(
+                '/authpipe.audit.v1.Audit/GetTile',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServicer:
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events.
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
     """
 
     def Append(self, request, context):
-        """Appends events. Idempotent: an event id that is there already is dropped.
+        """Appends events to their emitter's trail. Idempotent: what is there already under its sequence number is compared and
+        dropped. A gap before the first number is refused, and so is another event under a number that was used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,7 +79,14 @@ class AuditServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCheckpoint(self, request, context):
-        """Gives the newest signed checkpoint (C2SP tlog-checkpoint).
+        """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTile(self, request, context):
+        """Gives a tile or an entry bundle (C2SP tlog-tiles).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +110,11 @@ def add_AuditServicer_to_server(servicer, server):
                     request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
             ),
+            'GetTile': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTile,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'authpipe.audit.v1.Audit', rpc_method_handlers)
@@ -104,7 +124,8 @@ def add_AuditServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Audit:
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events.
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
     """
 
     @staticmethod
@@ -178,6 +199,33 @@ class Audit:
             '/authpipe.audit.v1.Audit/GetCheckpoint',
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Audit/GetTile',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,33 +27,47 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditStub:
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events."""
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditAsyncStub: ...
     Append: _grpc.UnaryUnaryMultiCallable[_audit_pb2.AppendRequest, _audit_pb2.AppendResponse]
-    """Appends events. Idempotent: an event id that is there already is dropped."""
+    """Appends events to their emitter's trail. Idempotent: what is there already under its sequence number is compared and
+    dropped. A gap before the first number is refused, and so is another event under a number that was used.
+    """
     List: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListRequest, _audit_pb2.ListResponse]
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
-    """Gives the newest signed checkpoint (C2SP tlog-checkpoint)."""
+    """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    GetTile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]
+    """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
 @_typing.type_check_only
 class AuditAsyncStub(AuditStub):
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events."""
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Append: _aio.UnaryUnaryMultiCallable[_audit_pb2.AppendRequest, _audit_pb2.AppendResponse]  # type: ignore[assignment]
-    """Appends events. Idempotent: an event id that is there already is dropped."""
+    """Appends events to their emitter's trail. Idempotent: what is there already under its sequence number is compared and
+    dropped. A gap before the first number is refused, and so is another event under a number that was used.
+    """
     List: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListRequest, _audit_pb2.ListResponse]  # type: ignore[assignment]
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
-    """Gives the newest signed checkpoint (C2SP tlog-checkpoint)."""
+    """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    GetTile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]  # type: ignore[assignment]
+    """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
 class AuditServicer(metaclass=_abc_1.ABCMeta):
-    """Audit keeps one RFC 6962 Merkle tree over salted commitments of events."""
+    """Audit keeps an RFC 6962 Merkle tree over salted commitments of events for each trail: user-credentials (what vault and
+    its keyservice emit), client-secrets (clientsecrets and its keyservice), control (everybody else). Who emits decides.
+    """
 
     @_abc_1.abstractmethod
     def Append(
@@ -61,7 +75,9 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.AppendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.AppendResponse, _abc.Awaitable[_audit_pb2.AppendResponse]]:
-        """Appends events. Idempotent: an event id that is there already is dropped."""
+        """Appends events to their emitter's trail. Idempotent: what is there already under its sequence number is compared and
+        dropped. A gap before the first number is refused, and so is another event under a number that was used.
+        """
 
     @_abc_1.abstractmethod
     def List(
@@ -77,6 +93,14 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.GetCheckpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]]:
-        """Gives the newest signed checkpoint (C2SP tlog-checkpoint)."""
+        """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+
+    @_abc_1.abstractmethod
+    def GetTile(
+        self,
+        request: _audit_pb2.GetTileRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetTileResponse, _abc.Awaitable[_audit_pb2.GetTileResponse]]:
+        """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
 def add_AuditServicer_to_server(servicer: AuditServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1619,6 +1619,10 @@ class ListAuditEventsRequest(_message.Message):
     UNTIL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
     event: _builtins.str
     """A name such as TOKEN_REFRESHED."""
     target: _builtins.str
@@ -1626,7 +1630,15 @@ class ListAuditEventsRequest(_message.Message):
     page_size: _builtins.int
     """At most this many, 1 to 200; 0: 50."""
     page_token: _builtins.str
-    """Where the page before ended."""
+    """Where the page before ended. It holds the sizes of the trees that the first page was made of."""
+    actor: _builtins.str
+    """Only on behalf of this one, such as "api_key:key_…"."""
+    outcome: _builtins.str
+    """Only with this outcome: succeeded, failed or refused."""
+    id: _builtins.str
+    """Only with this id, wherever it stands: target, actor, request, grant, trace, event."""
+    trail: _builtins.str
+    """Only of this trail: user-credentials, client-secrets or control."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only from then on."""
@@ -1644,10 +1656,14 @@ class ListAuditEventsRequest(_message.Message):
         until: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        id: _builtins.str = ...,
+        trail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "target", b"target", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "event", b"event", "id", b"id", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "target", b"target", "trail", b"trail", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1659,23 +1675,49 @@ class ListAuditEventsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TreeSizesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TREE_SIZES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoggedEvent]:
         """The events."""
 
+    @_builtins.property
+    def tree_sizes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The sizes of the trees that this listing is of, by trail."""
+
     def __init__(
         self,
         *,
         events: _abc.Iterable[Global___LoggedEvent] | None = ...,
         next_page_token: _builtins.str = ...,
+        tree_sizes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token", "tree_sizes", b"tree_sizes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1683,14 +1725,17 @@ Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: 
 
 @_typing.final
 class LoggedEvent(_message.Message):
-    """LoggedEvent is an event with its place in the tree."""
+    """LoggedEvent is an event with its place in the tree of its trail."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: _builtins.int
     LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    TRAIL_FIELD_NUMBER: _builtins.int
     leaf_index: _builtins.int
     """Its leaf's index."""
+    trail: _builtins.str
+    """The trail: user-credentials, client-secrets or control."""
     @_builtins.property
     def event(self) -> _events_pb2.AuditEvent:
         """The event."""
@@ -1700,10 +1745,11 @@ class LoggedEvent(_message.Message):
         *,
         event: _events_pb2.AuditEvent | None = ...,
         leaf_index: _builtins.int = ...,
+        trail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "leaf_index", b"leaf_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "leaf_index", b"leaf_index", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

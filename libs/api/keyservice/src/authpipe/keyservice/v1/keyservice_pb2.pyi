@@ -536,29 +536,41 @@ Global___DestroyContextKeyResponse: _TypeAlias = DestroyContextKeyResponse  # no
 
 @_typing.final
 class SignRequest(_message.Message):
-    """SignRequest is a checkpoint to sign."""
+    """SignRequest asks for a signature of a checkpoint, and proves that its tree extends the one signed last."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORIGIN_FIELD_NUMBER: _builtins.int
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     ROOT_HASH_FIELD_NUMBER: _builtins.int
+    OLD_SIZE_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
-    """The log's origin line."""
+    """The log's origin line; one that keyservice is not configured for is refused."""
     tree_size: _builtins.int
-    """How many leaves."""
+    """The number of leaves."""
     root_hash: _builtins.bytes
-    """The RFC 6962 root hash, 32 bytes."""
+    """The root hash, 32 bytes."""
+    old_size: _builtins.int
+    """The size of the tree that was signed last for this origin; 0: none was. Where it is another, the answer is the
+    error CHECKPOINT_BASE_DIFFERS with that size, `signed_size`, in its metadata.
+    """
+    @_builtins.property
+    def proof(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The consistency proof from the old size (RFC 6962, section 2.1.2), 32 bytes each."""
+
     def __init__(
         self,
         *,
         origin: _builtins.str = ...,
         tree_size: _builtins.int = ...,
         root_hash: _builtins.bytes = ...,
+        old_size: _builtins.int = ...,
+        proof: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["origin", b"origin", "root_hash", b"root_hash", "tree_size", b"tree_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["old_size", b"old_size", "origin", b"origin", "proof", b"proof", "root_hash", b"root_hash", "tree_size", b"tree_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -572,7 +584,7 @@ class SignResponse(_message.Message):
 
     SIGNATURE_FIELD_NUMBER: _builtins.int
     signature: _builtins.bytes
-    """Ed25519 over the checkpoint body (C2SP tlog-checkpoint), 64 bytes."""
+    """Ed25519 over the three lines of the checkpoint, 64 bytes."""
     def __init__(
         self,
         *,

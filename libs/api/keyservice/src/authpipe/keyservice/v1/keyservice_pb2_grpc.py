@@ -392,8 +392,8 @@ class CheckpointSignerServicer:
     """
 
     def Sign(self, request, context):
-        """Signs a checkpoint body with the HSM's Ed25519 key. Refuses a tree that is smaller than, or differs from, one
-        it has signed: it stops rather than fork.
+        """Signs a checkpoint with the HSM's Ed25519 key, when it is proved that its tree extends the one signed last for this
+        origin. It stops rather than fork.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

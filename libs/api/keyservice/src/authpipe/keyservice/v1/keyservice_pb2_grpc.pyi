@@ -137,8 +137,8 @@ class CheckpointSignerStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CheckpointSignerAsyncStub: ...
     Sign: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.SignRequest, _keyservice_pb2.SignResponse]
-    """Signs a checkpoint body with the HSM's Ed25519 key. Refuses a tree that is smaller than, or differs from, one
-    it has signed: it stops rather than fork.
+    """Signs a checkpoint with the HSM's Ed25519 key, when it is proved that its tree extends the one signed last for this
+    origin. It stops rather than fork.
     """
     GetPublicKey: _grpc.UnaryUnaryMultiCallable[_keyservice_pb2.GetPublicKeyRequest, _keyservice_pb2.GetPublicKeyResponse]
     """Gives the public key by which anyone verifies checkpoints."""
@@ -149,8 +149,8 @@ class CheckpointSignerAsyncStub(CheckpointSignerStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Sign: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.SignRequest, _keyservice_pb2.SignResponse]  # type: ignore[assignment]
-    """Signs a checkpoint body with the HSM's Ed25519 key. Refuses a tree that is smaller than, or differs from, one
-    it has signed: it stops rather than fork.
+    """Signs a checkpoint with the HSM's Ed25519 key, when it is proved that its tree extends the one signed last for this
+    origin. It stops rather than fork.
     """
     GetPublicKey: _aio.UnaryUnaryMultiCallable[_keyservice_pb2.GetPublicKeyRequest, _keyservice_pb2.GetPublicKeyResponse]  # type: ignore[assignment]
     """Gives the public key by which anyone verifies checkpoints."""
@@ -164,8 +164,8 @@ class CheckpointSignerServicer(metaclass=_abc_1.ABCMeta):
         request: _keyservice_pb2.SignRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keyservice_pb2.SignResponse, _abc.Awaitable[_keyservice_pb2.SignResponse]]:
-        """Signs a checkpoint body with the HSM's Ed25519 key. Refuses a tree that is smaller than, or differs from, one
-        it has signed: it stops rather than fork.
+        """Signs a checkpoint with the HSM's Ed25519 key, when it is proved that its tree extends the one signed last for this
+        origin. It stops rather than fork.
         """
 
     @_abc_1.abstractmethod

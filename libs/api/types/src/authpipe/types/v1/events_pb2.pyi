@@ -183,6 +183,10 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A connection key is kept: it opens nothing, until it is taken back."""
     EVENT_NAME_CONTEXT_KEY_RESTORED: _EventName.ValueType  # 78
     """A connection key that was kept opens again."""
+    EVENT_NAME_CHAINS_STATED: _EventName.ValueType  # 79
+    """audit says where the chains of all workspaces stood in a trail when its tree had `tree_size` leaves: `count` chains, the
+    root of their map in `digest`.
+    """
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -345,6 +349,10 @@ EVENT_NAME_CONTEXT_KEY_KEPT: EventName.ValueType  # 77
 """A connection key is kept: it opens nothing, until it is taken back."""
 EVENT_NAME_CONTEXT_KEY_RESTORED: EventName.ValueType  # 78
 """A connection key that was kept opens again."""
+EVENT_NAME_CHAINS_STATED: EventName.ValueType  # 79
+"""audit says where the chains of all workspaces stood in a trail when its tree had `tree_size` leaves: `count` chains, the
+root of their map in `digest`.
+"""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
@@ -377,7 +385,9 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class AuditEvent(_message.Message):
-    """AuditEvent is one act. Every field is an id, a number or a word of a closed list."""
+    """AuditEvent is one act, as it is shown. Every field is an id, a number or a word of a closed list. In the log it stands in
+    its canonical encoding (docs/audit.md), of which each member is a field here.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -396,14 +406,20 @@ class AuditEvent(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     GRANT_ID_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    UNTIL_TIME_FIELD_NUMBER: _builtins.int
+    TREE_SIZE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Random, made by the emitter; repeats of an id are dropped by `audit`."""
+    """Random, made by the emitter."""
     name: Global___EventName.ValueType
     """What happened."""
     emitter: _builtins.str
-    """The path of the emitter's SPIFFE id; set by `audit` from the certificate, never by the emitter."""
+    """The path of the emitter's SPIFFE id, as its certificate says."""
     sequence: _builtins.int
-    """The emitter's sequence number, rising by the order of its outbox."""
+    """The emitter's sequence number, from 1 on, without a gap."""
     workspace_id: _builtins.str
     """The workspace it concerns; empty for acts on the installation."""
     actor: _builtins.str
@@ -424,9 +440,23 @@ class AuditEvent(_message.Message):
     """The request it belongs to, across all processes."""
     grant_id: _builtins.str
     """The id (jti) of the grant that was used."""
+    trace_id: _builtins.str
+    """The trace it belongs to (W3C Trace Context), where it was sampled; 32 hexadecimal digits."""
+    source_address: _builtins.str
+    """The address that the request came from, as the gateway saw it; empty: from inside."""
+    digest: _builtins.str
+    """A SHA-256 that belongs to it, in hexadecimal: of the ciphertext of a record that was written, of a map of chains."""
+    count: _builtins.int
+    """How many, where an event tells of many."""
+    tree_size: _builtins.int
+    """The size of the tree that it tells of."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the emitter's clock."""
+
+    @_builtins.property
+    def until_time(self) -> _timestamp_pb2.Timestamp:
+        """A time that belongs to it: until when it lasts, or what is older."""
 
     def __init__(
         self,
@@ -446,10 +476,16 @@ class AuditEvent(_message.Message):
         reason: _builtins.str = ...,
         request_id: _builtins.str = ...,
         grant_id: _builtins.str = ...,
+        trace_id: _builtins.str = ...,
+        source_address: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        count: _builtins.int = ...,
+        until_time: _timestamp_pb2.Timestamp | None = ...,
+        tree_size: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "request_id", b"request_id", "sequence", b"sequence", "target", b"target", "time", b"time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "digest", b"digest", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "request_id", b"request_id", "sequence", b"sequence", "source_address", b"source_address", "target", b"target", "time", b"time", "trace_id", b"trace_id", "tree_size", b"tree_size", "until_time", b"until_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from authpipe.types.v1 import events_pb2
-from authpipe_database import Database, DatabaseConfig, Outbox, Relay
+from authpipe_database import Database, DatabaseConfig, Outbox
 from authpipe_database.connect import DatabaseUnavailableError
+from authpipe_grants import SignedBatch
 from authpipe_sensitive import AuditEntry, DomainError, Status
+from authpipe_relay import Relay
 from authpipe_testing.database import own_database
 from authpipe_testing.postgres import Cluster
+from authpipe_transparency import FormatError, decode_event
 
 
 class AwayError(DomainError):
@@ -25,32 +27,46 @@ class AwayError(DomainError):
 
 
 class Sink:
-    """audit, as a relay sees it: keeps what came, by number, and drops repeats by id."""
+    """audit, as a relay sees it: keeps what follows, by number; compares and drops what it has."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, list[bytes]]] = []
+        self.batches: list[SignedBatch] = []
+        self.logged: list[bytes] = []
         self.away = False
         self.dies_after = False
 
-    async def append(self, events: Sequence[bytes], first_sequence: int) -> None:
-        """Keeps a batch."""
+    async def append(self, batch: SignedBatch) -> int:
+        """Keeps a batch, or says how far it has it."""
         if self.away:
             raise AwayError
-        self.batches.append((first_sequence, list(events)))
+        self.batches.append(batch)
+        have = len(self.logged) - batch.first_sequence + 1
+        assert have >= 0, "no number is missing"
+        if have:
+            same = min(have, len(batch.events))
+            assert self.logged[batch.first_sequence - 1 :][:same] == list(batch.events)[:same], (
+                "a repeat is what it was"
+            )
+        else:
+            self.logged += batch.events
         if self.dies_after:
             raise AwayError
+        return len(self.logged)
 
     def requests(self) -> list[str]:
-        """Gives the request ids in the order of their numbers, each id once."""
-        seen: dict[str, tuple[int, str]] = {}
-        for first, events in self.batches:
-            for number, data in enumerate(events, first):
-                event = events_pb2.AuditEvent.FromString(data)
-                known = seen.setdefault(event.event_id, (number, event.request_id))
-                assert known == (number, event.request_id), "a repeat has the number it had"
-        numbers = sorted(number for number, _ in seen.values())
-        assert numbers == list(range(1, len(numbers) + 1)), "no number is missing or given twice"
-        return [request for _, request in sorted(seen.values())]
+        """Gives the request ids in the order of their numbers."""
+        return [decode_event(event)["request"] for event in self.logged]
+
+
+def sign(first_sequence: int, events: Sequence[bytes]) -> SignedBatch:
+    """Signs nothing: that a signature is verified is tested where it is."""
+    return SignedBatch(first_sequence, events, b"", ())
+
+
+def relay_of(
+    database: Database, outbox: Outbox, sink: Sink, gather_seconds: float = 0.25, look_seconds: float = 1.0
+) -> Relay:
+    return Relay(database, outbox, sink, sign, gather_seconds, look_seconds)
 
 
 def entry(request: str) -> AuditEntry:
@@ -91,7 +107,7 @@ async def test_events_arrive_in_the_order_in_which_they_were_committed(database:
     await write(database, outbox, "a", "b")
     async with database.hot() as connection:
         await outbox.append_hot(connection, [entry("c"), entry("d")])
-    assert await Relay(database, outbox, sink).deliver_batch() == 3
+    assert await relay_of(database, outbox, sink).deliver_batch() == 3
     assert sink.requests() == ["a", "b", "c", "d"]
     assert await left(database) == 0
 
@@ -104,12 +120,12 @@ async def test_a_change_that_is_rolled_back_leaves_no_event_and_an_event_that_fa
     with pytest.raises(ZeroDivisionError):
         async with database.transaction() as connection:
             await connection.execute(sa.text("insert into changes (id) values (1)"))
-            await outbox.append(connection, entry("rolled back"))
+            await outbox.append(connection, entry("rolled-back"))
             _ = 1 / 0
-    with pytest.raises(KeyError):
+    with pytest.raises(FormatError):
         async with database.transaction() as connection:
             await connection.execute(sa.text("insert into changes (id) values (2)"))
-            await outbox.append(connection, entry("no such event")._replace(name="NO_SUCH_EVENT"))
+            await outbox.append(connection, entry("none")._replace(name="NO_SUCH_EVENT"))
     assert await left(database) == 0
     async with database.transaction() as connection:
         assert await connection.scalar(sa.text("select count(*) from changes")) == 0
@@ -118,7 +134,7 @@ async def test_a_change_that_is_rolled_back_leaves_no_event_and_an_event_that_fa
 @pytest.mark.promise("P31")
 async def test_a_sink_that_is_away_loses_nothing(database: Database) -> None:
     outbox, sink = Outbox(), Sink()
-    relay = Relay(database, outbox, sink)
+    relay = relay_of(database, outbox, sink)
     await write(database, outbox, "a", "b")
     sink.away = True
     with pytest.raises(AwayError):
@@ -137,19 +153,36 @@ async def test_a_relay_that_dies_between_delivery_and_deletion_repeats_with_the_
     await write(database, outbox, "a", "b")
     sink.dies_after = True
     with pytest.raises(AwayError):
-        await Relay(database, outbox, sink).deliver_batch()
+        await relay_of(database, outbox, sink).deliver_batch()
     sink.dies_after = False
     await write(database, outbox, "c")
-    await Relay(database, outbox, sink).deliver_batch()
-    assert [first for first, _ in sink.batches] == [1, 1]
+    # What it repeats is there already: it deletes that, and sends the rest as a batch of its own.
+    assert await relay_of(database, outbox, sink).deliver_batch() == 2
+    assert await relay_of(database, outbox, sink).deliver_batch() == 1
+    assert [batch.first_sequence for batch in sink.batches] == [1, 1, 3]
     assert sink.requests() == ["a", "b", "c"]
+    assert await left(database) == 0
+
+
+async def test_a_sink_that_says_it_has_more_than_it_was_sent_is_not_believed(database: Database) -> None:
+    class Liar(Sink):
+        async def append(self, batch: SignedBatch) -> int:
+            await super().append(batch)
+            return 1_000_000
+
+    outbox, sink = Outbox(), Liar()
+    await write(database, outbox, "a", "b")
+    await relay_of(database, outbox, sink).deliver_batch()
+    await write(database, outbox, "c")
+    await relay_of(database, outbox, sink).deliver_batch()
+    assert [batch.first_sequence for batch in sink.batches] == [1, 3]
 
 
 @pytest.mark.promise("P31")
 async def test_of_two_relays_at_once_one_delivers(database: Database) -> None:
     outbox, sink = Outbox(), Sink()
     await write(database, outbox, *map(str, range(30)))
-    relays = [Relay(database, outbox, sink) for _ in range(4)]
+    relays = [relay_of(database, outbox, sink) for _ in range(4)]
     while await left(database):
         await asyncio.gather(*(relay.deliver_batch() for relay in relays))
     assert len(sink.batches) == 1
@@ -158,7 +191,7 @@ async def test_of_two_relays_at_once_one_delivers(database: Database) -> None:
 
 async def test_a_relay_delivers_soon_after_a_write_and_stops_at_once(database: Database) -> None:
     outbox, sink, stop = Outbox(), Sink(), asyncio.Event()
-    running = asyncio.create_task(Relay(database, outbox, sink, gather_seconds=0.01, look_seconds=60).run(stop))
+    running = asyncio.create_task(relay_of(database, outbox, sink, gather_seconds=0.01, look_seconds=60).run(stop))
     await asyncio.sleep(0.1)
     await write(database, outbox, "a")
     async with asyncio.timeout(5):
@@ -171,14 +204,14 @@ async def test_a_relay_delivers_soon_after_a_write_and_stops_at_once(database: D
 
 async def test_a_relay_finds_what_another_process_left_behind(database: Database) -> None:
     sink, stop = Sink(), asyncio.Event()
-    await write(database, Outbox(), "left behind")
-    running = asyncio.create_task(Relay(database, Outbox(), sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
+    await write(database, Outbox(), "left-behind")
+    running = asyncio.create_task(relay_of(database, Outbox(), sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
     async with asyncio.timeout(5):
         while not sink.batches:  # what is waited for is what is tested
             await asyncio.sleep(0.01)
         stop.set()
         await running
-    assert sink.requests() == ["left behind"]
+    assert sink.requests() == ["left-behind"]
 
 
 async def test_a_database_that_was_away_is_found_again_without_a_restart(
@@ -188,10 +221,10 @@ async def test_a_database_that_was_away_is_found_again_without_a_restart(
     await write(database, outbox, "before")
     server[1].stop()
     with pytest.raises(DatabaseUnavailableError):
-        await write(database, outbox, "while it is away")
+        await write(database, outbox, "while-it-is-away")
     with pytest.raises(DatabaseUnavailableError):
         await database.check()
-    running = asyncio.create_task(Relay(database, outbox, sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
+    running = asyncio.create_task(relay_of(database, outbox, sink, gather_seconds=0.01, look_seconds=0.05).run(stop))
     await asyncio.sleep(0.2)
     server[1].start()
     async with asyncio.timeout(20):
@@ -200,5 +233,5 @@ async def test_a_database_that_was_away_is_found_again_without_a_restart(
         stop.set()
         await running
     await write(database, outbox, "after")
-    await Relay(database, outbox, sink).deliver_batch()
+    await relay_of(database, outbox, sink).deliver_batch()
     assert sink.requests() == ["before", "after"]

@@ -1,0 +1,232 @@
+"""Appending: what comes at one moment for one trail is one transaction, in which its tree grows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
+
+import psycopg
+
+from authpipe_audit.domain.growing import Batch, Growth, TrailHead, require_same
+from authpipe_audit.domain.trails import Trail
+from authpipe_database import Database, columns
+from authpipe_sensitive import DomainError
+from authpipe_transparency import Frontier, Head, Record
+
+_LOCK = 0x7472_6565
+_MOST_KNOWN = 200_000
+_Connection = psycopg.AsyncConnection[tuple[object, ...]]
+
+
+class Log:
+    """The log in PostgreSQL.
+
+    Args:
+        database: audit's own database.
+        name: The log's name, which the origins of its trails begin with.
+        randomness: Gives random bytes, for salts.
+    """
+
+    def __init__(self, database: Database, name: str, randomness: Callable[[int], bytes]) -> None:
+        self._database = database
+        self._name = name
+        self._randomness = randomness
+        # Where each trail stood after our last transaction. It is believed as long as the tree in the database has that
+        # size and that frontier: then nobody else has appended.
+        self._known: dict[Trail, TrailHead] = {}
+
+    async def append(self, trail: Trail, batches: Sequence[Batch]) -> list[int | DomainError]:
+        """Appends batches to a trail, in one transaction.
+
+        Gives for each the number of its emitter's last event that is in the log now, or why nothing of it is. A batch
+        that begins with what is there already adds nothing: its signature is one over all of it.
+        """
+        async with self._database.hot() as connection, connection.transaction():
+            # One appender at a time: the order of leaves is the order of commits.
+            await connection.execute("select pg_advisory_xact_lock(%s, %s)", (_LOCK, int(trail)))
+            head = await self._head(connection, trail, batches)
+            growth = Growth.after(head)
+            answers: list[int | DomainError] = []
+            for batch in batches:
+                try:
+                    if batch.first_sequence <= growth.last_sequence(batch.emitter):
+                        require_same(batch, await _logged(connection, trail, batch))
+                    else:
+                        growth.add(batch, trail.origin(self._name), self._randomness)
+                    answers.append(growth.last_sequence(batch.emitter))
+                except DomainError as error:
+                    answers.append(error)
+            if growth.leaves:
+                await _write(connection, growth)
+        self._known[trail] = growth.head()
+        return answers
+
+    async def frontier(self, trail: Trail) -> Frontier:
+        """Gives a trail's tree as it stands."""
+        async with self._database.hot() as connection:
+            return await _frontier(connection, trail)
+
+    async def last_sequence(self, trail: Trail, emitter: str) -> int:
+        """Gives the number of an emitter's last event in a trail; 0: there is none."""
+        async with self._database.hot() as connection:
+            return (await _sequences(connection, trail, [emitter])).get(emitter, 0)
+
+    async def heads(self, trail: Trail, size: int | None) -> tuple[int, dict[str, Head]]:
+        """Gives the head of every workspace's chain in the tree of a size (none: as it stands), and that size."""
+        async with self._database.hot() as connection, connection.transaction():
+            await connection.execute("set transaction isolation level repeatable read, read only")
+            if size is None:
+                size = (await _frontier(connection, trail)).size
+            cursor = await connection.execute(_HEADS, {"trail": int(trail), "size": size}, binary=True)
+            rows = await cursor.fetchall()
+        return size, {cast("str", row[0]): Head(cast("int", row[1]), cast("bytes", row[2])) for row in rows}
+
+    async def _head(self, connection: _Connection, trail: Trail, batches: Sequence[Batch]) -> TrailHead:
+        frontier = await _frontier(connection, trail)
+        known = self._known.get(trail)
+        if known is None or (known.frontier.size, known.frontier.roots) != (frontier.size, frontier.roots):
+            known = TrailHead(trail, frontier, {}, {})
+        if len(known.chains) > _MOST_KNOWN:
+            known.chains.clear()
+        workspaces = {event.workspace for batch in batches for event in batch.events} - known.chains.keys()
+        if workspaces:
+            known.chains |= await _chains(connection, trail, workspaces)
+        emitters = {batch.emitter for batch in batches} - known.sequences.keys()
+        if emitters:
+            known.sequences |= await _sequences(connection, trail, emitters)
+        return known
+
+
+async def _frontier(connection: _Connection, trail: Trail) -> Frontier:
+    cursor = await connection.execute(
+        "select size, frontier from tree_heads where trail = %s order by size desc limit 1", (int(trail),), binary=True
+    )
+    row = await cursor.fetchone()
+    return Frontier(cast("int", row[0]), cast("list[bytes]", row[1])) if row else Frontier()
+
+
+async def _chains(connection: _Connection, trail: Trail, workspaces: Iterable[str]) -> dict[str, Head]:
+    cursor = await connection.execute(
+        "select w, l.position, l.chain from unnest(%b::text[]) as w cross join lateral ("
+        " select position, chain from leaves where workspace_id = w and trail = %s order by position desc limit 1) as l",
+        (list(workspaces), int(trail)),
+        binary=True,
+    )
+    return {cast("str", row[0]): Head(cast("int", row[1]), cast("bytes", row[2])) for row in await cursor.fetchall()}
+
+
+async def _sequences(connection: _Connection, trail: Trail, emitters: Iterable[str]) -> dict[str, int]:
+    cursor = await connection.execute(
+        "select e, b.last from unnest(%b::text[]) as e cross join lateral ("
+        " select first_sequence + events - 1 as last from batches where trail = %s and emitter = e"
+        " order by first_sequence desc limit 1) as b",
+        (list(emitters), int(trail)),
+    )
+    return {cast("str", row[0]): cast("int", row[1]) for row in await cursor.fetchall()}
+
+
+async def _logged(connection: _Connection, trail: Trail, batch: Batch) -> dict[int, bytes]:
+    """Gives, by sequence number, what was logged under the numbers of a batch and has its body still."""
+    cursor = await connection.execute(
+        "select d.record from batches b join bodies d on d.trail = b.trail"
+        " and d.leaf_index >= b.first_leaf + greatest(0, %s - b.first_sequence)"
+        " and d.leaf_index < b.first_leaf + least(b.events, %s + 1 - b.first_sequence)"
+        " where b.trail = %s and b.emitter = %s and b.first_sequence <= %s and b.first_sequence + b.events > %s",
+        (
+            batch.first_sequence,
+            batch.last_sequence,
+            int(trail),
+            batch.emitter,
+            batch.last_sequence,
+            batch.first_sequence,
+        ),
+        binary=True,
+    )
+    records = [Record(cast("bytes", row[0])) for row in await cursor.fetchall()]
+    return {record.sequence: record.event for record in records}
+
+
+async def _write(connection: _Connection, growth: Growth) -> None:
+    trail = int(growth.trail)
+    async with connection.cursor() as cursor:
+        copy_leaves = "copy leaves (trail, leaf_index, entry, workspace_id, position, chain) from stdin (format binary)"
+        async with cursor.copy(copy_leaves) as copy:
+            copy.set_types(["int2", "int8", "bytea", "text", "int8", "bytea"])
+            for leaf in growth.leaves:
+                await copy.write_row(
+                    (trail, leaf.index, leaf.entry, leaf.event.workspace, leaf.head.position, leaf.head.chain)
+                )
+        copy_bodies = (
+            "copy bodies (trail, leaf_index, workspace_id, time, name, outcome, actor, target, ids, record, salt)"
+            " from stdin (format binary)"
+        )
+        async with cursor.copy(copy_bodies) as copy:
+            copy.set_types(["int2", "int8", "text", "timestamptz", *["text"] * 4, "text[]", "bytea", "bytea"])
+            for leaf in growth.leaves:
+                event = leaf.event
+                await copy.write_row(
+                    (
+                        trail,
+                        leaf.index,
+                        event.workspace,
+                        event.time,
+                        event.name,
+                        event.outcome,
+                        event.actor,
+                        event.target,
+                        list(event.ids),
+                        leaf.record,
+                        leaf.salt,
+                    )
+                )
+    chains = {batch.chain: hashlib.sha256(b"".join(batch.chain)).digest() for _, batch in growth.batches}
+    await connection.execute(
+        "insert into certificates (digest, chain) select * from unnest(%b::bytea[], %b::bytea[]) on conflict do nothing",
+        (list(chains.values()), [b"".join(chain) for chain in chains]),
+    )
+    await connection.execute(
+        "insert into batches (trail, first_leaf, emitter, first_sequence, events, signature, certificate)"
+        " select %s, * from unnest(%b::bigint[], %b::text[], %b::bigint[], %b::int[], %b::bytea[], %b::bytea[])",
+        (
+            trail,
+            *columns(
+                [
+                    (
+                        first,
+                        batch.emitter,
+                        batch.first_sequence,
+                        len(batch.events),
+                        batch.signature,
+                        chains[batch.chain],
+                    )
+                    for first, batch in growth.batches
+                ],
+                6,
+            ),
+        ),
+    )
+    if growth.tile_hashes:
+        await connection.execute(
+            "insert into tile_hashes (trail, level, hash_index, hash)"
+            " select %s, * from unnest(%b::smallint[], %b::bigint[], %b::bytea[])",
+            (trail, *columns(growth.tile_hashes, 3)),
+        )
+    await connection.execute(
+        "insert into tree_heads (trail, size, frontier) values (%s, %s, %b)",
+        (trail, growth.frontier.size, growth.frontier.roots),
+    )
+
+
+# Each workspace once, by going through the index from one to the next; and of each the last leaf before the size.
+_HEADS = """
+with recursive each as (
+    select min(workspace_id) as workspace_id from leaves
+    union all
+    select (select min(workspace_id) from leaves l where l.workspace_id > each.workspace_id) from each
+    where each.workspace_id is not null)
+select each.workspace_id, last.position, last.chain from each cross join lateral (
+    select position, chain from leaves l where l.workspace_id = each.workspace_id and l.trail = %(trail)s
+    and l.leaf_index < %(size)s order by position desc limit 1) as last
+where each.workspace_id is not null
+"""

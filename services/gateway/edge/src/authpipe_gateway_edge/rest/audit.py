@@ -1,0 +1,136 @@
+"""The log: a workspace's events at /v1/audit, and for anybody who verifies, its checkpoints and tiles at /log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain.ports import AuditLog
+from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
+
+_TEXT, _BYTES = "text/plain; charset=utf-8", "application/octet-stream"
+# What a checkpoint has, it has for ever; the newest checkpoint is another one in a second (C2SP tlog-tiles).
+_FOR_EVER, _FOR_A_MOMENT = "public, max-age=31536000, immutable", "public, max-age=1"
+Filter = Annotated[str, Query(max_length=96)]
+
+
+class EventOut(BaseModel):
+    """An audit event with its place in the tree of its trail."""
+
+    event_id: str
+    event: str
+    time: datetime
+    emitter: str
+    sequence: int
+    actor: str
+    target: str
+    purpose: str
+    record_class: str
+    record_version: int
+    outcome: str
+    reason: str
+    request_id: str
+    grant_id: str
+    trace_id: str
+    source_address: str
+    digest: str
+    count: int
+    until_time: datetime | None
+    tree_size: int
+    trail: str
+    leaf_index: int
+
+    @classmethod
+    def of(cls, event: words.Event) -> EventOut:
+        """Shows an event."""
+        return cls(
+            event_id=event.event_id,
+            event=event.name,
+            time=event.time,
+            emitter=event.emitter,
+            sequence=event.sequence,
+            actor=event.actor,
+            target=event.target,
+            purpose=event.purpose,
+            record_class=event.record_class,
+            record_version=event.record_version,
+            outcome=event.outcome,
+            reason=event.reason,
+            request_id=event.request_id,
+            grant_id=event.grant_id,
+            trace_id=event.trace_id,
+            source_address=event.source_address,
+            digest=event.digest,
+            count=event.count,
+            until_time=event.until,
+            tree_size=event.tree_size,
+            trail=event.trail,
+            leaf_index=event.leaf_index,
+        )
+
+
+class EventPage(BaseModel):
+    """A page of audit events, newest first, as of the sizes of the trees."""
+
+    events: list[EventOut]
+    next_page_token: str
+    tree_sizes: dict[str, int]
+
+
+def router(api: Api) -> APIRouter:
+    """Makes the routes of /v1/audit."""
+    routes = APIRouter(prefix="/v1/audit", responses=ERRORS, tags=["Audit"])
+
+    @routes.get("/events")
+    async def list_audit_events(  # one per filter
+        caller: CallerDep,
+        event: Filter = "",
+        target: Filter = "",
+        actor: Filter = "",
+        outcome: Filter = "",
+        some_id: Annotated[str, Query(max_length=96, alias="id")] = "",
+        trail: Filter = "",
+        since: datetime | None = None,
+        until: datetime | None = None,
+        page_size: PageSize = 50,
+        page_token: PageToken = "",
+    ) -> EventPage:
+        """Lists the workspace's log, newest first.
+
+        The pages are of the trees as they were signed when the first was asked for: what happens meanwhile does not
+        move them. `id` finds an id wherever it stands: target, actor, request, grant, trace, event.
+        """
+        wanted = words.EventFilter(
+            event, target, actor, outcome, some_id, trail, since, until, page_size, page_token or ""
+        )
+        found = await api.managing.list_events(caller, wanted)
+        return EventPage(
+            events=[EventOut.of(each) for each in found.events],
+            next_page_token=found.next_page_token,
+            tree_sizes=found.tree_sizes,
+        )
+
+    return routes
+
+
+def public_router(log: AuditLog) -> APIRouter:
+    """Makes the routes of /log: the log as C2SP tlog-tiles has it, one for each trail. Nobody needs a key for them."""
+    routes = APIRouter(prefix="/log/{trail}", tags=["Log"])
+
+    @routes.get("/checkpoint")
+    async def get_checkpoint(trail: str) -> Response:
+        """Gives the newest signed checkpoint (C2SP tlog-checkpoint)."""
+        headers = {"cache-control": _FOR_A_MOMENT}
+        return Response(await log.checkpoint(trail), headers=headers, media_type=_TEXT)
+
+    @routes.get("/tile/{path:path}")
+    async def get_tile(trail: str, path: str) -> Response:
+        """Gives a tile of hashes, or under `entries/` a bundle of entries (C2SP tlog-tiles)."""
+        headers = {"cache-control": _FOR_EVER}
+        return Response(await log.tile(trail, path), headers=headers, media_type=_BYTES)
+
+    return routes
