@@ -32,6 +32,7 @@ _TOGETHER = {
     "access": "attacks on the whole system",
     "breach": "attacks on the whole system",
     "e2e": "the whole system",
+    "log": "the whole system",
     "canary": "the whole system",
     "chaos": "chaos",
     "keys": "keys",

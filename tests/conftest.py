@@ -39,7 +39,8 @@ def stack() -> Iterator[Stack]:
     """The whole system, from nothing; each process of a parallel run has one of its own."""
     home = ROOT / ".authpipe" / "-".join(filter(None, ("test", os.environ.get("PYTEST_XDIST_WORKER"))))
     # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
-    own = {"coordinator": {"refresh_ahead": False}}
+    # The log states its chains every second, and not every thirty: an auditor need not wait.
+    own = {"coordinator": {"refresh_ahead": False}, "audit": {"statement_seconds": 1.0}}
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
     running.erase()
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0, settings=own)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import hashlib
 import os
 import re
 import signal
@@ -16,16 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authpipe.keyservice.v1 import keyservice_pb2, keyservice_pb2_grpc
-from authpipe_audit.domain.tree import Frontier, commitment, leaf_hash
 from authpipe_devstack.stack import Stack
 from authpipe_envelope import derive_record_key
-from authpipe_rpc import Peer, PeerConfig
 from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
 from authpipe_testing.softhsm import find_module
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def read_memory(pid: int) -> bytes:
@@ -180,50 +172,3 @@ def test_each_workspace_has_its_own_deks_one_for_each_key_domain(
             rows = keys.execute("select workspace_id, wrapped, length(wrapped) from deks").fetchall()
         assert len({row[0] for row in rows}) == len(rows) == len({bytes(row[1]) for row in rows})
         assert {row[2] for row in rows} == {12 + 32 + 16}
-
-
-async def signing_key(stack: Stack) -> bytes:
-    """Asks keyservice, as audit, for the public half of the key that signs checkpoints."""
-    config = PeerConfig(name="keyservice/audit-log", address=stack.layout.address("keyservice-audit-log"))
-    peer: Peer[Any] = Peer(config, stack.files("audit"), keyservice_pb2_grpc.CheckpointSignerStub)
-    try:
-        response = await peer.call(lambda stub: stub.GetPublicKey, keyservice_pb2.GetPublicKeyRequest())
-    finally:
-        await peer.close()
-    return bytes(response.public_key)
-
-
-@pytest.mark.promise("P31")
-def test_the_log_is_a_tree_whose_checkpoint_the_hsm_signed(
-    stack: Stack, customer: Customer, superuser: Callable[[str, str], Any], wait_for: Callable[..., Any]
-) -> None:
-    customer.import_api_key("sk_live_for-the-log-0123456789")
-    time.sleep(2)
-    with superuser("core", "audit") as audit:
-        size, note = audit.execute("select size, note from checkpoints order by size desc limit 1").fetchone()
-        rows = audit.execute(
-            "select leaf_index, body, salt, leaf_hash from events where leaf_index < %s order by leaf_index", (size,)
-        ).fetchall()
-    frontier = Frontier()
-    for index, (leaf_index, body, salt, hashed) in enumerate(rows):
-        assert leaf_index == index
-        assert leaf_hash(commitment(bytes(salt), bytes(body))) == bytes(hashed)
-        frontier.append(bytes(hashed))
-    text, _, signature = note.partition("\n\n")
-    origin, noted_size, root = text.split("\n")
-    assert (int(noted_size), base64.b64decode(root)) == (size, frontier.root())
-    # The signature, by whoever has the HSM's public key: key id and format as C2SP signed-note says.
-    public_key = asyncio.run(signing_key(stack))
-    raw = base64.b64decode(signature.split(" ")[2])
-    assert origin == "authpipe.dev/devstack/log"
-    assert raw[:4] == hashlib.sha256(origin.encode() + b"\n\x01" + public_key).digest()[:4]
-    verifier = Ed25519PublicKey.from_public_bytes(public_key)
-    verifier.verify(raw[4:], f"{text}\n".encode())
-    with pytest.raises(InvalidSignature):
-        verifier.verify(raw[4:], f"{origin}\n{int(noted_size) + 1}\n{root}\n".encode())
-    # A changed event changes the root.
-    changed = Frontier()
-    for number, row in enumerate(rows):
-        body = bytes(row[1]) + b"!" if number == 0 else bytes(row[1])
-        changed.append(leaf_hash(commitment(bytes(row[2]), body)))
-    assert changed.root() != frontier.root()

@@ -1,4 +1,4 @@
 # The members of the workspace, one folder a line, libs before what stands on them.
 members() {
-    find libs services -name pyproject.toml -not -path '*/node_modules/*' -exec dirname {} \; | sort
+    find libs sdks services -name pyproject.toml -not -path '*/node_modules/*' -exec dirname {} \; | sort
 }

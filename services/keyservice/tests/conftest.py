@@ -14,7 +14,6 @@ import authpipe_keyservice
 import psycopg
 import pytest
 import sqlalchemy as sa
-from authpipe.types.v1 import events_pb2
 from authpipe_database import Database, DatabaseConfig, Outbox
 from authpipe_keyservice.domain.bindings import Bindings
 from authpipe_keyservice.domain.customer_keys import CustomerKeys
@@ -29,6 +28,7 @@ from authpipe_keyservice.errors import HsmUnavailableError, KeyTamperedError
 from authpipe_keyservice.store import CustomerKeyTable, DekTable, KekTable, KeyTable, ReplicaTable, WorkspaceTable
 from authpipe_testing.database import own_database
 from authpipe_testing.postgres import Cluster
+from authpipe_transparency import decode_event
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -330,7 +330,6 @@ async def events(clean: Database) -> Callable[[], Awaitable[list[str]]]:
     async def read() -> list[str]:
         async with clean.transaction() as connection:
             rows = await connection.scalars(sa.text("select unnest(events) from audit_outbox order by id"))
-            parsed = [events_pb2.AuditEvent.FromString(bytes(row)) for row in rows]
-        return [events_pb2.EventName.Name(each.name).removeprefix("EVENT_NAME_") for each in parsed]
+            return [decode_event(bytes(row))["name"] for row in rows]
 
     return read

@@ -60,6 +60,25 @@ class Frontier:
         self.roots.append(hashed)
         self.size += 1
 
+    def append_subtree(self, hashed: bytes, size: int) -> None:
+        """Adds a full subtree by its root.
+
+        Args:
+            hashed: Its root.
+            size: How many leaves: a power of two.
+
+        Raises:
+            ValueError: No full subtree of that size begins here.
+        """
+        if size < 1 or size & (size - 1) or self.size % size:
+            raise ValueError("No full subtree of that size begins here.")
+        at = self.size // size
+        while at & 1:
+            hashed = node_hash(self.roots.pop(), hashed)
+            at >>= 1
+        self.roots.append(hashed)
+        self.size += size
+
     def root(self) -> bytes:
         """Gives the root hash; of an empty tree SHA-256 of nothing."""
         return fold(self.roots) if self.roots else EMPTY_ROOT

@@ -15,12 +15,13 @@ from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe_audit.config import Config
 from authpipe_audit.domain.checkpointing import Checkpoints
+from authpipe_audit.domain.exporting import Exporting
 from authpipe_audit.domain.publishing import Publishing
 from authpipe_audit.domain.stating import SignedEvents, Statements
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.peers import SignerPeer
 from authpipe_audit.servicer import AuditServicer
-from authpipe_audit.store import CheckpointTable, Listing, Log, TreeTable
+from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, TreeTable
 from authpipe_database import Database
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
@@ -42,7 +43,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     anchor = TrustAnchor(files.ca.read_bytes(), files.trust_domain)
     leaf = Leaf(files.certificate, files.key, files.trust_domain, time.time)
     peer: Peer[Any] = Peer(config.signer, files, keyservice_pb2_grpc.CheckpointSignerStub)
-    checkpoints = Checkpoints(log, tree, checkpoint_table, SignerPeer(peer), config.origin)
+    signer = SignerPeer(peer)
+    checkpoints = Checkpoints(log, tree, checkpoint_table, signer, config.origin)
     statements = Statements(log, _signing(leaf), time.time_ns, os.urandom)
     health = Health()
     server = RpcServer(name, config.server, files, health)
@@ -53,6 +55,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             log,
             Listing(database),
             Publishing(checkpoint_table, tree),
+            Exporting(ExportTable(database), log, tree, config.origin, signer),
             Verifier(anchor, time.time).verify,
             _chains_verifier(anchor),
             f"audit/{config.region}",

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.audit.v1 import audit_pb2 as pb
 from authpipe.types.v1 import events_pb2, records_pb2
+from authpipe_audit.domain.exporting import Cursor, Exporting
 from authpipe_audit.domain.growing import Batch
 from authpipe_audit.domain.pages import PageToken, Wanted
 from authpipe_audit.domain.publishing import Publishing
@@ -35,6 +36,7 @@ class AuditServicer:
         log: The log.
         listing: Its events.
         publishing: Its trees, for whoever verifies.
+        exporting: Its events with their proofs.
         verify: Verifies grants.
         verify_chain: Verifies a certificate chain (DER, leaf first) under our CA; gives its public key and SPIFFE path.
         audience: What a grant must name to list here.
@@ -45,6 +47,7 @@ class AuditServicer:
         log: Log,
         listing: Listing,
         publishing: Publishing,
+        exporting: Exporting,
         verify: Callable[[str], Grant],
         verify_chain: Callable[[Sequence[bytes]], tuple[object, str]],
         audience: str,
@@ -52,6 +55,7 @@ class AuditServicer:
         self._log = log
         self._listing = listing
         self._publishing = publishing
+        self._exporting = exporting
         self._verify = verify
         self._verify_chain = verify_chain
         self._audience = audience
@@ -126,6 +130,23 @@ class AuditServicer:
     async def GetTile(self, request: pb.GetTileRequest, _: object) -> pb.GetTileResponse:
         """Gives a tile or an entry bundle."""
         return pb.GetTileResponse(data=await self._publishing.tile(_trail(request.trail), request.path))
+
+    async def Export(self, request: pb.ExportRequest, _: object) -> pb.ExportResponse:
+        """Exports a page of a workspace's events of one trail."""
+        workspace, trail = self._grant(request.grant).workspace, _trail(request.trail)
+        if request.cursor:
+            lines, cursor = await self._exporting.page(trail, workspace, Cursor.decode(request.cursor))
+        else:
+            size = (await self._publishing.sizes())[trail]
+            lines, cursor = await self._exporting.begin(
+                trail,
+                workspace,
+                request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+                request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+                size,
+                request.seen_size,
+            )
+        return pb.ExportResponse(lines=lines, cursor=cursor.encode() if cursor else "")
 
     def _grant(self, token: str) -> Grant:
         grant = self._verify(token)

@@ -5,13 +5,12 @@ An event that is left out of a workspace's chain then contradicts the log itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from authpipe_audit.domain.growing import Batch, NewEvent
+from authpipe_audit.domain.growing import Batch
 from authpipe_audit.domain.reading import new_event
 from authpipe_audit.domain.trails import Trail
-from authpipe_sensitive import DomainError
 from authpipe_transparency import Frontier, Head, Leaf, encode_event, map_key, map_root, time_text
 
 EMITTER = "audit"
@@ -26,20 +25,19 @@ class SignedEvents(NamedTuple):
     chain: tuple[bytes, ...]
 
 
-class Heads(Protocol):
-    """The chains."""
-
-    async def heads(self, trail: Trail, size: int | None) -> tuple[int, dict[str, Head]]:
-        """Gives the head of every workspace's chain in the tree of a size (none: as it stands), and that size."""
+class Chains(Protocol):
+    """The trails, with their chains."""
 
     async def frontier(self, trail: Trail) -> Frontier:
         """Gives a trail's tree as it stands."""
 
-    async def append(self, trail: Trail, batches: Sequence[Batch]) -> list[int | DomainError]:
-        """Appends batches."""
+    async def append_of(self, trail: Trail, make: Callable[[int, Mapping[str, Head], int], Batch]) -> int:
+        """Appends one batch that is made of the trail as it stands, in one step; gives the size of the tree then.
 
-    async def last_sequence(self, trail: Trail, emitter: str) -> int:
-        """Gives the number of an emitter's last event in a trail."""
+        Args:
+            trail: Which.
+            make: Makes it of the size of the tree, the head of every workspace's chain, and our next number.
+        """
 
 
 class Statements:
@@ -54,7 +52,7 @@ class Statements:
 
     def __init__(
         self,
-        log: Heads,
+        log: Chains,
         sign: Callable[[int, Sequence[bytes]], SignedEvents],
         nanoseconds: Callable[[], int],
         randomness: Callable[[int], bytes],
@@ -71,9 +69,15 @@ class Statements:
         Raises:
             DomainError: It cannot be logged now.
         """
-        size, heads = await self._log.heads(trail, None)
-        if size == self._stated.get(trail, 0):
+        if (await self._log.frontier(trail)).size == self._stated.get(trail, 0):
             return False
+        # Our own statement makes no other due.
+        self._stated[trail] = await self._log.append_of(
+            trail, lambda size, heads, sequence: self._statement(trail, size, heads, sequence)
+        )
+        return True
+
+    def _statement(self, trail: Trail, size: int, heads: Mapping[str, Head], sequence: int) -> Batch:
         event = encode_event(
             {
                 "actor": f"service:{EMITTER}",
@@ -87,21 +91,10 @@ class Statements:
                 "time": time_text(self._nanoseconds()),
             }
         )
-        await self._append(trail, new_event(event))
-        # Our own statement makes no other due; what others logged meanwhile does.
-        now = (await self._log.frontier(trail)).size
-        self._stated[trail] = now if now == size + 1 else size
-        return True
-
-    async def _append(self, trail: Trail, event: NewEvent) -> None:
-        sequence = await self._log.last_sequence(trail, EMITTER) + 1
-        signed = self._sign(sequence, [event.event])
-        batch = Batch(EMITTER, sequence, [event], signed.signature, signed.chain)
-        (answer,) = await self._log.append(trail, [batch])
-        if isinstance(answer, DomainError):
-            raise answer
+        signed = self._sign(sequence, [event])
+        return Batch(EMITTER, sequence, [new_event(event)], signed.signature, signed.chain)
 
 
-def map_leaves(heads: dict[str, Head]) -> list[Leaf]:
+def map_leaves(heads: Mapping[str, Head]) -> list[Leaf]:
     """Gives the map's leaves of these heads, as they stand in it."""
     return sorted(Leaf(map_key(workspace), head) for workspace, head in heads.items())

@@ -26,6 +26,7 @@ create table bodies (
     primary key (trail, leaf_index));
 create index bodies_by_time on bodies (workspace_id, time desc, trail desc, leaf_index desc);
 create index bodies_by_id on bodies using gin (ids);
+create index statements on bodies (trail, leaf_index) where name = 'CHAINS_STATED';
 
 create table certificates (digest bytea primary key, chain bytea not null);
 create table batches (

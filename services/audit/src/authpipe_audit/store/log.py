@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import psycopg
@@ -16,6 +16,7 @@ from authpipe_transparency import Frontier, Head, Record
 
 _LOCK = 0x7472_6565
 _MOST_KNOWN = 200_000
+_SELF = "audit"
 _Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 
@@ -62,6 +63,24 @@ class Log:
         self._known[trail] = growth.head()
         return answers
 
+    async def append_of(self, trail: Trail, make: Callable[[int, Mapping[str, Head], int], Batch]) -> int:
+        """Appends one batch that is made of the trail as it stands, in one step; gives the size of the tree then.
+
+        Args:
+            trail: Which.
+            make: Makes it of the size of the tree, the head of every workspace's chain, and the next number of audit.
+        """
+        async with self._database.hot() as connection, connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock(%s, %s)", (_LOCK, int(trail)))
+            size = (await _frontier(connection, trail)).size
+            sequence = (await _sequences(connection, trail, [_SELF])).get(_SELF, 0) + 1
+            batch = make(size, await _heads(connection, trail, size), sequence)
+            growth = Growth.after(await self._head(connection, trail, [batch]))
+            growth.add(batch, trail.origin(self._name), self._randomness)
+            await _write(connection, growth)
+        self._known[trail] = growth.head()
+        return growth.frontier.size
+
     async def frontier(self, trail: Trail) -> Frontier:
         """Gives a trail's tree as it stands."""
         async with self._database.hot() as connection:
@@ -72,15 +91,10 @@ class Log:
         async with self._database.hot() as connection:
             return (await _sequences(connection, trail, [emitter])).get(emitter, 0)
 
-    async def heads(self, trail: Trail, size: int | None) -> tuple[int, dict[str, Head]]:
-        """Gives the head of every workspace's chain in the tree of a size (none: as it stands), and that size."""
-        async with self._database.hot() as connection, connection.transaction():
-            await connection.execute("set transaction isolation level repeatable read, read only")
-            if size is None:
-                size = (await _frontier(connection, trail)).size
-            cursor = await connection.execute(_HEADS, {"trail": int(trail), "size": size}, binary=True)
-            rows = await cursor.fetchall()
-        return size, {cast("str", row[0]): Head(cast("int", row[1]), cast("bytes", row[2])) for row in rows}
+    async def heads(self, trail: Trail, size: int) -> dict[str, Head]:
+        """Gives the head of every workspace's chain in the tree of a size."""
+        async with self._database.hot() as connection:
+            return await _heads(connection, trail, size)
 
     async def _head(self, connection: _Connection, trail: Trail, batches: Sequence[Batch]) -> TrailHead:
         frontier = await _frontier(connection, trail)
@@ -124,6 +138,12 @@ async def _sequences(connection: _Connection, trail: Trail, emitters: Iterable[s
         (list(emitters), int(trail)),
     )
     return {cast("str", row[0]): cast("int", row[1]) for row in await cursor.fetchall()}
+
+
+async def _heads(connection: _Connection, trail: Trail, size: int) -> dict[str, Head]:
+    cursor = await connection.execute(_HEADS, {"trail": int(trail), "size": size}, binary=True)
+    rows = await cursor.fetchall()
+    return {cast("str", row[0]): Head(cast("int", row[1]), cast("bytes", row[2])) for row in rows}
 
 
 async def _logged(connection: _Connection, trail: Trail, batch: Batch) -> dict[int, bytes]:

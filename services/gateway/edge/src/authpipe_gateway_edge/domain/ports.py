@@ -16,6 +16,7 @@ from authpipe_gateway_edge.domain.words import (
     DeviceFlow,
     EventFilter,
     Events,
+    Export,
     Freshness,
     NewConnection,
     NewProviderConfig,
@@ -190,6 +191,9 @@ class AuditLog(Protocol):
 
     async def list_events(self, verdict: Verdict, filters: EventFilter) -> Events:
         """Gives a page of events, newest first."""
+
+    async def export(self, verdict: Verdict, wanted: Export, cursor: str) -> tuple[bytes, str]:
+        """Gives lines of an export, and where they ended; empty: that was all."""
 
     async def checkpoint(self, trail: str) -> str:
         """Gives a trail's newest signed checkpoint."""

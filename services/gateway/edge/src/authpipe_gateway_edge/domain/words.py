@@ -373,6 +373,23 @@ class Event:
     leaf_index: int
 
 
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Which events of the workspace's log are exported: of one trail, from a time on, before a time.
+
+    Args:
+        trail: user-credentials, client-secrets or control.
+        since: From then on.
+        until: Before then.
+        seen_size: The size of a tree whose checkpoint the reader has; 0: none.
+    """
+
+    trail: str
+    since: datetime | None
+    until: datetime | None
+    seen_size: int
+
+
 class Events(NamedTuple):
     """A page of events, newest first, and of which trees it is, by trail."""
 

@@ -6,7 +6,7 @@ import datetime as dt
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_gateway_edge.domain.words import Event, EventFilter, Events, Verdict
+from authpipe_gateway_edge.domain.words import Event, EventFilter, Events, Export, Verdict
 from authpipe_gateway_edge.errors import NotFoundError
 from authpipe_gateway_edge.peers.reading import to_time
 from authpipe_rpc import Peer
@@ -44,6 +44,23 @@ class AuditPeer:
         response = await self._peer.call_idempotent(lambda stub: stub.List, request)
         sizes = {_trail_word(each.trail): each.size for each in response.tree_sizes}
         return Events([_event(each) for each in response.events], response.next_page_token, sizes)
+
+    async def export(self, verdict: Verdict, wanted: Export, cursor: str) -> tuple[bytes, str]:
+        """Gives lines of an export, and where they ended; empty: that was all.
+
+        Raises:
+            NotFoundError: There is no such trail.
+        """
+        request = audit_pb2.ExportRequest(
+            grant=verdict.manage_grant,
+            trail=_trail(wanted.trail),  # type: ignore[arg-type]
+            since=to_time(wanted.since),
+            until=to_time(wanted.until),
+            seen_size=wanted.seen_size,
+            cursor=cursor,
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.Export, request)
+        return response.lines, response.cursor
 
     async def checkpoint(self, trail: str) -> str:
         """Gives a trail's newest signed checkpoint.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.ports import AuditLog
 from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
+from authpipe_gateway_edge.rest.schemas import with_zone
 
 _TEXT, _BYTES = "text/plain; charset=utf-8", "application/octet-stream"
 # What a checkpoint has, it has for ever; the newest checkpoint is another one in a second (C2SP tlog-tiles).
 _FOR_EVER, _FOR_A_MOMENT = "public, max-age=31536000, immutable", "public, max-age=1"
 Filter = Annotated[str, Query(max_length=96)]
+Trail = Annotated[Literal["user-credentials", "client-secrets", "control"], Query()]
 
 
 class EventOut(BaseModel):
@@ -105,7 +109,7 @@ def router(api: Api) -> APIRouter:
         move them. `id` finds an id wherever it stands: target, actor, request, grant, trace, event.
         """
         wanted = words.EventFilter(
-            event, target, actor, outcome, some_id, trail, since, until, page_size, page_token or ""
+            event, target, actor, outcome, some_id, trail, with_zone(since), with_zone(until), page_size, page_token
         )
         found = await api.managing.list_events(caller, wanted)
         return EventPage(
@@ -114,7 +118,31 @@ def router(api: Api) -> APIRouter:
             tree_sizes=found.tree_sizes,
         )
 
+    @routes.get("/export", response_class=Response)
+    async def export_audit_log(
+        caller: CallerDep,
+        trail: Trail,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        seen_size: Annotated[int, Query(ge=0, lt=10**18)] = 0,
+    ) -> Response:
+        """Exports the workspace's log with its proofs, as lines of JSON, for `authpipe audit verify`.
+
+        It is of the newest checkpoint. `seen_size` is the size of a tree whose checkpoint you have: what comes proves
+        that the tree extends that one. Without `since` and `until` it is all there is, and nothing can be left out.
+        """
+        pieces = api.managing.export(caller, words.Export(trail, with_zone(since), with_zone(until), seen_size))
+        # What is refused is refused before the answer begins; one that breaks off has no last line.
+        first = await anext(pieces)
+        return StreamingResponse(_continued(first, pieces), media_type="application/x-ndjson")
+
     return routes
+
+
+async def _continued(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
 
 
 def public_router(log: AuditLog) -> APIRouter:

@@ -287,7 +287,7 @@ class ConnectionIn(_Strict):
             values=tuple(sorted(self.values.items())),
             renewal=self.renewal,
             material=tuple((name, _shut(value)) for name, value in sorted(self.material.items())),
-            rotate_at=_with_zone(self.rotate_time),
+            rotate_at=with_zone(self.rotate_time),
         )
 
 
@@ -491,7 +491,8 @@ def _health(health: words.Health | None) -> HealthOut | None:
     return HealthOut(state=health.state, reason=health.reason, check_time=health.checked_at)
 
 
-def _with_zone(moment: datetime | None) -> datetime | None:
+def with_zone(moment: datetime | None) -> datetime | None:
+    """Gives a time with its zone: one without is in UTC."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 

@@ -51,6 +51,11 @@ class AuditStub:
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_unary(
+                '/authpipe.audit.v1.Audit/Export',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
+                _registered_method=True)
         self.GetTile = channel.unary_unary(
                 '/authpipe.audit.v1.Audit/GetTile',
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileRequest.SerializeToString,
@@ -85,6 +90,13 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """Exports a workspace's events of one trail with their proofs, page by page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTile(self, request, context):
         """Gives a tile or an entry bundle (C2SP tlog-tiles).
         """
@@ -109,6 +121,11 @@ def add_AuditServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_unary_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.SerializeToString,
             ),
             'GetTile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTile,
@@ -199,6 +216,33 @@ class Audit:
             '/authpipe.audit.v1.Audit/GetCheckpoint',
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Audit/Export',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

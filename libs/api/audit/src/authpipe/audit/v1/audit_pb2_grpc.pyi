@@ -43,6 +43,8 @@ class AuditStub:
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    Export: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]
+    """Exports a workspace's events of one trail with their proofs, page by page."""
     GetTile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]
     """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
@@ -61,6 +63,8 @@ class AuditAsyncStub(AuditStub):
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    Export: _aio.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]  # type: ignore[assignment]
+    """Exports a workspace's events of one trail with their proofs, page by page."""
     GetTile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]  # type: ignore[assignment]
     """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
@@ -94,6 +98,14 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]]:
         """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+
+    @_abc_1.abstractmethod
+    def Export(
+        self,
+        request: _audit_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ExportResponse, _abc.Awaitable[_audit_pb2.ExportResponse]]:
+        """Exports a workspace's events of one trail with their proofs, page by page."""
 
     @_abc_1.abstractmethod
     def GetTile(

@@ -1,0 +1,197 @@
+"""Whoever has the public key sees that the log is whole: with our command, and with a second implementation of its pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from authpipe_devstack.layout import LOG_NAME, TRAILS
+
+if TYPE_CHECKING:
+    from conftest import Auditor
+
+
+def lines_of(file: Path) -> list[Any]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.promise("P31")
+@pytest.mark.promise("P33")
+def test_an_export_of_a_workspaces_log_verifies_offline_and_nothing_is_left_out(auditor: Auditor) -> None:
+    file = auditor.export()
+    said = auditor.verify(file)
+    assert said.code == 0, said.out
+    assert "Sound" in said.out
+    lines = lines_of(file)
+    events = [line["record"]["event"] for line in lines if "position" in line]
+    assert {event["workspace"] for event in events} == {lines[0]["workspace"]}
+    assert [event["name"] for event in events].count("RECORD_KEY_RELEASED") >= 3
+    assert len([line for line in lines if "head" in line]) == 3, "each trail ends with a statement of the log"
+    # The events that are listed are those that are exported.
+    listed = auditor.customer.get("/audit/events", page_size=200).json()["events"]
+    assert {event["event_id"] for event in listed} >= {event["id"] for event in events}
+
+
+@pytest.mark.promise("P31")
+def test_a_second_implementation_agrees_about_tree_tiles_and_export(auditor: Auditor) -> None:
+    file = auditor.export()
+    assert auditor.verify(file).code == 0
+    keys = auditor.keys()
+    for trail in TRAILS:
+        origin = f"{LOG_NAME}/{trail}"
+        done = auditor.second("tree", f"{auditor.stack.layout.rest_url}/log/{trail}", keys[origin])
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["size"] > 3
+    done = auditor.second("export", str(file), *keys.values())
+    assert done.returncode == 0, done.stderr
+    for section in json.loads(done.stdout):
+        assert section["events"] == section["position"] == section["covered"] > 0
+
+
+@pytest.mark.promise("P31")
+def test_a_later_export_is_compared_with_what_was_seen_before(auditor: Auditor) -> None:
+    first = auditor.export("first.jsonl")
+    assert auditor.verify(first).code == 0
+    auditor.customer.import_api_key("sk_live_one-more-for-the-log-0123456789")
+    later = auditor.export("later.jsonl")
+    assert auditor.verify(later).code == 0
+    # The older one shows nothing of the newer tree: it is not taken for the log as it is now.
+    said = auditor.verify(first)
+    assert said.code == 7, said.out
+
+
+def test_a_range_of_time_shows_its_events_and_of_the_others_their_hashes(auditor: Auditor) -> None:
+    whole = lines_of(auditor.export("whole.jsonl"))
+    times = sorted(line["record"]["event"]["time"] for line in whole if "position" in line and "record" in line)
+    middle = times[len(times) // 2]
+    for option, kept in (
+        ("--since", [each for each in times if each >= middle]),
+        ("--until", times[: len(times) // 2]),
+    ):
+        part = auditor.export("part.jsonl", option, middle)
+        said = auditor.verify(part)
+        assert said.code == 0, said.out
+        shown = [line["record"]["event"]["time"] for line in lines_of(part) if "position" in line and "record" in line]
+        assert set(kept) <= set(shown)
+        assert len(shown) < len(times)
+        assert "outside the time" in said.out
+        done = auditor.second("export", str(part), *auditor.keys().values())
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.promise("P31")
+@pytest.mark.parametrize(
+    ("edit", "code"),
+    [
+        (lambda lines: lines[:-1], 3),
+        (lambda lines: [line for line in lines if "gap" not in line], 3),
+        (lambda lines: [line for number, line in enumerate(lines) if number != first(lines, "position")], 3),
+        (lambda lines: changed(lines, "record", lambda record: {**record, "sequence": record["sequence"] + 1}), 5),
+        (lambda lines: changed(lines, "entry", lambda entry: entry[::-1]), 5),
+        (lambda lines: changed(lines, "roots", lambda roots: [roots[0][::-1], *roots[1:]]), 6),
+        (lambda lines: changed(lines, "checkpoint", lambda note: note.replace("\n\n", "\nx\n\n", 1)), 4),
+        (lambda lines: changed(lines, "head", lambda head: [head[0] + 1, head[1]]), 8),
+        (lambda lines: changed(lines, "path", lambda path: [*path, "00" * 32]), 8),
+        (lambda lines: without_body(lines), 9),
+    ],
+)
+def test_an_export_that_was_edited_is_refused_and_it_says_why(
+    auditor: Auditor, edit: Callable[[list[Any]], list[Any]], code: int
+) -> None:
+    file = auditor.export()
+    edited = auditor.folder / "edited.jsonl"
+    lines = edit(lines_of(file))
+    edited.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines))
+    said = auditor.verify(edited)
+    assert said.code == code, said.out
+    assert said.out.strip().endswith(").")
+    # Nothing of it was remembered: the untouched one is sound.
+    assert auditor.verify(file).code == 0
+
+
+def first(lines: list[Any], member: str) -> int:
+    return next(number for number, line in enumerate(lines) if member in line)
+
+
+def changed(lines: list[Any], member: str, change: Callable[[Any], Any]) -> list[Any]:
+    at = first(lines, member)
+    return [{**line, member: change(line[member])} if number == at else line for number, line in enumerate(lines)]
+
+
+def without_body(lines: list[Any]) -> list[Any]:
+    """Takes the body of the second event of the workspace."""
+    at = [number for number, line in enumerate(lines) if "position" in line][1]
+    bare = {name: lines[at][name] for name in ("leaf", "position", "entry")}
+    return [bare if number == at else line for number, line in enumerate(lines)]
+
+
+@pytest.mark.promise("P33")
+def test_a_listing_does_not_move_while_events_come(auditor: Auditor) -> None:
+    customer = auditor.customer
+    page = customer.get("/audit/events", page_size=4).json()
+    seen = [event["event_id"] for event in page["events"]]
+    sizes = page["tree_sizes"]
+    while page["next_page_token"]:
+        customer.import_api_key("sk_live_meanwhile-0123456789")
+        page = customer.get("/audit/events", page_size=4, page_token=page["next_page_token"]).json()
+        assert page["tree_sizes"] == sizes
+        seen += [event["event_id"] for event in page["events"]]
+    assert len(seen) == len(set(seen))
+    again = customer.get("/audit/events", page_size=200).json()["events"]
+    older = [event["event_id"] for event in again if event["event_id"] in set(seen)]
+    assert older == seen
+
+
+@pytest.mark.promise("P33")
+def test_events_are_found_by_whatever_id_is_in_them(auditor: Auditor) -> None:
+    customer = auditor.customer
+    (use, *_) = customer.get("/audit/events", event="RECORD_KEY_RELEASED").json()["events"]
+    for member in ("event_id", "target", "request_id", "grant_id", "actor"):
+        found = customer.get("/audit/events", id=use[member], page_size=200).json()["events"]
+        assert use["event_id"] in {event["event_id"] for event in found}
+        assert all(use[member] in event.values() for event in found)
+    for name, value in (("outcome", "succeeded"), ("actor", use["actor"]), ("trail", "user-credentials")):
+        found = customer.get("/audit/events", page_size=200, **{name: value}).json()["events"]
+        assert found
+        assert {event[name] for event in found} == {value}
+    assert customer.get("/audit/events", id="con_ffffffffffffffffffffffff").json()["events"] == []
+
+
+def test_another_workspaces_log_is_neither_listed_nor_exported(
+    auditor: Auditor, stranger: Any, superuser: Callable[[str, str], Any]
+) -> None:
+    (use, *_) = auditor.customer.get("/audit/events", event="RECORD_KEY_RELEASED").json()["events"]
+    assert stranger.get("/audit/events", id=use["event_id"]).json()["events"] == []
+    exported = stranger.get("/audit/export", trail="user-credentials").text
+    assert use["event_id"] not in exported
+    with superuser("core", "audit") as audit:
+        (workspace,) = audit.execute(
+            "select workspace_id from bodies where ids @> array[%s]", (use["event_id"],)
+        ).fetchone()
+    assert workspace not in exported
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("control/tile/0/000", 404),
+        ("control/tile/0/x999/999", 404),
+        ("control/tile/..%2f0/000.p/1", 404),
+        ("control/tile/0/000.p/0", 404),
+        ("nothing/checkpoint", 404),
+        ("control/checkpoint", 200),
+        ("control/tile/0/000.p/1", 200),
+    ],
+)
+def test_of_the_tree_the_newest_checkpoint_decides_what_is_there(auditor: Auditor, path: str, status: int) -> None:
+    if path.endswith("/000"):
+        checkpoint = auditor.customer.http.get("/log/control/checkpoint").text
+        if int(checkpoint.split("\n")[1]) >= 256:
+            status = 200
+    answer = auditor.customer.http.get(f"/log/{path}")
+    assert answer.status_code == status
+    if status == 200:
+        assert "cache-control" in answer.headers
