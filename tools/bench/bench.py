@@ -241,6 +241,7 @@ def measure() -> list[Row]:  # one story
         rows += measure_proxy(stack, key, folder)
         rows += measure_refreshing(stack, key, folder)
         rows += measure_keys(stack, kms, script)
+        rows += measure_log(stack)
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
         for connections, rate in rates.items():
@@ -308,6 +309,36 @@ def measure_refreshing(stack: Stack, key: str, folder: Path) -> list[Row]:
         took, bare = refreshing.many_callers(stack, customer, url)
         name = f"{refreshing.CALLERS} callers on one ended token, until all have it, Provider takes a second"
         rows.append(_row(name, took, "s", reference=bare, wanted=round(3 * bare, 3), below=True))
+    return rows
+
+
+def measure_log(stack: Stack) -> list[Row]:
+    """Measures the audit log: how fast it takes events, how soon they are signed, how fast an export is verified."""
+    _console.print("The log…")
+    command = [sys.executable, str(ROOT / "tools" / "bench" / "log.py"), str(stack.layout.home), "100000"]
+    found = processes(stack)
+    before = cpu(found)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"The log could not be measured: {done.stderr[-500:]}")
+    after = cpu(found)
+    log = json.loads(done.stdout)
+    rows = [
+        _row("events logged, five emitters", log["rate"], "1/s", wanted=10_000),
+        _row("until a checkpoint has them, at most", log["behind"], "s", wanted=1, below=True),
+    ]
+    rows += [
+        _row(f"CPU an event, {part}", (after[part] - before[part]) / log["events"] * 1e6, "µs")
+        for part in ("audit", "keyservice-audit-log", "postgres-core")
+    ]
+    file = stack.layout.home / "export.jsonl"
+    key = subprocess.run([*command[:2], "export", str(file)], capture_output=True, text=True, check=True).stdout
+    began = time.monotonic()
+    verify = [sys.executable, "-m", "authpipe_cli", "audit", "verify", str(file), "--key", key]
+    done = subprocess.run([*verify, "--seen", f"{file}.seen"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"An export was not verified: {done.stderr[-500:]}")
+    rows.append(_row("a million events verified", time.monotonic() - began, "s", wanted=10, below=True))
     return rows
 
 

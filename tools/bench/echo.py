@@ -84,7 +84,9 @@ async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
     )
     nothing: Any = None
     api = Api(nothing, nothing, nothing, nothing, "https://echo.invalid")
-    app = EdgeApp(api, cast("Serving", EchoServing(peer)), nothing, nothing, nothing, "mailto:nobody@echo.invalid")
+    app = EdgeApp(
+        api, cast("Serving", EchoServing(peer)), nothing, nothing, nothing, nothing, "mailto:nobody@echo.invalid"
+    )
     listen = ServerConfig(host="127.0.0.1", port=settings["front_port"])
     server = rest_server(app, listen, Path(settings["public_certificate"]), Path(settings["public_key"]), 1_024)
     task = asyncio.create_task(server.serve(), name="rest")

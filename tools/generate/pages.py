@@ -2,6 +2,7 @@
 
 README.md            between its marks: who may call whom
 docs/calls.md        every rpc: its callers and the event it must leave
+docs/audit-events.md every event of the catalogue: what it tells, and the effect of its act
 docs/reasons.md      every stable reason of an error, its gRPC code and its sentence
 services/…/README.md each member: its boundary, its right to call, what is installed with it
 """
@@ -63,6 +64,31 @@ def calls_page() -> str:
             lines.append(f"| {method.name} | {', '.join(callers)} | {'none' if event == 'NOTHING' else event} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def events_page() -> str:
+    """Gives docs/audit-events.md."""
+    text = (ROOT / "protos" / "authpipe" / "types" / "v1" / "events.proto").read_text()
+    found = re.findall(
+        r"((?:  //[^\n]*\n)+)  EVENT_NAME_(\w+) = (\d+) \[\(authpipe\.options\.v1\.effect\) = EFFECT_(\w+)\];", text
+    )
+    where: dict[str, list[str]] = {}
+    for service in services():
+        for method in service.methods:
+            where.setdefault(rules(method)[1], []).append(f"{service.name}.{method.name}")
+    lines = ["# The events of the audit log", "", MADE, ""]
+    lines += [
+        "How an event is written is in [audit.md](audit.md). *enlarges*: it gives access or begins to use some, and without",
+        "room for its event it is refused. *completes* and *reduces* are never held up. *tells*: of something refused or",
+        "alarming; floods of these are counted and sampled.",
+        "",
+        "| event | what it tells | effect | rpcs that must leave it |",
+        "|---|---|---|---|",
+    ]
+    for comment, name, _, effect in sorted(found, key=lambda each: int(each[2])):
+        said = " ".join(line.strip().removeprefix("//").strip() for line in comment.splitlines()).replace("|", "\\|")
+        lines.append(f"| {name} | {said} | {effect.lower()} | {', '.join(where.get(name, []))} |")
+    return "\n".join([*lines, ""])
 
 
 def reasons() -> list[tuple[str, str, str, str]]:
@@ -133,6 +159,7 @@ def pages() -> dict[Path, str]:
     made = {
         ROOT / "README.md": f"{head}{_BEGIN}\n{callers_table()}\n{_END}{tail}",
         ROOT / "docs" / "calls.md": calls_page(),
+        ROOT / "docs" / "audit-events.md": events_page(),
         ROOT / "docs" / "reasons.md": reasons_page(),
     }
     for file in sorted((ROOT / "services").rglob("pyproject.toml")):

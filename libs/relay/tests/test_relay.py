@@ -9,7 +9,9 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from authpipe_database import Database, DatabaseConfig, Outbox
+from authpipe.options.v1 import effects_pb2
+from authpipe.types.v1 import events_pb2
+from authpipe_database import AuditBacklogError, Database, DatabaseConfig, Outbox
 from authpipe_database.connect import DatabaseUnavailableError
 from authpipe_grants import SignedBatch
 from authpipe_sensitive import AuditEntry, DomainError, Status
@@ -66,7 +68,7 @@ def sign(first_sequence: int, events: Sequence[bytes]) -> SignedBatch:
 def relay_of(
     database: Database, outbox: Outbox, sink: Sink, gather_seconds: float = 0.25, look_seconds: float = 1.0
 ) -> Relay:
-    return Relay(database, outbox, sink, sign, gather_seconds, look_seconds)
+    return Relay(database, outbox, sink, sign, 50, gather_seconds, look_seconds)
 
 
 def entry(request: str) -> AuditEntry:
@@ -235,3 +237,47 @@ async def test_a_database_that_was_away_is_found_again_without_a_restart(
     await write(database, outbox, "after")
     await relay_of(database, outbox, sink).deliver_batch()
     assert sink.requests() == ["before", "after"]
+
+
+@pytest.mark.case(28)
+@pytest.mark.promise("P31")
+async def test_a_full_outbox_begins_nothing_and_holds_up_nothing_that_takes_access_away(database: Database) -> None:
+    outbox, sink, stop = Outbox(), Sink(), asyncio.Event()
+    sink.away = True
+    running = asyncio.create_task(relay_of(database, outbox, sink, 0.01, 0.01).run(stop))
+    await write(database, outbox, *map(str, range(50)))
+    async with asyncio.timeout(10):
+        while not outbox.is_full:  # what is waited for is what is tested
+            await asyncio.sleep(0.01)
+    enlarging = entry("e")._replace(name="RECORD_KEY_RELEASED", purpose="serve")
+    for refused in (enlarging, entry("e")._replace(name="API_KEY_CREATED"), entry("e")._replace(name="REFRESH_BEGUN")):
+        with pytest.raises(AuditBacklogError):
+            async with database.transaction() as connection:
+                await connection.execute(sa.text("insert into changes (id) values (9)"))
+                await outbox.append(connection, refused)
+    async with database.transaction() as connection:
+        # Ends, takes away, tells: a spent token is stored, a connection is disconnected, what was refused is told.
+        await outbox.append(connection, entry("a"))
+        await outbox.append(connection, enlarging._replace(purpose="revoke"))
+        await outbox.append(connection, entry("c")._replace(name="CONNECTION_DISCONNECTING"))
+        await outbox.append(connection, enlarging._replace(outcome="REFUSED", name="RELEASE_REFUSED"))
+        assert await connection.scalar(sa.text("select count(*) from changes")) == 0
+    sink.away = False
+    async with asyncio.timeout(20):
+        while outbox.is_full or await left(database):
+            await asyncio.sleep(0.02)
+        stop.set()
+        await running
+    await write(database, outbox, "again")
+    async with database.transaction() as connection:
+        await outbox.append(connection, enlarging)
+    assert len(sink.logged) == 54
+
+
+async def test_a_rule_knows_the_effect_of_every_event_of_the_catalogue() -> None:
+    without = [
+        value.name
+        for value in events_pb2.EventName.DESCRIPTOR.values
+        if not value.GetOptions().Extensions[effects_pb2.effect]
+    ]
+    assert without == ["EVENT_NAME_UNSPECIFIED", "EVENT_NAME_NOTHING"]

@@ -5,16 +5,16 @@ A process's own database and no other: the role is the CN of its certificate, an
 
 from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError, columns
 from authpipe_database.migrations import upgrade
-from authpipe_database.outbox import OUTBOX_SQL, Outbox, encode, outbox_grants
+from authpipe_database.outbox import OUTBOX_SQL, AuditBacklogError, Outbox, outbox_grants
 
 __all__ = [
     "OUTBOX_SQL",
+    "AuditBacklogError",
     "Database",
     "DatabaseConfig",
     "DatabaseUnavailableError",
     "Outbox",
     "columns",
-    "encode",
     "outbox_grants",
     "upgrade",
 ]

@@ -46,6 +46,7 @@ class DatabaseConfig(BaseModel):
         key: PEM of our key.
         ca: PEM of the CA that signed theirs.
         pool_size: How many connections at most.
+        outbox_rows: With so many rows of events waiting for audit, nothing is begun that gives or uses access.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +60,7 @@ class DatabaseConfig(BaseModel):
     key: Path
     ca: Path
     pool_size: int = 6
+    outbox_rows: int = 500_000
 
     def conninfo(self) -> dict[str, str | int]:
         """Gives libpq's keywords: mutual TLS 1.3, the server's name checked, short waits."""

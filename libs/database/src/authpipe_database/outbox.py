@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from authpipe.options.v1 import effects_pb2
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_sensitive import AuditEntry
+from authpipe_sensitive import AuditEntry, DomainError, Status
 from authpipe_sensitive.duties import note_emitted
 from authpipe_telemetry import current_trace_id
 from authpipe_transparency import FormatError, encode_event, time_text
@@ -40,21 +41,52 @@ grant select, update on audit_sequence to {role};
 """
 
 
+class AuditBacklogError(DomainError):
+    """The audit log takes no events, and there is no room to keep more. What gives or uses access waits until it does.
+
+    Disconnecting, revoking and erasing go on. Bring audit back; what waits arrives by itself.
+    """
+
+    reason = "AUDIT_BACKLOG"
+    status = Status.UNAVAILABLE
+
+
 class Outbox:
     """Writes events beside the change they tell of, and wakes the relay of this process.
 
     Attributes:
         written: Set when events were written here; the relay clears it.
+        is_full: Whether so many wait that nothing more is begun; the relay looks once a second.
     """
 
     def __init__(self) -> None:
         self.written = asyncio.Event()
+        self.is_full = False
+
+    def require_room(self, entries: Sequence[AuditEntry]) -> None:
+        """Returns when the acts of these entries may be done.
+
+        Raises:
+            AuditBacklogError: One of them gives or uses access, and the outbox is full.
+        """
+        if self.is_full and any(map(enlarges, entries)):
+            raise AuditBacklogError
+
+    def encode(self, entries: Sequence[AuditEntry]) -> list[bytes]:
+        """Encodes events for whoever writes them himself, beside a change of his.
+
+        Raises:
+            AuditBacklogError: One of them gives or uses access, and the outbox is full.
+            FormatError: One of them cannot stand in the log.
+        """
+        self.require_room(entries)
+        return encode(entries)
 
     async def append(self, connection: AsyncConnection, *entries: AuditEntry) -> None:
         """Writes events inside the caller's transaction. They are durable when it commits, not before."""
         await connection.execute(
             sa.text("insert into audit_outbox (events) values (:events)").bindparams(
-                sa.bindparam("events", value=encode(entries), type_=postgresql.ARRAY(sa.LargeBinary))
+                sa.bindparam("events", value=self.encode(entries), type_=postgresql.ARRAY(sa.LargeBinary))
             )
         )
         self.note(entries)
@@ -63,7 +95,7 @@ class Outbox:
         self, connection: psycopg.AsyncConnection[tuple[object, ...]], entries: Sequence[AuditEntry]
     ) -> None:
         """Writes events on a hot connection: one durable insert for a whole batch. They are durable on return."""
-        await connection.execute("insert into audit_outbox (events) values (%b)", (encode(entries),))
+        await connection.execute("insert into audit_outbox (events) values (%b)", (self.encode(entries),))
         self.note(entries)
 
     def note(self, entries: Sequence[AuditEntry]) -> None:
@@ -116,7 +148,17 @@ def _checked(word: str, allowed: Container[str]) -> str:
     return word
 
 
+def enlarges(entry: AuditEntry) -> bool:
+    """Says whether an act gives or uses access: it is not done without room for its event."""
+    return entry.name in _ENLARGING and entry.outcome == "SUCCEEDED" and entry.purpose != "revoke"
+
+
 _NAMES = {name.removeprefix("EVENT_NAME_"): number for name, number in events_pb2.EventName.items()}
+_ENLARGING = {
+    value.name.removeprefix("EVENT_NAME_")
+    for value in events_pb2.EventName.DESCRIPTOR.values
+    if value.GetOptions().Extensions[effects_pb2.effect] == effects_pb2.EFFECT_ENLARGES
+}
 _PURPOSES = {name.removeprefix("PURPOSE_").lower() for name, _ in records_pb2.Purpose.items()} | {""}
 _CLASSES: dict[int, str] = {
     int(number): name.removeprefix("RECORD_CLASS_").lower() if number else ""

@@ -112,6 +112,7 @@ class Configs:
                 config["mac_key_file"] = str(layout.mac_key_file)
             case "audit":
                 config["origin"] = LOG_NAME
+                config["retention_database"] = {**self.database(process, "audit_retention"), "pool_size": 1}
             case "worker":
                 config |= {"deployment": DEPLOYMENT, "unsafe_allow_loopback": True}
                 config["provider_ca"] = str(self._public_ca.certificate_file)

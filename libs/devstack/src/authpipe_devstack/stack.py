@@ -111,6 +111,7 @@ class Stack:
                 layout.certificates,
                 tuple(process.database for process in PROCESSES if process.cluster == name),
                 layout.logs / f"postgres-{name}.log",
+                (("audit", "audit_retention"),) if name == "core" else (),
             )
             for name in CLUSTERS
         }

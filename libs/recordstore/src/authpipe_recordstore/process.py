@@ -53,7 +53,12 @@ async def serve_store(
     server.add(service, register, RecordServicer(records))
     await server.start()
     beside = Background(stop)
-    beside.add("audit relay", Relay(database, outbox, AuditSink(config.audit, config.files), leaf.sign_batch).run(stop))
+    beside.add(
+        "audit relay",
+        Relay(
+            database, outbox, AuditSink(config.audit, config.files), leaf.sign_batch, config.database.outbox_rows
+        ).run(stop),
+    )
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from psycopg import AsyncCursor
 
-from authpipe_database import Database, Outbox, columns, encode
+from authpipe_database import Database, Outbox, columns
 from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
 from authpipe_recordstore.domain.words import GONE, Record, Ref
 from authpipe_recordstore.domain.writing import Stands, Version, Write, decide
@@ -104,7 +104,7 @@ class Store:
                         *columns(fences, 3),
                         *columns(sorted(decided.ended), 3),
                         *columns(records, len(Record._fields) + 1),
-                        encode(decided.entries),
+                        self._outbox.encode(decided.entries),
                     ),
                 )
         self._outbox.note(decided.entries)

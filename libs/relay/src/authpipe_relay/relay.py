@@ -15,8 +15,8 @@ from typing import Protocol, cast
 
 from authpipe_database import Database, Outbox
 from authpipe_grants import SignedBatch
-from authpipe_sensitive import DomainError, get_log
-from authpipe_telemetry import counter
+from authpipe_sensitive import DomainError, Label, get_log
+from authpipe_telemetry import counter, gauge
 
 _ADVISORY_LOCK = 0x4155_4449
 _BATCH_ROWS = 64
@@ -41,6 +41,7 @@ class Relay:
         outbox: Says when there is something to deliver.
         sink: Where to.
         sign: Signs a batch as this process: its first sequence number, its events.
+        most_rows: With so many rows waiting the outbox is full: nothing more is begun until the sink takes some.
         gather_seconds: How long events are gathered before a delivery, and the first wait when the sink is away.
         look_seconds: How often to look for what another process of the same kind left behind.
     """
@@ -51,6 +52,7 @@ class Relay:
         outbox: Outbox,
         sink: EventSink,
         sign: Callable[[int, Sequence[bytes]], SignedBatch],
+        most_rows: int,
         gather_seconds: float = 0.25,
         look_seconds: float = 1.0,
     ) -> None:
@@ -60,6 +62,9 @@ class Relay:
         self._sign = sign
         self._gather = gather_seconds
         self._look = look_seconds
+        self._most = most_rows
+        self._looked = 0.0
+        self._waiting = gauge("authpipe.audit.waiting")
         self._delivered = counter("authpipe.audit.delivered")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -67,6 +72,7 @@ class Relay:
         pause = self._gather
         while not stop.is_set():
             try:
+                await self._look_how_much_waits()
                 delivered = await self.deliver_batch()
             except DomainError as error:
                 get_log().warning("audit events wait for delivery", error=error)
@@ -78,6 +84,23 @@ class Relay:
             # and what waits a moment is durable already.
             if delivered < _BATCH_ROWS:
                 await self._rest(stop)
+
+    async def _look_how_much_waits(self) -> None:
+        """Notes, once in a while, whether there is room in the outbox. Every replica looks, also when another delivers."""
+        if time.monotonic() - self._looked < self._look:
+            return
+        self._looked = time.monotonic()
+        async with self._database.hot() as connection:
+            # Rows go at one end and come at the other: what lies between their numbers is how many there are, or a few
+            # more. Counting a million takes a tenth of a second; this takes none.
+            cursor = await connection.execute("select coalesce(max(id) - min(id) + 1, 0) from audit_outbox")
+            row = await cursor.fetchone()
+        waiting = cast("int", row[0]) if row else 0
+        self._waiting.set(waiting)
+        if self._outbox.is_full != (waiting >= self._most):
+            self._outbox.is_full = waiting >= self._most
+            state = Label("full" if self._outbox.is_full else "has-room")
+            get_log().error("audit outbox", state=state, rows=waiting, most=self._most)
 
     async def _rest(self, stop: asyncio.Event) -> None:
         """Waits until there is something to deliver, then for what comes with it."""

@@ -14,28 +14,41 @@ from authpipe_testing.postgres import Cluster
 
 
 @contextmanager
-def own_database(folder: Path, role: str, migrations: Path) -> Iterator[tuple[DatabaseConfig, Cluster]]:
+def own_database(
+    folder: Path, role: str, migrations: Path, more_roles: tuple[str, ...] = ()
+) -> Iterator[tuple[DatabaseConfig, Cluster]]:
     """Gives a migrated database for the time of a block; about two seconds to make.
 
     Args:
         folder: An empty folder of the test's own.
         role: The member's role, and the name of its database.
         migrations: The member's `migrations` folder.
+        more_roles: Further roles that enter it.
     """
     ca = CertificateAuthority(folder, "ca")
     port = free_ports(1)[0]
-    cluster = Cluster(role, folder / "data", port, ca, folder, (role,), folder / "postgres.log")
+    cluster = Cluster(
+        role,
+        folder / "data",
+        port,
+        ca,
+        folder,
+        (role,),
+        folder / "postgres.log",
+        tuple((role, each) for each in more_roles),
+    )
     cluster.prepare()
     cluster.start()
     try:
         cluster.ensure_databases()
-        upgrade(_config(cluster, role, f"{role}_owner"), migrations)
-        yield _config(cluster, role, role), cluster
+        upgrade(config_of(cluster, role, f"{role}_owner"), migrations)
+        yield config_of(cluster, role, role), cluster
     finally:
         cluster.stop()
 
 
-def _config(cluster: Cluster, database: str, user: str) -> DatabaseConfig:
+def config_of(cluster: Cluster, database: str, user: str) -> DatabaseConfig:
+    """Gives where a database is, for a role."""
     leaf = cluster.client(user)
     return DatabaseConfig(
         host=cluster.host,

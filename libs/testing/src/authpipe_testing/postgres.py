@@ -39,6 +39,7 @@ class Cluster:
         certificates: Where certificates are.
         databases: The databases: each is also the name of its role, beside `<name>_owner`.
         log: Its log.
+        more_roles: Further roles that enter a database: the database's name, the role's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Cluster:
     certificates: Path
     databases: tuple[str, ...]
     log: Path
+    more_roles: tuple[tuple[str, str], ...] = ()
 
     @property
     def host(self) -> str:
@@ -99,12 +101,15 @@ class Cluster:
         if marker not in main.read_text():
             with main.open("a") as file:
                 file.write(f"\n{marker}\n")
-        roles = ["dba", *(role for name in self.databases for role in (name, f"{name}_owner"))]
-        lines = [f"hostssl {name} {name},{name}_owner 127.0.0.1/32 cert map=svc" for name in self.databases]
+        roles = ["dba", *(role for name in self.databases for role in self._roles(name))]
+        lines = [f"hostssl {name} {','.join(self._roles(name))} 127.0.0.1/32 cert map=svc" for name in self.databases]
         lines.append("hostssl all dba 127.0.0.1/32 cert map=svc")
         write_private(self.folder / "pg_hba.conf", ("\n".join(lines) + "\n").encode())
         write_private(self.folder / "pg_ident.conf", "".join(f"svc {role} {role}\n" for role in roles).encode())
         self._own()
+
+    def _roles(self, database: str) -> list[str]:
+        return [database, f"{database}_owner", *(role for name, role in self.more_roles if name == database)]
 
     def _settings(self, server: Leaf) -> str:
         return f"""
@@ -191,13 +196,13 @@ log_parameter_max_length_on_error = 0
         """Makes roles and databases that are not there. A role can do nothing but what migrations grant it."""
         with psycopg.connect(**self.conninfo("dba", "postgres"), autocommit=True) as connection:  # type: ignore[arg-type]
             for name in self.databases:
-                for role in (name, f"{name}_owner"):
+                for role in self._roles(name):
                     if not connection.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone():
                         connection.execute(f"create role {role} login")
                 if not connection.execute("select 1 from pg_database where datname = %s", (name,)).fetchone():
                     connection.execute(f"create database {name} owner {name}_owner")
                     connection.execute(f"revoke all on database {name} from public")
-                    connection.execute(f"grant connect on database {name} to {name}")
+                    connection.execute(f"grant connect on database {name} to {', '.join(self._roles(name))}")
 
     def _answers(self) -> bool:
         try:

@@ -17,11 +17,12 @@ from authpipe_audit.config import Config
 from authpipe_audit.domain.checkpointing import Checkpoints
 from authpipe_audit.domain.exporting import Exporting
 from authpipe_audit.domain.publishing import Publishing
+from authpipe_audit.domain.retention import Retention
 from authpipe_audit.domain.stating import SignedEvents, Statements
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.peers import SignerPeer
 from authpipe_audit.servicer import AuditServicer
-from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, TreeTable
+from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, RetentionTable, TreeTable
 from authpipe_database import Database
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
@@ -34,7 +35,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
     files = config.files
     database = Database(config.database)
+    deleting = Database(config.retention_database)
     await database.open()
+    await deleting.open()
     log, tree, checkpoint_table = (
         Log(database, config.origin, os.urandom),
         TreeTable(database),
@@ -46,6 +49,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     signer = SignerPeer(peer)
     checkpoints = Checkpoints(log, tree, checkpoint_table, signer, config.origin)
     statements = Statements(log, _signing(leaf), time.time_ns, os.urandom)
+    retention_table = RetentionTable(database, deleting)
+    retention = Retention(retention_table, log, _signing(leaf), time.time_ns, os.urandom, config.retention_days)
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
@@ -66,11 +71,13 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     for trail in Trail:
         beside.add(f"checkpoints of {trail.word}", _repeat(stop, checkpoints.advance, trail, config.checkpoint_seconds))
         beside.add(f"statements of {trail.word}", _repeat(stop, statements.state, trail, config.statement_seconds))
+        beside.add(f"retention of {trail.word}", _repeat(stop, retention.expire, trail, config.retention_seconds))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
     await beside.finish()
     await database.close()
+    await deleting.close()
 
 
 async def _repeat(

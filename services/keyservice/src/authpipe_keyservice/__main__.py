@@ -99,7 +99,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         domain.add_to(server)
         leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
         sink = AuditSink(config.audit, config.files)
-        beside.add("audit relay", Relay(database, domain.outbox, sink, leaf.sign_batch).run(stop))
+        beside.add(
+            "audit relay", Relay(database, domain.outbox, sink, leaf.sign_batch, config.database.outbox_rows).run(stop)
+        )
         domain.run_beside(beside, stop)
         checks.append(domain.keyring.check)
     await server.start()

@@ -58,6 +58,7 @@ class Around:
         return self.stale.pop() if self.stale else await self.table.look_up(wanted)
 
     async def commit(self, *_: Any) -> None: ...
+    def require_room(self, _: Any) -> None: ...
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.table, name)

@@ -7,7 +7,7 @@ down_revision = None
 
 
 def upgrade() -> None:
-    """Makes the tables. The process's role may insert and select; it cannot update, delete or truncate.
+    """Makes the tables. The process's role may insert and select; it cannot update, delete or truncate; another role deletes bodies.
 
     A leaf stays for ever and says nothing; its body goes with retention. `workspace_id` is empty for the installation.
     """
@@ -48,4 +48,6 @@ create table checkpoints (
     op.execute(
         "grant select, insert on leaves, bodies, certificates, batches, tile_hashes, tree_heads, checkpoints"
         f" to {role};"
+        # Whoever deletes bodies can do nothing else, and nobody can update.
+        f"grant select on leaves to {role}_retention; grant select, delete on bodies to {role}_retention;"
     )

@@ -1,9 +1,10 @@
-"""SQL for the log: insert and select, nothing else. The role has no right to update or delete."""
+"""SQL for the log: insert and select. Its role has no right to update or delete; retention deletes bodies with another."""
 
 from authpipe_audit.store.checkpoints import CheckpointTable
 from authpipe_audit.store.exporting import ExportTable
 from authpipe_audit.store.listing import Listing, Stored
 from authpipe_audit.store.log import Log
+from authpipe_audit.store.retention import RetentionTable
 from authpipe_audit.store.tree import TreeTable
 
-__all__ = ["CheckpointTable", "ExportTable", "Listing", "Log", "Stored", "TreeTable"]
+__all__ = ["CheckpointTable", "ExportTable", "Listing", "Log", "RetentionTable", "Stored", "TreeTable"]

@@ -18,6 +18,7 @@ from authpipe_rpc import current_caller
 from authpipe_sensitive import AuditEntry, DomainError, Secret
 
 _LONGEST_NAME = 100
+_MOST_DAYS = 36_500
 # A grant is handed out again for half a minute of its minute (GrantCache); so much of it is left at the least.
 # With the ten seconds for which authority hands out a grant again, none is older than 15 s when it is used: what
 # keyservice knows a clock that is behind by.
@@ -84,6 +85,14 @@ class AuthorityServicer:
         row = WorkspaceRow(workspace, _name(request.display_name), 1)
         await self._store.create_workspace(row, _entry("WORKSPACE_CREATED", workspace, workspace, request.request_id))
         return pb.CreateWorkspaceResponse(workspace_id=workspace)
+
+    async def SetAuditRetention(self, request: pb.SetAuditRetentionRequest, _: object) -> pb.SetAuditRetentionResponse:
+        """Puts on record for how long the bodies of a workspace's events are kept."""
+        if not 1 <= request.days <= _MOST_DAYS:
+            raise MalformedError
+        entry = _entry("AUDIT_RETENTION_SET", request.workspace_id, request.workspace_id, request.request_id)
+        await self._store.record_of_workspace(request.workspace_id, entry._replace(amount=request.days))
+        return pb.SetAuditRetentionResponse()
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:
         """Creates an API key."""

@@ -57,6 +57,17 @@ class Store:
             )
             await self._outbox.append(connection, entry)
 
+    async def record_of_workspace(self, workspace: str, entry: AuditEntry) -> None:
+        """Puts something on record of a workspace.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: The workspace's row is not ours.
+        """
+        async with self._database.transaction() as connection:
+            await self._lock(connection, workspace)
+            await self._outbox.append(connection, entry)
+
     async def create_api_key(self, make: Callable[[int], ApiKeyRow], workspace: str, entry: AuditEntry) -> None:
         """Stores a new API key in its workspace's epoch.
 

@@ -274,6 +274,11 @@ PROBLEMS: dict[str, Problem] = {
     "AUDIT_UNAVAILABLE": Problem(
         503, "Audit log not available", "Nothing that enlarges access is begun without it. Try again shortly."
     ),
+    "AUDIT_BACKLOG": Problem(
+        503,
+        "Audit log not available",
+        "It takes no events and there is no room to keep more. Disconnecting and revoking go on. Try again later.",
+    ),
     "DEPENDENCY_UNAVAILABLE": Problem(
         503, "Service not available", "A service behind this one is away. Try again shortly."
     ),

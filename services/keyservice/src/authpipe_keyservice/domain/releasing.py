@@ -91,6 +91,13 @@ class Store(Protocol):
     async def retired(self, workspace: str, connection: str, version: int) -> tuple[int, bytes] | None:
         """Gives the DEK version and wrapped form of an older version of a connection's key."""
 
+    def require_room(self, entry: AuditEntry) -> None:
+        """Returns when there is room for the event of an act.
+
+        Raises:
+            DomainError: There is none, and the act gives or uses access.
+        """
+
     async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
         """Makes events durable, with what the releases change, in one transaction."""
 
@@ -185,6 +192,8 @@ class Releasing:
                     self._refused.add(1, bound=Label(bound))
                     raise BudgetError(bound=Label(bound))
                 key = await self._key_for(ask, row)
+                released = _released(ask, grant)
+                self._store.require_room(released)
             except DomainError as error:
                 answers.append(error)
                 # Who is to ask again in a moment was not refused.
@@ -194,7 +203,7 @@ class Releasing:
                 continue
             answers.append(ask.wanted.version)
             keys.append((index, key))
-            entries.append(_released(ask, grant))
+            entries.append(released)
             if step := _step(ask, grant, row, key.key_version):
                 steps.append(step)
         # Step 4: no audit, no key. They are sealed while PostgreSQL makes their events durable, which takes as long;

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox, columns, encode
+from authpipe_database import Database, Outbox, columns
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
 from authpipe_keyservice.domain.releasing import KeyRow, Step
@@ -119,6 +119,14 @@ class KeyTable:
             row = await (await hot.execute(_RETIRED, (workspace, connection, version))).fetchone()
         return (int(row[0]), bytes(row[1])) if row else None  # type: ignore[call-overload]
 
+    def require_room(self, entry: AuditEntry) -> None:
+        """Returns when there is room for the event of an act.
+
+        Raises:
+            AuditBacklogError: There is none, and the act gives or uses access.
+        """
+        self._outbox.require_room([entry])
+
     async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
         """Makes events durable, with what the releases change, in one transaction."""
         if not entries:
@@ -129,7 +137,7 @@ class KeyTable:
                 return
             # All of a batch reads, or all of it writes: a floor must not be raised by what was only prepared.
             (direction,) = {step.wanted.direction for step in steps}
-            values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 5), encode(entries))
+            values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 5), self._outbox.encode(entries))
             await connection.execute(_RAISE_FLOORS if direction is Direction.READ else _PREPARE, values)
         self._outbox.note(entries)
 
@@ -150,7 +158,7 @@ class KeyTable:
         values = (
             *columns([(*name, version) for name, version in versions.items()], 4),
             *columns([(*name, earliest) for name, earliest in not_before.items()], 3),
-            encode(entries),
+            self._outbox.encode(entries),
         )
         async with self._database.hot() as connection:
             await connection.execute(_ACKNOWLEDGE, values)

@@ -153,7 +153,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     await server.start()
     beside = Background(stop)
-    beside.add("audit relay", Relay(database, outbox, sink, leaf.sign_batch).run(stop))
+    beside.add("audit relay", Relay(database, outbox, sink, leaf.sign_batch, config.database.outbox_rows).run(stop))
     turns: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
         ("sweep of connections", disconnecting.sweep, config.sweep_seconds),
         ("sweep of flows", flows.sweep, config.sweep_seconds),

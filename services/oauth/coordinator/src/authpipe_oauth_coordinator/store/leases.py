@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 
-from authpipe_database import Database, Outbox, columns, encode
+from authpipe_database import Database, Outbox, columns
 from authpipe_oauth_coordinator.domain.ports import Held
 from authpipe_oauth_coordinator.domain.words import Ending, Lease, Left, TokenOutcome, Unfinished
 from authpipe_oauth_coordinator.store.rows import write_pairs
@@ -141,7 +141,7 @@ class LeaseTable:
         rows = list(firsts.values())
         values = columns(rows, 4)
         async with self._database.hot() as connection:
-            events = encode([row.entry for row in rows])
+            events = self._outbox.encode([row.entry for row in rows])
             found = await (await connection.execute(_TAKE, (*values, events), binary=True)).fetchall()
         taken = {tuple(row[:2]): Lease(cast("int", row[2]), _read_left(*row[3:])) for row in found}
         names = [(each.workspace, each.connection) for each in wanted]
@@ -236,7 +236,7 @@ class LeaseTable:
             )
             for each in wanted
         }
-        events = encode([each.entry for each in wanted if each.entry is not None])
+        events = self._outbox.encode([each.entry for each in wanted if each.entry is not None])
         values = columns([*rows.values()], 14)
         async with self._database.hot() as connection:
             await connection.execute(_END, (*values, events, events))

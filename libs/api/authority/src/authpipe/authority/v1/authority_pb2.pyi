@@ -264,6 +264,53 @@ class ReportIntegrityViolationResponse(_message.Message):
 Global___ReportIntegrityViolationResponse: _TypeAlias = ReportIntegrityViolationResponse  # noqa: Y015
 
 @_typing.final
+class SetAuditRetentionRequest(_message.Message):
+    """SetAuditRetentionRequest is a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    days: _builtins.int
+    """For how many days, 1 to 36,500. By plan: 7 (Free), 30 (Pro), 90 (Scale)."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        days: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAuditRetentionRequest: _TypeAlias = SetAuditRetentionRequest  # noqa: Y015
+
+@_typing.final
+class SetAuditRetentionResponse(_message.Message):
+    """SetAuditRetentionResponse says that it is on record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetAuditRetentionResponse: _TypeAlias = SetAuditRetentionResponse  # noqa: Y015
+
+@_typing.final
 class CreateWorkspaceRequest(_message.Message):
     """CreateWorkspaceRequest describes a workspace."""
 

@@ -50,6 +50,11 @@ class AuthorityStub:
                 request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceRequest.SerializeToString,
                 response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceResponse.FromString,
                 _registered_method=True)
+        self.SetAuditRetention = channel.unary_unary(
+                '/authpipe.authority.v1.Authority/SetAuditRetention',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionResponse.FromString,
+                _registered_method=True)
         self.CreateApiKey = channel.unary_unary(
                 '/authpipe.authority.v1.Authority/CreateApiKey',
                 request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateApiKeyRequest.SerializeToString,
@@ -87,6 +92,14 @@ class AuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAuditRetention(self, request, context):
+        """Says for how long the bodies of a workspace's audit events are kept. The log itself holds the policy: audit follows the
+        newest event of this kind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateApiKey(self, request, context):
         """Creates an API key and shows it, this once.
         """
@@ -118,6 +131,11 @@ def add_AuthorityServicer_to_server(servicer, server):
                     servicer.CreateWorkspace,
                     request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceRequest.FromString,
                     response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceResponse.SerializeToString,
+            ),
+            'SetAuditRetention': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAuditRetention,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionResponse.SerializeToString,
             ),
             'CreateApiKey': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateApiKey,
@@ -212,6 +230,33 @@ class Authority:
             '/authpipe.authority.v1.Authority/CreateWorkspace',
             authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceRequest.SerializeToString,
             authpipe_dot_authority_dot_v1_dot_authority__pb2.CreateWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAuditRetention(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Authority/SetAuditRetention',
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.SetAuditRetentionResponse.FromString,
             options,
             channel_credentials,
             insecure,

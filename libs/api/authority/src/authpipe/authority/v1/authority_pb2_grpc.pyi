@@ -39,6 +39,10 @@ class AuthorityStub:
     """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]
     """Creates a workspace."""
+    SetAuditRetention: _grpc.UnaryUnaryMultiCallable[_authority_pb2.SetAuditRetentionRequest, _authority_pb2.SetAuditRetentionResponse]
+    """Says for how long the bodies of a workspace's audit events are kept. The log itself holds the policy: audit follows the
+    newest event of this kind.
+    """
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_authority_pb2.CreateApiKeyRequest, _authority_pb2.CreateApiKeyResponse]
     """Creates an API key and shows it, this once."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeyRequest, _authority_pb2.RevokeApiKeyResponse]
@@ -55,6 +59,10 @@ class AuthorityAsyncStub(AuthorityStub):
     """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
     """Creates a workspace."""
+    SetAuditRetention: _aio.UnaryUnaryMultiCallable[_authority_pb2.SetAuditRetentionRequest, _authority_pb2.SetAuditRetentionResponse]  # type: ignore[assignment]
+    """Says for how long the bodies of a workspace's audit events are kept. The log itself holds the policy: audit follows the
+    newest event of this kind.
+    """
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_authority_pb2.CreateApiKeyRequest, _authority_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
     """Creates an API key and shows it, this once."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeyRequest, _authority_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
@@ -86,6 +94,16 @@ class AuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authority_pb2.CreateWorkspaceResponse, _abc.Awaitable[_authority_pb2.CreateWorkspaceResponse]]:
         """Creates a workspace."""
+
+    @_abc_1.abstractmethod
+    def SetAuditRetention(
+        self,
+        request: _authority_pb2.SetAuditRetentionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authority_pb2.SetAuditRetentionResponse, _abc.Awaitable[_authority_pb2.SetAuditRetentionResponse]]:
+        """Says for how long the bodies of a workspace's audit events are kept. The log itself holds the policy: audit follows the
+        newest event of this kind.
+        """
 
     @_abc_1.abstractmethod
     def CreateApiKey(

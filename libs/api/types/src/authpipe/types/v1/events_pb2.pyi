@@ -187,6 +187,12 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """audit says where the chains of all workspaces stood in a trail when its tree had `tree_size` leaves: `count` chains, the
     root of their map in `digest`.
     """
+    EVENT_NAME_AUDIT_RETENTION_SET: _EventName.ValueType  # 80
+    """It was said for how many days (`count`) the bodies of a workspace's events are kept."""
+    EVENT_NAME_BODIES_EXPIRED: _EventName.ValueType  # 81
+    """The bodies of a workspace's events in a trail are deleted, up to the position in `count`: they are older than
+    `until_time`, as the policy in `target` has it. Their leaves stay.
+    """
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -352,6 +358,12 @@ EVENT_NAME_CONTEXT_KEY_RESTORED: EventName.ValueType  # 78
 EVENT_NAME_CHAINS_STATED: EventName.ValueType  # 79
 """audit says where the chains of all workspaces stood in a trail when its tree had `tree_size` leaves: `count` chains, the
 root of their map in `digest`.
+"""
+EVENT_NAME_AUDIT_RETENTION_SET: EventName.ValueType  # 80
+"""It was said for how many days (`count`) the bodies of a workspace's events are kept."""
+EVENT_NAME_BODIES_EXPIRED: EventName.ValueType  # 81
+"""The bodies of a workspace's events in a trail are deleted, up to the position in `count`: they are older than
+`until_time`, as the policy in `target` has it. Their leaves stay.
 """
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 

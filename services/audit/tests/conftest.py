@@ -1,0 +1,104 @@
+"""The log on a real PostgreSQL, and emitters who sign."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from authpipe_audit.domain.growing import Batch
+from authpipe_audit.domain.reading import new_event
+from authpipe_audit.store import Log
+from authpipe_database import Database, DatabaseConfig
+from authpipe_testing.database import config_of, own_database
+from authpipe_testing.postgres import Cluster
+from authpipe_transparency import encode_event, sign_batch, time_text
+from cryptography.hazmat.primitives.asymmetric import ec
+
+NAME = "example.com/log"
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatabaseConfig, Cluster]]:
+    """A cluster with audit's database and role."""
+    migrations = Path(__file__).parents[1] / "src" / "authpipe_audit" / "migrations"
+    with own_database(tmp_path_factory.mktemp("database"), "audit", migrations, ("audit_retention",)) as made:
+        yield made
+
+
+@pytest.fixture
+def superuser(server: tuple[DatabaseConfig, Cluster]) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """PostgreSQL's superuser."""
+    with psycopg.connect(**server[1].conninfo("dba", "audit"), autocommit=True) as dba:  # type: ignore[arg-type]
+        yield dba
+
+
+@pytest.fixture
+async def database(
+    server: tuple[DatabaseConfig, Cluster], superuser: psycopg.Connection[tuple[object, ...]]
+) -> AsyncIterator[Database]:
+    """An empty log."""
+    superuser.execute("truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints")
+    made = Database(server[0])
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def deleting(server: tuple[DatabaseConfig, Cluster], database: Database) -> AsyncIterator[Database]:
+    """The same log, as the role that deletes bodies."""
+    del database
+    made = Database(config_of(server[1], "audit", "audit_retention"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def log(database: Database) -> Log:
+    """The log."""
+    return Log(database, NAME, os.urandom)
+
+
+class Emit:
+    """Makes what emitters send."""
+
+    key = KEY
+
+    @staticmethod
+    def event(request: str, workspace: str = "ws_1", name: str = "TOKEN_REFRESHED") -> bytes:
+        """Gives an encoded event."""
+        return encode_event(
+            {
+                "actor": "service:test",
+                "id": os.urandom(16).hex(),
+                "name": name,
+                "outcome": "SUCCEEDED",
+                "request": request,
+                "time": time_text(time.time_ns()),
+                "workspace": workspace,
+            }
+        )
+
+    @staticmethod
+    def batch(first: int, *events: bytes, emitter: str = "vault") -> Batch:
+        """Gives a signed batch."""
+        signature = sign_batch(KEY, emitter, first, events)
+        return Batch(emitter, first, [new_event(each) for each in events], signature, (b"certificate",))
+
+
+@pytest.fixture(scope="session")
+def emit() -> type[Emit]:
+    """Makes what emitters send."""
+    return Emit
+
+
+@pytest.fixture
+def rows(superuser: psycopg.Connection[tuple[object, ...]]) -> Callable[[str], list[tuple[object, ...]]]:
+    """Reads what is stored."""
+    return lambda query: superuser.execute(query.encode()).fetchall()

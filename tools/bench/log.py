@@ -1,0 +1,180 @@
+"""The audit log at full speed: batches of five emitters over mutual TLS, until a signed checkpoint has all of them; and verifying.
+
+    python log.py HOME EVENTS      (HOME: of a running system, whose emitters are idle)
+    python log.py export FILE      (a million events, to verify; prints the log's key)
+
+A process of its own, so that the load does not share the event loop of what is measured. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from authpipe_rpc import Files, Peer, PeerConfig  # first: it sets grpc's cipher list
+
+from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe_grants import Leaf, SignedBatch
+from authpipe_transparency import (
+    LOG_KEY,
+    Checkpoint,
+    Frontier,
+    Note,
+    SignatureLine,
+    VerifierKey,
+    commitment,
+    encode_event,
+    leaf_hash,
+    record_of,
+    time_text,
+)
+from authpipe_transparency.exports import End, Header, LeafLine, write_line
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+_BATCH = 512
+_EMITTERS = {
+    "keyservice-user-credentials": 1,
+    "vault": 1,
+    "keyservice-client-secrets": 2,
+    "authority": 3,
+    "coordinator": 3,
+}
+
+
+def event(workspace: str) -> bytes:
+    """Makes an event such as the use of a credential leaves."""
+    return encode_event(
+        {
+            "actor": "api_key:key_0123456789abcdef01234567",
+            "class": "access",
+            "grant": os.urandom(16).hex(),
+            "id": os.urandom(16).hex(),
+            "name": "RECORD_KEY_RELEASED",
+            "outcome": "SUCCEEDED",
+            "purpose": "serve",
+            "request": f"req_{os.urandom(12).hex()}",
+            "target": f"con_{os.urandom(12).hex()}",
+            "time": time_text(time.time_ns()),
+            "version": 3,
+            "workspace": workspace,
+        }
+    )
+
+
+def events(amount: int) -> list[bytes]:
+    """Makes events of many workspaces."""
+    return [event(f"ws_{number % 500:024x}") for number in range(amount)]
+
+
+def write_export(file: Path, amount: int) -> str:
+    """Writes an export of so many events of one workspace; gives the log's key."""
+    signing = Ed25519PrivateKey.generate()
+    key = VerifierKey("example.com/log/user-credentials", LOG_KEY, signing.public_key().public_bytes_raw())
+    frontier = Frontier()
+    body = file.with_suffix(".body")
+    with body.open("wb") as lines:
+        for index in range(amount):
+            salt, record = os.urandom(32), record_of("vault", index + 1, event("ws_1"))
+            entry = commitment(salt, record)
+            frontier.append(leaf_hash(entry))
+            lines.write(write_line(LeafLine(index, index + 1, entry, record, salt)))
+    checkpoint = Checkpoint(key.name, amount, frontier.root())
+    line = SignatureLine(key.name, key.key_id, signing.sign(checkpoint.text.encode()))
+    header = Header(key.name, "ws_1", "", "", str(key), str(Note(checkpoint.text, (line,))))
+    with file.open("wb") as whole, body.open("rb") as lines:
+        whole.write(write_line(header))
+        shutil.copyfileobj(lines, whole)
+        whole.write(write_line(End(amount)))
+    body.unlink()
+    return str(key)
+
+
+class Emitter:
+    """One emitter, with its batches made and signed before the clock runs."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        config = json.loads((home / "config" / f"{name}.json").read_text())
+        self._files = Files(**config["files"])
+        self._leaf = Leaf(self._files.certificate, self._files.key, self._files.trust_domain, time.time)
+        self.peer: Peer[Any] = Peer(PeerConfig(**config["audit"]), self._files, audit_pb2_grpc.AuditStub, 30)
+        self.batches: list[SignedBatch] = []
+
+    async def prepare(self, amount: int) -> None:
+        """Makes batches that follow what is in the log."""
+        known = await self.peer.call(lambda stub: stub.Append, audit_pb2.AppendRequest())
+        first = known.logged_sequence + 1
+        for _ in range(amount // _BATCH):
+            self.batches.append(self._leaf.sign_batch(first, events(_BATCH)))
+            first += _BATCH
+
+    async def run(self) -> None:
+        """Delivers them, one after another, as a relay does."""
+        for batch in self.batches:
+            request = audit_pb2.AppendRequest(
+                events=batch.events, first_sequence=batch.first_sequence, signature=batch.signature, chain=batch.chain
+            )
+            response = await self.peer.call(lambda stub: stub.Append, request)
+            if response.logged_sequence != batch.first_sequence + _BATCH - 1:
+                raise SystemExit("A batch was not logged: nothing was measured.")
+
+
+async def watch(home: Path, sizes: dict[int, list[tuple[float, int]]], stop: asyncio.Event) -> None:
+    """Notes, for each trail, when which size was signed."""
+    config = json.loads((home / "config" / "edge.json").read_text())
+    peer: Peer[Any] = Peer(PeerConfig(**config["audit"]), Files(**config["files"]), audit_pb2_grpc.AuditStub, 30)
+    while not stop.is_set():
+        for trail, seen in sizes.items():
+            answer = await peer.call(lambda stub: stub.GetCheckpoint, audit_pb2.GetCheckpointRequest(trail=trail))  # type: ignore[arg-type]
+            size = Checkpoint.parse(Note.parse(answer.checkpoint).text).size
+            if not seen or seen[-1][1] != size:
+                seen.append((time.monotonic(), size))
+        await asyncio.sleep(0.02)
+    await peer.close()
+
+
+async def main(home: Path, amount: int) -> dict[str, float]:
+    """Measures."""
+    emitters = [Emitter(home, name) for name in _EMITTERS]
+    share = amount // len(emitters) // _BATCH * _BATCH
+    for emitter in emitters:
+        await emitter.prepare(share)
+    sizes: dict[int, list[tuple[float, int]]] = {trail: [] for trail in set(_EMITTERS.values())}
+    stop = asyncio.Event()
+    watching = asyncio.create_task(watch(home, sizes, stop), name="checkpoints")
+    await asyncio.sleep(0.5)
+    before = {trail: seen[-1][1] for trail, seen in sizes.items()}
+    due = {trail: before[trail] + share * list(_EMITTERS.values()).count(trail) for trail in sizes}
+    began = time.monotonic()
+    await asyncio.gather(*(emitter.run() for emitter in emitters))
+    ended = time.monotonic()
+    async with asyncio.timeout(30):
+        while any(sizes[trail][-1][1] < due[trail] for trail in sizes):  # noqa: ASYNC110  # it is elsewhere that it happens
+            await asyncio.sleep(0.02)
+    stop.set()
+    await watching
+    signed = max(seen[-1][0] for seen in sizes.values())
+    # While it grows, how long no new checkpoint came.
+    gaps = [
+        later[0] - earlier[0]
+        for seen in sizes.values()
+        for earlier, later in pairwise(seen)
+        if began <= earlier[0] <= ended
+    ]
+    for emitter in emitters:
+        await emitter.peer.close()
+    total = share * len(emitters)
+    return {"rate": total / (ended - began), "behind": max([signed - ended, *gaps]), "events": total}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "export":
+        sys.stdout.write(write_export(Path(sys.argv[2]), 1_000_000))
+    else:
+        sys.stdout.write(json.dumps(asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))))
