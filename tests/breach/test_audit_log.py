@@ -118,9 +118,11 @@ ACTS = {
         {8},
     ),
     "exchanges two trails": (
-        "update leaves set trail = 4 - trail where trail in (1, 3);"
-        " update bodies set trail = 4 - trail where trail in (1, 3);"
-        " update tile_hashes set trail = 4 - trail where trail in (1, 3);",
+        ";".join(
+            f"update {table} set trail = {new} where trail = {old}"
+            for table in ("leaves", "bodies", "tile_hashes")
+            for old, new in ((1, 13), (3, 1), (13, 3))
+        ),
         {1, 3, 5, 6, 7, 8},
     ),
     "writes a checkpoint of his own": (

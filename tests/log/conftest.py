@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authpipe_devstack.layout import LOG_NAME, TRAILS
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
@@ -68,6 +67,18 @@ class Auditor:
         assert said.code == 0, said.out
         return file
 
+    def covered(self, name: str = "export.jsonl") -> Path:
+        """Exports the log when a statement covers every event of his: there is one every second here."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            file = self.export(name)
+            done = self.second("export", str(file), *[line["key"] for line in lines_of(file) if "export" in line])
+            assert done.returncode == 0, done.stderr
+            if all(each["covered"] == each["position"] for each in json.loads(done.stdout)):
+                return file
+            time.sleep(0.5)
+        raise AssertionError("No statement covers the newest events.")
+
     def verify(self, file: Path, *more: str) -> Said:
         """Verifies an export."""
         return self.run("audit", "verify", str(file), "--seen", str(self.seen), *more)
@@ -116,12 +127,6 @@ def settle(customer: Customer, uses: int) -> None:
     raise AssertionError("The log did not settle.")
 
 
-def section(file: Path, trail: str) -> list[Any]:
-    """Gives the lines of one trail of an export."""
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    begin = next(at for at, line in enumerate(lines) if line.get("origin") == f"{LOG_NAME}/{trail}")
-    end = next(at for at in range(begin, len(lines)) if "end" in lines[at])
-    return lines[begin : end + 1]
-
-
-__all__ = ["TRAILS", "Auditor", "section", "settle"]
+def lines_of(file: Path) -> list[Any]:
+    """Gives the lines of an export."""
+    return [json.loads(line) for line in file.read_text().splitlines()]

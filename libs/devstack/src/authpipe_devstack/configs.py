@@ -151,6 +151,9 @@ class Configs:
                 for domain in sorted(domains)
             },
             "coordinator": {"name": "oauth/coordinator", "address": self._addresses["oauth/coordinator"]},
+            "stores": {name: {"name": name, "address": self._addresses[name]} for name in ("vault", "clientsecrets")},
+            "audit": {"name": "audit", "address": self._addresses["audit"]},
+            "authority": {"name": "gateway/authority", "address": self._addresses["gateway/authority"]},
         }
         write_private(self._layout.configs / f"{name}.json", json.dumps(config, indent=1).encode())
 

@@ -25,6 +25,14 @@ class RecordServicer:
     def __init__(self, records: Records) -> None:
         self._records = records
 
+    async def GetDigests(self, request: pb.GetDigestsRequest, _: object) -> pb.GetDigestsResponse:
+        """Gives digests of what is stored."""
+        after = _ref(request.after) if request.HasField("after") else None
+        found = await self._records.digests([_ref(item) for item in request.items], after, request.page_size)
+        return pb.GetDigestsResponse(
+            items=[pb.RecordDigest(ref=wire_ref(each.ref), version=each.version, digest=each.digest) for each in found]
+        )
+
     async def PrepareWrites(self, request: pb.PrepareWritesRequest, _: object) -> pb.PrepareWritesResponse:
         """Relays sealed write keys."""
         asking = Asking(request.consumer_public_key, request.challenge, request.grants)

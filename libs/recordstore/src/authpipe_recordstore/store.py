@@ -10,7 +10,7 @@ from psycopg import AsyncCursor
 
 from authpipe_database import Database, Outbox, columns
 from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
-from authpipe_recordstore.domain.words import GONE, Record, Ref
+from authpipe_recordstore.domain.words import Digest, GONE, Record, Ref
 from authpipe_recordstore.domain.writing import Stands, Version, Write, decide
 from authpipe_sensitive import AuditEntry, DomainError
 
@@ -80,6 +80,15 @@ class Store:
         async with self._database.hot() as connection:
             rows = await (await connection.execute(_FIND, names, binary=True)).fetchall()
         return [_record(row) for row in rows]
+
+    async def digests(self, refs: Sequence[Ref], after: Ref | None, limit: int) -> list[Digest]:
+        """Gives digests of records that are named; of none: of so many behind one, in the store's order."""
+        async with self._database.hot() as connection:
+            if refs:
+                cursor = await connection.execute(_DIGESTS_OF, (*columns(refs, 3),), binary=True)
+            else:
+                cursor = await connection.execute(_DIGESTS_AFTER, (*(after or ("", "", -1)), limit), binary=True)
+            return [Digest(Ref(*row[:3]), row[3], row[4]) for row in await _rows(cursor)]
 
     async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
         """Carries out writes, with their events; gives per write why it was not carried out."""
@@ -170,3 +179,15 @@ def _record(row: Sequence[Any]) -> Record | None:
         # What was here and is gone is told apart from what never was: the customer hears "disconnected".
         return GONE if row[10] else None
     return Record(Ref(row[0], row[1], row[2]), row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10])
+
+
+_DIGESTS_OF = """
+select r.workspace_id, r.connection_id, r.record_class, r.version, encode(sha256(r.record), 'hex')
+from unnest(%b::text[], %b::text[], %b::int[]) as w(workspace_id, connection_id, record_class)
+join records r using (workspace_id, connection_id, record_class)
+"""
+_DIGESTS_AFTER = """
+select workspace_id, connection_id, record_class, version, encode(sha256(record), 'hex') from records
+where (workspace_id, connection_id, record_class) > (%s, %s, %s)
+order by workspace_id, connection_id, record_class limit %s
+"""

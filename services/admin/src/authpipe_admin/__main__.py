@@ -11,14 +11,22 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.authority.v1 import authority_pb2_grpc
+from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.keyservice.v1 import administration_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc
+from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_admin.config import Config
-from authpipe_admin import catalog, keys
-from authpipe_admin.peers import CoordinatorPeer, KeyAdministrationPeer
+from authpipe_admin import catalog, keys, log
+from authpipe_admin.peers import AuthorityPeer, CoordinatorPeer, KeyAdministrationPeer, LogPeer, StorePeer
 
 _DEFAULT = Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "authpipe" / "admin.json"
 _console = Console(stderr=True)
+_STORES: dict[str, Any] = {
+    "vault": vault_pb2_grpc.VaultStub,
+    "clientsecrets": clientsecrets_pb2_grpc.ClientSecretsStub,
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +75,27 @@ class Services:
         peer: Peer[Any] = Peer(config.coordinator, config.files, coordinator_pb2_grpc.CoordinatorStub)
         return CoordinatorPeer(peer)
 
+    def store(self, name: str) -> StorePeer:
+        """Gives vault or clientsecrets."""
+        config = self._config()
+        if name not in config.stores:
+            _stop(f"The configuration file {self._file} does not say where {name} is.")
+        return StorePeer(Peer(config.stores[name], config.files, _STORES[name]))
+
+    def log(self, trail: int) -> LogPeer:
+        """Gives the log, of one trail."""
+        config = self._config()
+        if config.audit is None:
+            _stop(f"The configuration file {self._file} does not say where audit is.")
+        return LogPeer(Peer(config.audit, config.files, audit_pb2_grpc.AuditStub), trail)
+
+    def authority(self) -> AuthorityPeer:
+        """Gives authority."""
+        config = self._config()
+        if config.authority is None:
+            _stop(f"The configuration file {self._file} does not say where authority is.")
+        return AuthorityPeer(Peer(config.authority, config.files, authority_pb2_grpc.AuthorityStub))
+
     def _config(self) -> Config:
         try:
             return Config.model_validate_json(self._file.read_bytes())
@@ -84,6 +113,8 @@ def _stop(sentence: str) -> NoReturn:
 
 app.add_typer(keys.app, name="keys")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(log.workspaces, name="workspaces")
+app.command("verify-store")(log.verify_store)
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ class Config(BaseModel):
     Args:
         files: The operator's certificate, key and CA.
         keyservices: The keyservice of each key domain, by its name.
+        stores: vault and clientsecrets, by their names.
+        audit: The log.
+        authority: Who keeps workspaces.
         coordinator: The coordinator, which has records sealed again; None: this operator does not reach it.
     """
 
@@ -22,3 +25,6 @@ class Config(BaseModel):
     files: Files
     keyservices: dict[str, PeerConfig]
     coordinator: PeerConfig | None = None
+    stores: dict[str, PeerConfig] = {}
+    audit: PeerConfig | None = None
+    authority: PeerConfig | None = None

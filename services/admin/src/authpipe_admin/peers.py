@@ -12,8 +12,12 @@ from authpipe_rpc import Peer  # first: it sets grpc's cipher list
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from authpipe.audit.v1 import audit_pb2
+from authpipe.authority.v1 import authority_pb2
 from authpipe.keyservice.v1 import administration_pb2 as pb
 from authpipe.oauth.v1 import coordinator_pb2
+from authpipe.types.v1 import records_pb2
+from authpipe_admin.stores import PAGE, Kept, Logged, Name, logged_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,3 +223,80 @@ def _time(stamp: Timestamp) -> dt.datetime | None:
 
 def _request_id() -> str:
     return f"req_{secrets.token_hex(12)}"
+
+
+class StorePeer:
+    """vault or clientsecrets.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+
+    async def digests(self, names: Sequence[Name], after: Name | None) -> dict[Name, Kept]:
+        """Gives what the store has of these; of none: the next page of all, in its order."""
+        if not names and after is None:
+            after = Name("", "", 0)
+        request = records_pb2.GetDigestsRequest(
+            items=[_ref(name) for name in names], after=_ref(after) if after else None, page_size=PAGE
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.GetDigests, request)
+        return {_name(each.ref): Kept(each.version, each.digest) for each in response.items}
+
+
+class LogPeer:
+    """audit, of one trail.
+
+    Args:
+        peer: The connection to it.
+        trail: The trail's number.
+    """
+
+    def __init__(self, peer: Peer[Any], trail: int) -> None:
+        self._peer = peer
+        self._trail = trail
+
+    async def writes(self, names: Sequence[Name], after: Name | None) -> dict[Name, Logged]:
+        """Gives what the log has of these and no deletion followed; of none: the next page of all, in its order."""
+        request = audit_pb2.GetWritesRequest(
+            trail=self._trail,  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+            items=[_ref(name) for name in names],
+            after=_ref(after) if after else None,
+            page_size=PAGE,
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.GetWrites, request)
+        return {
+            _name(each.ref): logged_of(each.record, each.salt, each.entry, each.leaf_index) for each in response.items
+        }
+
+
+class AuthorityPeer:
+    """authority.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+
+    async def set_audit_retention(self, workspace: str, days: int) -> None:
+        """Puts on record for how many days the bodies of a workspace's events are kept."""
+        request = authority_pb2.SetAuditRetentionRequest(
+            workspace_id=workspace, days=days, request_id=f"req_{secrets.token_hex(12)}"
+        )
+        await self._peer.call_idempotent(lambda stub: stub.SetAuditRetention, request)
+
+
+def _ref(name: Name) -> records_pb2.RecordRef:
+    return records_pb2.RecordRef(
+        workspace_id=name.workspace,
+        connection_id=name.connection,
+        record_class=name.record_class,  # type: ignore[arg-type]  # the stub's enum is a NewType of int
+    )
+
+
+def _name(ref: records_pb2.RecordRef) -> Name:
+    return Name(ref.workspace_id, ref.connection_id, int(ref.record_class))

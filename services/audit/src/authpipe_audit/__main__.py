@@ -22,7 +22,7 @@ from authpipe_audit.domain.stating import SignedEvents, Statements
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.peers import SignerPeer
 from authpipe_audit.servicer import AuditServicer
-from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, RetentionTable, TreeTable
+from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, RetentionTable, TreeTable, WriteTable
 from authpipe_database import Database
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
@@ -61,6 +61,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             Listing(database),
             Publishing(checkpoint_table, tree),
             Exporting(ExportTable(database), log, tree, config.origin, signer),
+            WriteTable(database),
             Verifier(anchor, time.time).verify,
             _chains_verifier(anchor),
             f"audit/{config.region}",

@@ -15,14 +15,15 @@ from authpipe_audit.domain.pages import PageToken, Wanted
 from authpipe_audit.domain.publishing import Publishing
 from authpipe_audit.domain.reading import new_event
 from authpipe_audit.domain.trails import Trail, trail_of
-from authpipe_audit.errors import BatchSignatureError, MalformedEventError, NoSuchTileError
-from authpipe_audit.store import Listing, Log
+from authpipe_audit.errors import BatchSignatureError, MalformedEventError, NoSuchTileError, PageTokenError
+from authpipe_audit.store import Listing, Log, Name, WriteTable
 from authpipe_grants import Grant, GrantError
 from authpipe_rpc import Coalescer, current_caller
 from authpipe_sensitive import DomainError
 from authpipe_transparency import ProofError, Record, batch_root, batch_statement, parse_time, verify_batch
 
 _LONGEST_PAGE, _USUAL_PAGE = 200, 50
+_MOST_WRITES = 1000
 # Of the emitters' batches that come while one transaction of their trail runs, so many share the next.
 _MOST_BATCHES = 32
 _NAMES = events_pb2.EventName
@@ -37,6 +38,7 @@ class AuditServicer:
         listing: Its events.
         publishing: Its trees, for whoever verifies.
         exporting: Its events with their proofs.
+        writes: What it says is stored.
         verify: Verifies grants.
         verify_chain: Verifies a certificate chain (DER, leaf first) under our CA; gives its public key and SPIFFE path.
         audience: What a grant must name to list here.
@@ -48,6 +50,7 @@ class AuditServicer:
         listing: Listing,
         publishing: Publishing,
         exporting: Exporting,
+        writes: WriteTable,
         verify: Callable[[str], Grant],
         verify_chain: Callable[[Sequence[bytes]], tuple[object, str]],
         audience: str,
@@ -56,6 +59,7 @@ class AuditServicer:
         self._listing = listing
         self._publishing = publishing
         self._exporting = exporting
+        self._writes = writes
         self._verify = verify
         self._verify_chain = verify_chain
         self._audience = audience
@@ -131,6 +135,32 @@ class AuditServicer:
         """Gives a tile or an entry bundle."""
         return pb.GetTileResponse(data=await self._publishing.tile(_trail(request.trail), request.path))
 
+    async def GetWrites(self, request: pb.GetWritesRequest, _: object) -> pb.GetWritesResponse:
+        """Gives what the log says is stored."""
+        if len(request.items) > _MOST_WRITES or not 0 <= request.page_size <= _MOST_WRITES:
+            raise PageTokenError
+        after = _name(request.after) if request.HasField("after") else None
+        names = [_name(item) for item in request.items]
+        found = await self._writes.writes(_trail(request.trail), names, after, request.page_size or _MOST_WRITES)
+        return pb.GetWritesResponse(
+            items=[
+                pb.LoggedWrite(
+                    ref=records_pb2.RecordRef(
+                        workspace_id=each.name.workspace,
+                        connection_id=each.name.target,
+                        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{each.name.record_class.upper()}"),
+                    )
+                    if each.name.record_class
+                    else records_pb2.RecordRef(workspace_id=each.name.workspace, connection_id=each.name.target),
+                    leaf_index=each.leaf,
+                    entry=each.entry,
+                    record=each.record,
+                    salt=each.salt,
+                )
+                for each in found
+            ]
+        )
+
     async def Export(self, request: pb.ExportRequest, _: object) -> pb.ExportResponse:
         """Exports a page of a workspace's events of one trail."""
         workspace, trail = self._grant(request.grant).workspace, _trail(request.trail)
@@ -161,6 +191,11 @@ def _appender(log: Log, trail: Trail) -> Callable[[Sequence[Batch]], Awaitable[S
         return await log.append(trail, batches)
 
     return append
+
+
+def _name(ref: records_pb2.RecordRef) -> Name:
+    word = records_pb2.RecordClass.Name(ref.record_class).removeprefix("RECORD_CLASS_").lower()
+    return Name(ref.workspace_id, ref.connection_id, "" if word == "unspecified" else word)
 
 
 def _trail(number: int) -> Trail:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from authpipe_envelope import HEADER_SIZE, SERVABLE, Header
 from authpipe_grants import Grant, GrantError
-from authpipe_recordstore.domain.words import Record, Ref
+from authpipe_recordstore.domain.words import Digest, Record, Ref
 from authpipe_recordstore.domain.writing import TRANSIENT_NUMBERS, Write
 from authpipe_recordstore.errors import MalformedError, NotFoundError, WithheldError
 from authpipe_sensitive import AuditEntry, DomainError
@@ -19,6 +20,7 @@ REFRESH_MARGIN_SECONDS = 15 * 60
 _WRITING = {"store", "exchange", "refresh", "reseal", "configure"}
 EDGE = "gateway/edge"
 ANY_SERVABLE = 0
+_MOST_DIGESTS = 1000
 SERVABLE_NUMBERS = tuple(sorted(int(each) for each in SERVABLE))
 
 
@@ -101,6 +103,9 @@ class Store(Protocol):
     async def restore(self, workspace: str, connection: str, entry: AuditEntry) -> bool:
         """Marks a kept connection as active; False: it is neither."""
 
+    async def digests(self, refs: Sequence[Ref], after: Ref | None, limit: int) -> list[Digest]:
+        """Gives digests of records that are named; of none: of so many behind one, in the store's order."""
+
 
 class Records:
     """The rules over one store.
@@ -115,6 +120,16 @@ class Records:
         self._store = store
         self._keys = keys
         self._verify = verify
+
+    async def digests(self, refs: Sequence[Ref], after: Ref | None, limit: int) -> list[Digest]:
+        """Gives digests of records that are named; of none: of a page of all, so many at most.
+
+        Raises:
+            MalformedError: The page is larger than 1,000, or as many are named.
+        """
+        if not 0 <= limit <= _MOST_DIGESTS or len(refs) > _MOST_DIGESTS:
+            raise MalformedError
+        return await self._store.digests(refs, after, limit or _MOST_DIGESTS)
 
     async def get(
         self, caller: str, asking: Asking, items: Sequence[tuple[Ref, int, str]]
@@ -223,7 +238,7 @@ class Records:
             if not _allows(grant, caller, record.ref) or record.fence != grant.fence:
                 raise GrantError
             _require_record(record)
-            entries.append(_written(record.ref, record.version, grant, put.request_id))
+            entries.append(_written(record.ref, record.version, grant, put.request_id, digest_of(record.data)))
         for ref in put.ended:
             if not _allows(grant, caller, ref) or ref.record_class not in TRANSIENT_NUMBERS:
                 raise GrantError
@@ -292,7 +307,12 @@ def _not_before_ms(record: Record, now_ms: int) -> int:
     return max(now_ms, int(record.expires_at.timestamp() * 1000) - REFRESH_MARGIN_SECONDS * 1000)
 
 
-def _written(ref: Ref, version: int, grant: Grant, request_id: str) -> AuditEntry:
+def digest_of(record: bytes) -> str:
+    """Gives what a record is compared with the log by: SHA-256 of all of it, in hexadecimal."""
+    return hashlib.sha256(record).hexdigest()
+
+
+def _written(ref: Ref, version: int, grant: Grant, request_id: str, digest: str = "") -> AuditEntry:
     return AuditEntry(
         name="RECORDS_WRITTEN",
         outcome="SUCCEEDED",
@@ -304,6 +324,7 @@ def _written(ref: Ref, version: int, grant: Grant, request_id: str) -> AuditEntr
         record_class=ref.record_class,
         record_version=version,
         grant_id=grant.grant_id,
+        digest=digest,
     )
 
 

@@ -42,3 +42,17 @@ class Record(NamedTuple):
 
 # What find gives for a record of a connection that was erased.
 GONE = Record(Ref("", "", 0), 0, b"", "", b"", "", None, 0, withheld=True)
+
+
+class Digest(NamedTuple):
+    """What a stored record is compared with the log by.
+
+    Args:
+        ref: Which record.
+        version: Its version.
+        digest: SHA-256 of all of it, in hexadecimal.
+    """
+
+    ref: Ref
+    version: int
+    digest: str

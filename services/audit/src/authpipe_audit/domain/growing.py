@@ -40,6 +40,8 @@ class NewEvent:
         time: By the emitter's clock.
         ids: Every id in it, by which it is found.
         event: Its canonical encoding.
+        write: Where it tells that a record was written, or records were deleted: class and version; a deletion has no
+            class, and version 0 says that it is gone.
     """
 
     workspace: str
@@ -50,6 +52,7 @@ class NewEvent:
     time: datetime
     ids: tuple[str, ...]
     event: bytes
+    write: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

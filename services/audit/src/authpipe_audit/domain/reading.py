@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from authpipe_audit.domain.growing import NewEvent
 from authpipe_audit.errors import MalformedEventError
 from authpipe_transparency import FormatError, decode_event, parse_time
@@ -29,4 +31,15 @@ def new_event(event: bytes) -> NewEvent:
         time=time,
         ids=tuple(members[name] for name in _FOUND_BY if name in members),
         event=event,
+        write=_write(members),
     )
+
+
+def _write(members: Mapping[str, str]) -> tuple[str, int] | None:
+    match members["name"]:
+        case "RECORDS_WRITTEN":
+            return members.get("class", ""), int(members.get("version", 0))
+        case "RECORDS_DELETED":
+            return "", 0
+        case _:
+            return None

@@ -28,6 +28,11 @@ create index bodies_by_time on bodies (workspace_id, time desc, trail desc, leaf
 create index bodies_by_id on bodies using gin (ids);
 create index statements on bodies (trail, leaf_index) where name = 'CHAINS_STATED';
 
+create table writes (
+    trail smallint, workspace_id text, target text, record_class text, leaf_index bigint, version bigint not null,
+    primary key (trail, workspace_id, target, record_class, leaf_index));
+create index writes_by_leaf on writes (trail, leaf_index);
+
 create table certificates (digest bytea primary key, chain bytea not null);
 create table batches (
     trail smallint, first_leaf bigint, emitter text not null, first_sequence bigint not null, events int not null,
@@ -46,8 +51,8 @@ create table checkpoints (
     )
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()
     op.execute(
-        "grant select, insert on leaves, bodies, certificates, batches, tile_hashes, tree_heads, checkpoints"
+        "grant select, insert on leaves, bodies, writes, certificates, batches, tile_hashes, tree_heads, checkpoints"
         f" to {role};"
         # Whoever deletes bodies can do nothing else, and nobody can update.
-        f"grant select on leaves to {role}_retention; grant select, delete on bodies to {role}_retention;"
+        f"grant select on leaves to {role}_retention; grant select, delete on bodies, writes to {role}_retention;"
     )

@@ -6,5 +6,17 @@ from authpipe_audit.store.listing import Listing, Stored
 from authpipe_audit.store.log import Log
 from authpipe_audit.store.retention import RetentionTable
 from authpipe_audit.store.tree import TreeTable
+from authpipe_audit.store.writes import LoggedWrite, Name, WriteTable
 
-__all__ = ["CheckpointTable", "ExportTable", "Listing", "Log", "RetentionTable", "Stored", "TreeTable"]
+__all__ = [
+    "CheckpointTable",
+    "ExportTable",
+    "Listing",
+    "Log",
+    "LoggedWrite",
+    "Name",
+    "RetentionTable",
+    "Stored",
+    "TreeTable",
+    "WriteTable",
+]

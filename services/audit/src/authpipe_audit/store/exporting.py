@@ -36,8 +36,7 @@ class ExportTable:
                 " and (%(until)s::timestamptz is null or b.time < %(until)s)",
                 {"workspace": workspace, "trail": int(trail), "size": size, "since": since, "until": until},
             )
-            row = await cursor.fetchone()
-        assert row is not None  # noqa: S101  # an aggregate has one row
+            (row,) = await cursor.fetchall()  # an aggregate has one
         return cast("int", row[0]), cast("int", row[1])
 
     async def leaf_of(self, trail: Trail, workspace: str, position: int) -> int:

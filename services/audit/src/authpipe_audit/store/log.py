@@ -200,6 +200,17 @@ async def _write(connection: _Connection, growth: Growth) -> None:
                         leaf.salt,
                     )
                 )
+    writes = [
+        (leaf.event.workspace, leaf.event.target, leaf.event.write[0], leaf.index, leaf.event.write[1])
+        for leaf in growth.leaves
+        if leaf.event.write is not None
+    ]
+    if writes:
+        await connection.execute(
+            "insert into writes (trail, workspace_id, target, record_class, leaf_index, version)"
+            " select %s, * from unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[])",
+            (trail, *columns(writes, 5)),
+        )
     chains = {batch.chain: hashlib.sha256(b"".join(batch.chain)).digest() for _, batch in growth.batches}
     await connection.execute(
         "insert into certificates (digest, chain) select * from unnest(%b::bytea[], %b::bytea[]) on conflict do nothing",

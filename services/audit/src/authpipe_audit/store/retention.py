@@ -53,13 +53,14 @@ class RetentionTable:
         """Gives what a workspace has that is older than a time: up to before the first that is not."""
         values = {"trail": int(trail), "workspace": workspace, "before": before}
         async with self._database.hot() as connection:
-            row = await (await connection.execute(_OLD, values, binary=True)).fetchone()
-        assert row is not None  # noqa: S101  # it is made of aggregates
+            (row,) = await (await connection.execute(_OLD, values, binary=True)).fetchall()
         announced = int(Record(cast("bytes", row[1]))["count"]) if row[1] else 0
         return Old(workspace, announced, cast("int", row[0]))
 
     async def delete_bodies(self, trail: Trail, workspace: str, position: int) -> int:
         """Deletes the bodies up to a position, but what the log needs; gives how many there were."""
+        async with self._deleting.hot() as connection:
+            await connection.execute(_PRUNE, (int(trail), workspace))
         deleted = 0
         while True:
             async with self._deleting.hot() as connection:
@@ -94,6 +95,15 @@ else 0 end,
 _DELETE = f"""
 delete from bodies b using (
     select d.trail, d.leaf_index from bodies d join leaves l on l.trail = d.trail and l.leaf_index = d.leaf_index
-    where d.workspace_id = %s and d.trail = %s and l.position <= %s and d.name not in {_KEPT} limit %s) as old
+    where d.workspace_id = %s and d.trail = %s and l.position <= %s and d.name not in {_KEPT}
+    and not exists (select from writes w where w.trail = d.trail and w.leaf_index = d.leaf_index) limit %s) as old
 where b.trail = old.trail and b.leaf_index = old.leaf_index
+"""
+# Of each record its newest write stays, by which the store is compared with the log; and nothing of one that was deleted.
+_PRUNE = """
+delete from writes w where w.trail = %s and w.workspace_id = %s and (
+    exists (select from writes n where n.trail = w.trail and n.workspace_id = w.workspace_id and n.target = w.target
+            and n.leaf_index > w.leaf_index and (n.record_class = w.record_class or n.record_class = ''))
+    or (w.version = 0 and not exists (select from writes o where o.trail = w.trail and o.workspace_id = w.workspace_id
+            and o.target = w.target and o.leaf_index < w.leaf_index)))
 """

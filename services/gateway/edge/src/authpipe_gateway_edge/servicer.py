@@ -335,7 +335,7 @@ class GatewayServicer:
             request.target,
             request.actor,
             request.outcome,
-            request.id,
+            request.some_id,
             request.trail,
             request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
             request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,

@@ -4,6 +4,7 @@ isort:skip_file
 audit appends to and proves the log. It cannot update."""
 
 from authpipe.types.v1 import events_pb2 as _events_pb2
+from authpipe.types.v1 import records_pb2 as _records_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -434,3 +435,105 @@ class ExportResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class GetWritesRequest(_message.Message):
+    """GetWritesRequest asks for the newest write of each record that was not deleted since."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """TRAIL_USER_CREDENTIALS for vault, TRAIL_CLIENT_SECRETS for clientsecrets."""
+    page_size: _builtins.int
+    """At most this many, 1 to 1,000; 0: 1,000."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.RecordRef]:
+        """Which records; none: a page of all."""
+
+    @_builtins.property
+    def after(self) -> _records_pb2.RecordRef:
+        """Where the page before ended; absent: from the beginning."""
+
+    def __init__(
+        self,
+        *,
+        trail: Global___Trail.ValueType = ...,
+        items: _abc.Iterable[_records_pb2.RecordRef] | None = ...,
+        after: _records_pb2.RecordRef | None = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "items", b"items", "page_size", b"page_size", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWritesRequest: _TypeAlias = GetWritesRequest  # noqa: Y015
+
+@_typing.final
+class GetWritesResponse(_message.Message):
+    """GetWritesResponse carries writes. Of what is not there, or was deleted, nothing stands in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoggedWrite]:
+        """The writes, in audit's own order."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___LoggedWrite] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetWritesResponse: _TypeAlias = GetWritesResponse  # noqa: Y015
+
+@_typing.final
+class LoggedWrite(_message.Message):
+    """LoggedWrite is the event of a write, and the leaf that commits to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    leaf_index: _builtins.int
+    """Its leaf's index."""
+    entry: _builtins.bytes
+    """The entry at that leaf, 32 bytes."""
+    record: _builtins.bytes
+    """The record of the event (docs/audit.md)."""
+    salt: _builtins.bytes
+    """The salt, 32 bytes."""
+    @_builtins.property
+    def ref(self) -> _records_pb2.RecordRef:
+        """Which record."""
+
+    def __init__(
+        self,
+        *,
+        ref: _records_pb2.RecordRef | None = ...,
+        leaf_index: _builtins.int = ...,
+        entry: _builtins.bytes = ...,
+        record: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "leaf_index", b"leaf_index", "record", b"record", "ref", b"ref", "salt", b"salt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoggedWrite: _TypeAlias = LoggedWrite  # noqa: Y015

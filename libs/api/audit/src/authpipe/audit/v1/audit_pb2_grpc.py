@@ -56,6 +56,11 @@ class AuditStub:
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
                 response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
                 _registered_method=True)
+        self.GetWrites = channel.unary_unary(
+                '/authpipe.audit.v1.Audit/GetWrites',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesResponse.FromString,
+                _registered_method=True)
         self.GetTile = channel.unary_unary(
                 '/authpipe.audit.v1.Audit/GetTile',
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetTileRequest.SerializeToString,
@@ -97,6 +102,13 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWrites(self, request, context):
+        """Gives what the log says is stored, to be compared with a store: of the records that are named, or page by page of all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTile(self, request, context):
         """Gives a tile or an entry bundle (C2SP tlog-tiles).
         """
@@ -126,6 +138,11 @@ def add_AuditServicer_to_server(servicer, server):
                     servicer.Export,
                     request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.FromString,
                     response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.SerializeToString,
+            ),
+            'GetWrites': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWrites,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesResponse.SerializeToString,
             ),
             'GetTile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTile,
@@ -243,6 +260,33 @@ class Audit:
             '/authpipe.audit.v1.Audit/Export',
             authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
             authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWrites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Audit/GetWrites',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetWritesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class AuditStub:
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
     Export: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]
     """Exports a workspace's events of one trail with their proofs, page by page."""
+    GetWrites: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetWritesRequest, _audit_pb2.GetWritesResponse]
+    """Gives what the log says is stored, to be compared with a store: of the records that are named, or page by page of all."""
     GetTile: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]
     """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
@@ -65,6 +67,8 @@ class AuditAsyncStub(AuditStub):
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
     Export: _aio.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]  # type: ignore[assignment]
     """Exports a workspace's events of one trail with their proofs, page by page."""
+    GetWrites: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetWritesRequest, _audit_pb2.GetWritesResponse]  # type: ignore[assignment]
+    """Gives what the log says is stored, to be compared with a store: of the records that are named, or page by page of all."""
     GetTile: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetTileRequest, _audit_pb2.GetTileResponse]  # type: ignore[assignment]
     """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
@@ -106,6 +110,14 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ExportResponse, _abc.Awaitable[_audit_pb2.ExportResponse]]:
         """Exports a workspace's events of one trail with their proofs, page by page."""
+
+    @_abc_1.abstractmethod
+    def GetWrites(
+        self,
+        request: _audit_pb2.GetWritesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetWritesResponse, _abc.Awaitable[_audit_pb2.GetWritesResponse]]:
+        """Gives what the log says is stored, to be compared with a store: of the records that are named, or page by page of all."""
 
     @_abc_1.abstractmethod
     def GetTile(

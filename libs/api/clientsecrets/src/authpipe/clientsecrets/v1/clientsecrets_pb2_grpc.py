@@ -65,6 +65,11 @@ class ClientSecretsStub:
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.SerializeToString,
                 response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.FromString,
                 _registered_method=True)
+        self.GetDigests = channel.unary_unary(
+                '/authpipe.clientsecrets.v1.ClientSecrets/GetDigests',
+                request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.FromString,
+                _registered_method=True)
 
 
 class ClientSecretsServicer:
@@ -113,6 +118,13 @@ class ClientSecretsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDigests(self, request, context):
+        """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClientSecretsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_ClientSecretsServicer_to_server(servicer, server):
                     servicer.DeleteRecords,
                     request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.FromString,
                     response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.SerializeToString,
+            ),
+            'GetDigests': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDigests,
+                    request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.FromString,
+                    response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class ClientSecrets:
             '/authpipe.clientsecrets.v1.ClientSecrets/DeleteRecords',
             authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.SerializeToString,
             authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDigests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.clientsecrets.v1.ClientSecrets/GetDigests',
+            authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.SerializeToString,
+            authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class ClientSecretsStub:
     """Stops the serving of a connection's records, here and at keyservice."""
     DeleteRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+    GetDigests: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetDigestsRequest, _records_pb2.GetDigestsResponse]
+    """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 @_typing.type_check_only
 class ClientSecretsAsyncStub(ClientSecretsStub):
@@ -63,6 +65,8 @@ class ClientSecretsAsyncStub(ClientSecretsStub):
     """Stops the serving of a connection's records, here and at keyservice."""
     DeleteRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]  # type: ignore[assignment]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+    GetDigests: _aio.UnaryUnaryMultiCallable[_records_pb2.GetDigestsRequest, _records_pb2.GetDigestsResponse]  # type: ignore[assignment]
+    """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 class ClientSecretsServicer(metaclass=_abc_1.ABCMeta):
     """ClientSecrets keeps client-secret records."""
@@ -114,5 +118,13 @@ class ClientSecretsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.DeleteRecordsResponse, _abc.Awaitable[_records_pb2.DeleteRecordsResponse]]:
         """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+
+    @_abc_1.abstractmethod
+    def GetDigests(
+        self,
+        request: _records_pb2.GetDigestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_records_pb2.GetDigestsResponse, _abc.Awaitable[_records_pb2.GetDigestsResponse]]:
+        """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 def add_ClientSecretsServicer_to_server(servicer: ClientSecretsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

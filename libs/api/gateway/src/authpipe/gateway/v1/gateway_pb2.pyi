@@ -1621,7 +1621,7 @@ class ListAuditEventsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
-    ID_FIELD_NUMBER: _builtins.int
+    SOME_ID_FIELD_NUMBER: _builtins.int
     TRAIL_FIELD_NUMBER: _builtins.int
     event: _builtins.str
     """A name such as TOKEN_REFRESHED."""
@@ -1635,7 +1635,7 @@ class ListAuditEventsRequest(_message.Message):
     """Only on behalf of this one, such as "api_key:key_…"."""
     outcome: _builtins.str
     """Only with this outcome: succeeded, failed or refused."""
-    id: _builtins.str
+    some_id: _builtins.str
     """Only with this id, wherever it stands: target, actor, request, grant, trace, event."""
     trail: _builtins.str
     """Only of this trail: user-credentials, client-secrets or control."""
@@ -1658,12 +1658,12 @@ class ListAuditEventsRequest(_message.Message):
         page_token: _builtins.str = ...,
         actor: _builtins.str = ...,
         outcome: _builtins.str = ...,
-        id: _builtins.str = ...,
+        some_id: _builtins.str = ...,
         trail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "event", b"event", "id", b"id", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "target", b"target", "trail", b"trail", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "event", b"event", "outcome", b"outcome", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "some_id", b"some_id", "target", b"target", "trail", b"trail", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -898,3 +898,93 @@ class DeleteRecordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteRecordsResponse: _TypeAlias = DeleteRecordsResponse  # noqa: Y015
+
+@_typing.final
+class GetDigestsRequest(_message.Message):
+    """GetDigestsRequest asks for what is stored, by digest: of the records that are named, or page by page of all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most this many, 1 to 1,000; 0: 1,000."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordRef]:
+        """Which records; none: a page of all."""
+
+    @_builtins.property
+    def after(self) -> Global___RecordRef:
+        """Where the page before ended; absent: from the beginning."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___RecordRef] | None = ...,
+        after: Global___RecordRef | None = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "items", b"items", "page_size", b"page_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDigestsRequest: _TypeAlias = GetDigestsRequest  # noqa: Y015
+
+@_typing.final
+class GetDigestsResponse(_message.Message):
+    """GetDigestsResponse carries digests. Of what is not there, nothing stands in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordDigest]:
+        """The records, in the store's own order."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___RecordDigest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDigestsResponse: _TypeAlias = GetDigestsResponse  # noqa: Y015
+
+@_typing.final
+class RecordDigest(_message.Message):
+    """RecordDigest is what anybody may compare a record by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its version."""
+    digest: _builtins.str
+    """SHA-256 of the AP1 record, in hexadecimal."""
+    @_builtins.property
+    def ref(self) -> Global___RecordRef:
+        """Which record."""
+
+    def __init__(
+        self,
+        *,
+        ref: Global___RecordRef | None = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "ref", b"ref", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordDigest: _TypeAlias = RecordDigest  # noqa: Y015

@@ -75,6 +75,11 @@ class VaultStub:
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.SerializeToString,
                 response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.FromString,
                 _registered_method=True)
+        self.GetDigests = channel.unary_unary(
+                '/authpipe.vault.v1.Vault/GetDigests',
+                request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.FromString,
+                _registered_method=True)
 
 
 class VaultServicer:
@@ -137,6 +142,13 @@ class VaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDigests(self, request, context):
+        """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +191,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.DeleteRecords,
                     request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.FromString,
                     response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.SerializeToString,
+            ),
+            'GetDigests': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDigests,
+                    request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.FromString,
+                    response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +415,33 @@ class Vault:
             '/authpipe.vault.v1.Vault/DeleteRecords',
             authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsRequest.SerializeToString,
             authpipe_dot_types_dot_v1_dot_records__pb2.DeleteRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDigests(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.vault.v1.Vault/GetDigests',
+            authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsRequest.SerializeToString,
+            authpipe_dot_types_dot_v1_dot_records__pb2.GetDigestsResponse.FromString,
             options,
             channel_credentials,
             insecure,

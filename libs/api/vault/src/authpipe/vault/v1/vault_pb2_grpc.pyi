@@ -49,6 +49,8 @@ class VaultStub:
     """Takes a connection back that was kept, under a grant for that."""
     DeleteRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+    GetDigests: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetDigestsRequest, _records_pb2.GetDigestsResponse]
+    """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 @_typing.type_check_only
 class VaultAsyncStub(VaultStub):
@@ -71,6 +73,8 @@ class VaultAsyncStub(VaultStub):
     """Takes a connection back that was kept, under a grant for that."""
     DeleteRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.DeleteRecordsRequest, _records_pb2.DeleteRecordsResponse]  # type: ignore[assignment]
     """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+    GetDigests: _aio.UnaryUnaryMultiCallable[_records_pb2.GetDigestsRequest, _records_pb2.GetDigestsResponse]  # type: ignore[assignment]
+    """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 class VaultServicer(metaclass=_abc_1.ABCMeta):
     """Vault keeps user-credential records."""
@@ -138,5 +142,13 @@ class VaultServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.DeleteRecordsResponse, _abc.Awaitable[_records_pb2.DeleteRecordsResponse]]:
         """Erases a connection: destroys its key, then deletes its records. Repeating it is harmless."""
+
+    @_abc_1.abstractmethod
+    def GetDigests(
+        self,
+        request: _records_pb2.GetDigestsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_records_pb2.GetDigestsResponse, _abc.Awaitable[_records_pb2.GetDigestsResponse]]:
+        """Gives digests of what is stored, to be compared with the log. No key and no ciphertext is involved."""
 
 def add_VaultServicer_to_server(servicer: VaultServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
