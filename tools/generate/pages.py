@@ -70,7 +70,7 @@ def events_page() -> str:
     """Gives docs/audit-events.md."""
     text = (ROOT / "protos" / "authpipe" / "types" / "v1" / "events.proto").read_text()
     found = re.findall(
-        r"((?:  //[^\n]*\n)+)  EVENT_NAME_(\w+) = (\d+) \[\(authpipe\.options\.v1\.effect\) = EFFECT_(\w+)\];", text
+        r"((?:  //[^\n]*\n)+)  EVENT_NAME_(\w+) = (\d+) \[\(authpipe\.types\.v1\.effect\) = EFFECT_(\w+)\];", text
     )
     where: dict[str, list[str]] = {}
     for service in services():

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import sqlalchemy as sa
-from authpipe.options.v1 import effects_pb2
+from authpipe.types.v1 import effects_pb2
 from authpipe.types.v1 import events_pb2
 from authpipe_database import AuditBacklogError, Database, DatabaseConfig, Outbox
 from authpipe_database.connect import DatabaseUnavailableError

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from authpipe.options.v1 import effects_pb2
+from authpipe.types.v1 import effects_pb2
 from authpipe.types.v1 import events_pb2, records_pb2
 from authpipe_sensitive import AuditEntry, DomainError, Status
 from authpipe_sensitive.duties import note_emitted
