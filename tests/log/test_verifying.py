@@ -169,6 +169,27 @@ def test_events_are_found_by_whatever_id_is_in_them(auditor: Auditor) -> None:
     assert customer.get("/audit/events", id="con_ffffffffffffffffffffffff").json()["events"] == []
 
 
+@pytest.mark.promise("P31")
+def test_every_event_of_a_use_says_from_where_by_whom_what_for_and_under_which_grant(auditor: Auditor) -> None:
+    customer = auditor.customer
+    forged = {"x-forwarded-for": "198.51.100.1"}
+    (connection, *_) = customer.get("/connections").json()["connections"]
+    assert customer.http.get(f"/v1/connections/{connection['id']}/token", headers=forged).status_code == 200
+    events = customer.get("/audit/events", page_size=200).json()["events"]
+    uses = [event for event in events if event["event"] == "RECORD_KEY_RELEASED" and event["purpose"] == "serve"]
+    assert uses
+    for use in uses:
+        assert use["source_address"] == "127.0.0.1"
+        assert all(
+            use[name] for name in ("actor", "target", "request_id", "grant_id", "record_class", "record_version")
+        )
+    # Every trace is kept here: the event leads to it.
+    assert any(use["trace_id"] for use in uses)
+    made = next(event for event in events if event["event"] == "RECORDS_WRITTEN")
+    assert len(made["digest"]) == 64
+    assert made["source_address"] == "127.0.0.1"
+
+
 def test_another_workspaces_log_is_neither_listed_nor_exported(
     auditor: Auditor, stranger: Any, superuser: Callable[[str, str], Any]
 ) -> None:

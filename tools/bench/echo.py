@@ -21,6 +21,7 @@ import uvloop
 from authpipe.types.v1 import records_pb2 as pb
 from authpipe.vault.v1 import vault_pb2, vault_pb2_grpc
 from authpipe_gateway_edge.domain.serving import Served, Serving
+from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.domain.words import Caller
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.app import EdgeApp
@@ -85,7 +86,14 @@ async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
     nothing: Any = None
     api = Api(nothing, nothing, nothing, nothing, "https://echo.invalid")
     app = EdgeApp(
-        api, cast("Serving", EchoServing(peer)), nothing, nothing, nothing, nothing, "mailto:nobody@echo.invalid"
+        api,
+        cast("Serving", EchoServing(peer)),
+        nothing,
+        nothing,
+        nothing,
+        Sources(()),
+        nothing,
+        "mailto:nobody@echo.invalid",
     )
     listen = ServerConfig(host="127.0.0.1", port=settings["front_port"])
     server = rest_server(app, listen, Path(settings["public_certificate"]), Path(settings["public_key"]), 1_024)

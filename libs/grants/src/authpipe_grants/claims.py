@@ -5,6 +5,7 @@ iss      the signer's SPIFFE path          req_wl   the consumer's SPIFFE path
 aud      who may act on it, a list         cnf      {"jkt": thumbprint of the consumer's HPKE key}
 scope    the purpose                       txn      the request id
 tctx     workspace, connections, classes, fence, forced, actor
+rctx     {"req_ip": the address that the request came from}, where it is known
 iat, exp seconds; exp - iat ≤ 60           jti      the grant's own id
 """
 
@@ -58,6 +59,7 @@ class Grant:
         grant_id: Its own id.
         issued_at: Seconds since the epoch.
         expires_at: Seconds since the epoch.
+        source: The address that the request came from; empty: not known, or from inside.
     """
 
     issuer: str
@@ -75,10 +77,11 @@ class Grant:
     grant_id: str
     issued_at: int
     expires_at: int
+    source: str = ""
 
     def to_claims(self) -> dict[str, Any]:
         """Gives the claims as they are signed."""
-        return {
+        claims: dict[str, Any] = {
             "iss": self.issuer,
             "aud": list(self.audience),
             "req_wl": self.consumer,
@@ -97,6 +100,9 @@ class Grant:
             "iat": self.issued_at,
             "exp": self.expires_at,
         }
+        if self.source:
+            claims["rctx"] = {"req_ip": self.source}
+        return claims
 
     @classmethod
     def from_claims(cls, claims: dict[str, Any]) -> Self:
@@ -123,6 +129,7 @@ class Grant:
                 grant_id=_text(claims["jti"]),
                 issued_at=_number(claims["iat"]),
                 expires_at=_number(claims["exp"]),
+                source=_text(claims["rctx"]["req_ip"]) if "rctx" in claims else "",
             )
         except (KeyError, TypeError, AttributeError):
             raise GrantError from None

@@ -54,6 +54,7 @@ class Issuer:
         request_id: str,
         fence: int = 0,
         forced: bool = False,
+        source: str = "",
         life_seconds: int = LONGEST_LIFE_SECONDS,
     ) -> str:
         """Signs a grant and gives it as a compact JWS (RFC 7515).
@@ -80,6 +81,7 @@ class Issuer:
             grant_id=secrets.token_hex(16),
             issued_at=now,
             expires_at=now + life_seconds,
+            source=source,
         )
         return jws.serialize_compact(self._header, json.dumps(grant.to_claims()).encode(), self._key)
 

@@ -12,4 +12,5 @@ def upgrade() -> None:
     """Makes them."""
     op.execute(OUTBOX_SQL)
     op.execute("create table changes (id int primary key)")
-    op.execute("grant select, insert on changes to member;" + outbox_grants("member"))
+    role = str(op.get_bind().exec_driver_sql("select current_database()").scalar())
+    op.execute(f"grant select, insert on changes to {role};" + outbox_grants(role))

@@ -325,6 +325,7 @@ def _written(ref: Ref, version: int, grant: Grant, request_id: str, digest: str 
         record_version=version,
         grant_id=grant.grant_id,
         digest=digest,
+        source=grant.source,
     )
 
 

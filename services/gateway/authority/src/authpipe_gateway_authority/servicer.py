@@ -66,6 +66,7 @@ class AuthorityServicer:
                 tuple(int(each) for each in item.record_classes),
                 item.request_id,
                 item.worker_thumbprint,
+                item.source_address,
             )
             for item in request.items
         ]

@@ -21,6 +21,7 @@ from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.proxying import Proxying
+from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.peers import (
@@ -76,19 +77,23 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     proxying = Proxying(authority, coordinator, worker_peer)
     webhooks = Webhooks(authority, coordinator, worker_peer)
     proving = Proving(authority, coordinator, worker_peer)
+    sources = Sources(config.trusted_proxies)
     app = EdgeApp(
         Api(managing, importing, webhooks, proving, config.public_url),
         serving,
         proxying,
         coordinator,
         audit,
+        sources,
         is_ready,
         config.security_contact,
     )
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()
-    public = _public_grpc(config, GatewayServicer(serving, managing, importing, webhooks, proving, config.public_url))
+    public = _public_grpc(
+        config, GatewayServicer(serving, managing, importing, webhooks, proving, sources, config.public_url)
+    )
     await public.start()
     rest = rest_server(app, config.rest, config.public_certificate, config.public_key, config.rest_connections)
     serving_rest = asyncio.create_task(rest.serve(), name="rest")

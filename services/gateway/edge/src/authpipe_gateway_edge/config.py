@@ -22,6 +22,7 @@ class Config(BaseModel):
         public_certificate: PEM chain for customers.
         public_key: Its key, PKCS#8.
         rest_connections: How many connections REST has open at most, idle ones counted; each is a file descriptor.
+        trusted_proxies: The networks of our own proxies, whose X-Forwarded-For is believed: "10.0.0.0/8".
         security_contact: Where to report a vulnerability (RFC 9116).
     """
 
@@ -43,6 +44,7 @@ class Config(BaseModel):
     worker: PeerConfig
     audit: PeerConfig
     rest_connections: int = Field(default=8_192, gt=0)
+    trusted_proxies: tuple[str, ...] = ()
     security_contact: str = "mailto:security@authpipe.invalid"
     log_level: str = "info"
     telemetry_file: Path | None = None

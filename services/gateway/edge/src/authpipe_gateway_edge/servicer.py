@@ -15,6 +15,7 @@ from authpipe.types.v1 import events_pb2, records_pb2
 from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
@@ -41,6 +42,7 @@ class GatewayServicer:
         importing: The rules over what is brought.
         webhooks: The rules over webhooks' signatures.
         proving: The rules over proofs of keys.
+        sources: Tells where requests come from.
         public_url: How browsers reach us.
     """
 
@@ -51,8 +53,10 @@ class GatewayServicer:
         importing: Importing,
         webhooks: Webhooks,
         proving: Proving,
+        sources: Sources,
         public_url: str,
     ) -> None:
+        self._sources = sources
         self._webhooks = webhooks
         self._serving = serving
         self._managing = managing
@@ -358,7 +362,8 @@ class GatewayServicer:
         await context.send_initial_metadata((("x-request-id", request_id),))
         try:
             headers = [(name.encode(), _bytes(value)) for name, value in context.invocation_metadata() or ()]
-            return await work(Caller(bearer(headers), request_id))
+            source = self._sources.of_grpc(context.peer(), context.invocation_metadata() or ())
+            return await work(Caller(bearer(headers), request_id, source))
         except DomainError as error:
             await _abort(context, error, request_id)
         except Exception as error:  # becomes INTERNAL with an incident id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed

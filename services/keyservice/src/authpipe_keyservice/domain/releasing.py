@@ -366,6 +366,7 @@ def _released(ask: Ask, grant: Grant) -> AuditEntry:
         record_class=int(ask.wanted.record_class),
         record_version=ask.wanted.version,
         grant_id=grant.grant_id,
+        source=grant.source,
     )
 
 
@@ -382,6 +383,7 @@ def _refusal(ask: Ask, grant: Grant | DomainError, error: DomainError) -> AuditE
         workspace_id=ask.wanted.workspace,
         target=ask.wanted.connection,
         purpose=grant.purpose if isinstance(grant, Grant) else "",
+        source=grant.source if isinstance(grant, Grant) else "",
         record_class=int(ask.wanted.record_class),
         record_version=ask.wanted.version,
         reason=error.reason,

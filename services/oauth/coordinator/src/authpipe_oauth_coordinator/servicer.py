@@ -433,7 +433,7 @@ class CoordinatorServicer:
             raise GrantError
         if target and target not in grant.connections:
             raise GrantError
-        return Acting(grant.workspace, grant.actor, request_id)
+        return Acting(grant.workspace, grant.actor, request_id, grant.source)
 
 
 def _page(size: int) -> int:

@@ -29,6 +29,7 @@ class ActAsked:
         classes: The classes that an import writes.
         request_id: The request.
         worker_thumbprint: Of the worker's HPKE key, where the worker is the consumer.
+        source: The address that the request came from; empty: not known.
     """
 
     key_hash: bytes | None
@@ -37,6 +38,7 @@ class ActAsked:
     classes: tuple[int, ...]
     request_id: str
     worker_thumbprint: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,7 @@ class Sessions:
         # Serving needs no target in its manage grant: one signature serves every connection of the workspace.
         connections = (asked.target,) if asked.target and rule.name != "serve" else ()
         manage_grant = self._grants.get_or_issue(
-            ("manage", rule.name, row.api_key_id, connections, thumbprint),
+            ("manage", rule.name, row.api_key_id, connections, thumbprint, asked.source),
             lambda: self._issuer().issue(
                 audience=tuple(f"{each}/{self._region}" for each in ("oauth", "audit", "vault", "clientsecrets")),
                 consumer=_EDGE,
@@ -198,13 +200,14 @@ class Sessions:
                 classes=(),
                 actor=f"api_key:{row.api_key_id}",
                 request_id=asked.request_id,
+                source=asked.source,
             ),
         )
         return Verdict(row.workspace, row.api_key_id, record_grant, manage_grant)
 
     def _grant(self, row: ApiKeyRow, asked: ActAsked, thumbprint: str, rule: ActRule, classes: tuple[int, ...]) -> str:
         return self._grants.get_or_issue(
-            (rule.purpose, row.api_key_id, asked.target, classes, thumbprint),
+            (rule.purpose, row.api_key_id, asked.target, classes, thumbprint, asked.source),
             lambda: self._issuer().issue(
                 audience=(f"{rule.key_domain}/{self._region}",),
                 consumer=rule.consumer,
@@ -215,6 +218,7 @@ class Sessions:
                 classes=classes,
                 actor=f"api_key:{row.api_key_id}",
                 request_id=asked.request_id,
+                source=asked.source,
             ),
         )
 
@@ -227,4 +231,5 @@ def _refused(asked: ActAsked, row: ApiKeyRow | DomainError, error: DomainError) 
         request_id=asked.request_id,
         workspace_id=row.workspace if isinstance(row, ApiKeyRow) else "",
         reason=error.reason,
+        source=asked.source,
     )

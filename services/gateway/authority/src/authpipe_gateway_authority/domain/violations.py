@@ -42,5 +42,6 @@ class Violations:
             purpose=grant.purpose,
             reason="RECORD_INTEGRITY_VIOLATION",
             grant_id=grant.grant_id,
+            source=grant.source,
         )
         await self._store.note([entry])

@@ -106,10 +106,12 @@ class Caller(NamedTuple):
     Args:
         api_key: As it was sent; checked by authority.
         request_id: The request.
+        source: The address it came from; empty: not known.
     """
 
     api_key: Secret
     request_id: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class AuthorityPeer:
         """
         # The hash, not the API key, is what stays in memory.
         key_hash = hashlib.sha256(caller.api_key.expose()).digest()
-        key = (key_hash, act, target, tuple(classes), worker_thumbprint)
+        key = (key_hash, act, target, tuple(classes), worker_thumbprint, caller.source)
         kept, now = self._cache.get(key), time.monotonic()
         # Two clocks: the grants live half a minute, but the API key has to be known good as of a moment ago.
         if kept is not None and now < kept[0] and now < self._good_until.get((key_hash, act), 0):
@@ -58,6 +58,7 @@ class AuthorityPeer:
             record_classes=classes,  # type: ignore[arg-type]
             request_id=caller.request_id,
             worker_thumbprint=worker_thumbprint,
+            source_address=caller.source,
         )
         answer = await self._coalescer.submit(request)
         if answer.HasField("refusal"):

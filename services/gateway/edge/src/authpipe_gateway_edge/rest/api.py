@@ -45,7 +45,7 @@ def caller_of(request: Request) -> Caller:
     Raises:
         ApiKeyMissingError: There is no API key.
     """
-    return Caller(bearer(request.scope["headers"]), request.state.request_id)
+    return Caller(bearer(request.scope["headers"]), request.state.request_id, request.state.source)
 
 
 CallerDep = Annotated[Caller, Depends(caller_of)]

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from authpipe_gateway_edge.domain.ports import AuditLog, Coordinator
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
+from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
 from authpipe_gateway_edge.rest import audit, connect, provider_configs, resources
 from authpipe_gateway_edge.rest.api import Api
@@ -37,6 +38,7 @@ class EdgeApp:
         proxying: Requests to Providers' APIs.
         coordinator: For the hosted page.
         log: For whoever verifies it.
+        sources: Tells where requests come from.
         ready: Says whether what is behind us answers.
         security_contact: For /.well-known/security.txt.
     """
@@ -48,9 +50,11 @@ class EdgeApp:
         proxying: Proxying,
         coordinator: Coordinator,
         log: AuditLog,
+        sources: Sources,
         ready: Callable[[], Awaitable[bool]],
         security_contact: str,
     ) -> None:
+        self._sources = sources
         self._token_route = TokenRoute(serving)
         self._proxy_route = ProxyRoute(proxying)
         self._app = _fastapi(api, coordinator, log, ready, security_contact)
@@ -60,14 +64,15 @@ class EdgeApp:
         if scope["type"] != "http":
             await self._app(scope, receive, send)  # type: ignore[arg-type]
             return
+        source = self._sources.of_scope(scope.get("client"), scope["headers"])
         if scope["method"] == "GET" and (found := PATH.fullmatch(scope["path"])):
-            await self._token_route(scope, found[1], send)
+            await self._token_route(scope, found[1], source, send)
             return
         if scope["path"].startswith("/v1/proxy/"):
-            await self._proxy_route(scope, receive, send)
+            await self._proxy_route(scope, source, receive, send)
             return
         request_id = new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "source": source}
         try:
             body = await _read(receive)
         except TooLargeError as error:

@@ -41,12 +41,12 @@ class ProxyRoute:
     def __init__(self, proxying: Proxying) -> None:
         self._proxying = proxying
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answers one request."""
+    async def __call__(self, scope: dict[str, Any], source: str, receive: Receive, send: Send) -> None:
+        """Answers one request that came from an address."""
         request_id = new_request_id()
         begun = False
         try:
-            caller = Caller(bearer(scope["headers"]), request_id)
+            caller = Caller(bearer(scope["headers"]), request_id, source)
             asked = _asked(scope)
             answer = self._proxying.carry(caller, asked, _Body(receive, scope))
             async with aclosing(answer):  # type: ignore[type-var]  # it is a generator

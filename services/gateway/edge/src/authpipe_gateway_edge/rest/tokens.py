@@ -51,11 +51,11 @@ class TokenRoute:
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
 
-    async def __call__(self, scope: dict[str, Any], connection: str, send: Send) -> None:
-        """Answers one request."""
+    async def __call__(self, scope: dict[str, Any], connection: str, source: str, send: Send) -> None:
+        """Answers one request that came from an address."""
         request_id = new_request_id()
         try:
-            caller = Caller(bearer(scope["headers"]), request_id)
+            caller = Caller(bearer(scope["headers"]), request_id, source)
             served = await self._serving.serve(caller, connection, _min_ttl(scope["query_string"]))
         except DomainError as error:
             await _refuse(send, error, request_id)

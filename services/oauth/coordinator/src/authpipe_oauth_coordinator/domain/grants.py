@@ -61,7 +61,7 @@ class Grants:
         as our client too. Refreshes of the same client within seconds share one: each use names its own request all the same.
         """
         return self._clients.get_or_issue(
-            (acting.workspace, acting.actor, provider_config, tuple(classes), thumbprint),
+            (acting.workspace, acting.actor, provider_config, tuple(classes), thumbprint, acting.source),
             lambda: self._sign(_SECRETS, "client_authentication", acting, provider_config, classes, thumbprint),
         )
 
@@ -104,4 +104,5 @@ class Grants:
             request_id=acting.request_id,
             fence=fence,
             forced=forced,
+            source=acting.source,
         )

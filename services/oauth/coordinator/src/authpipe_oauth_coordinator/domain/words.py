@@ -313,6 +313,7 @@ class Acting:
     workspace: str
     actor: str
     request_id: str
+    source: str = ""
 
 
 def audit_entry(
@@ -343,4 +344,5 @@ def audit_entry(
         target=target,
         purpose=purpose,
         reason=reason,
+        source=acting.source,
     )

@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2 as authpipe_dot_options_dot_v1_dot_ac
 from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%authpipe/authority/v1/authority.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\"a\n\x10\x41uthorizeRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.authpipe.authority.v1.ActRequest\"\xc2\x01\n\nActRequest\x12\x14\n\x07\x61pi_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\'\n\x03\x61\x63t\x18\x02 \x01(\x0e\x32\x1a.authpipe.authority.v1.Act\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x0erecord_classes\x18\x04 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x11worker_thumbprint\x18\x06 \x01(\t\"B\n\x11\x41uthorizeResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.authority.v1.Verdict\"\xc0\x01\n\x07Verdict\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12\x19\n\x0crecord_grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cmanage_grant\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08reuse_ms\x18\x06 \x01(\r\x12\x16\n\x0egrant_reuse_ms\x18\x07 \x01(\r\"P\n\x1fReportIntegrityViolationRequest\x12\x19\n\x0crecord_grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\"\n ReportIntegrityViolationResponse\"R\n\x18SetAuditRetentionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1b\n\x19SetAuditRetentionResponse\"B\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x17\x43reateWorkspaceResponse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"e\n\x13\x43reateApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"@\n\x14\x43reateApiKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x13RevokeApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14RevokeApiKeyResponse*\xad\x03\n\x03\x41\x63t\x12\x13\n\x0f\x41\x43T_UNSPECIFIED\x10\x00\x12\r\n\tACT_SERVE\x10\x01\x12\x0f\n\x0b\x41\x43T_REFRESH\x10\x02\x12\x18\n\x14\x41\x43T_READ_CONNECTIONS\x10\x03\x12\x19\n\x15\x41\x43T_IMPORT_CONNECTION\x10\x04\x12\x12\n\x0e\x41\x43T_DISCONNECT\x10\x05\x12\x1e\n\x1a\x41\x43T_CREATE_CONNECT_SESSION\x10\x06\x12\x1d\n\x19\x41\x43T_READ_PROVIDER_CONFIGS\x10\x07\x12\x1a\n\x16\x41\x43T_CONFIGURE_PROVIDER\x10\x08\x12\x12\n\x0e\x41\x43T_READ_AUDIT\x10\t\x12\x18\n\x14\x41\x43T_DRAFT_CONNECTION\x10\n\x12\x1d\n\x19\x41\x43T_DRAFT_PROVIDER_CONFIG\x10\x0b\x12\x19\n\x15\x41\x43T_DESCRIBE_PROVIDER\x10\x0c\x12\r\n\tACT_PROXY\x10\r\x12\x15\n\x11\x41\x43T_PROXY_REFRESH\x10\x0e\x12\x16\n\x12\x41\x43T_VERIFY_WEBHOOK\x10\x0f\x12\x14\n\x10\x41\x43T_CHECK_HEALTH\x10\x10\x12\x11\n\rACT_RECONNECT\x10\x11\x32\xbf\x06\n\tAuthority\x12v\n\tAuthorize\x12\'.authpipe.authority.v1.AuthorizeRequest\x1a(.authpipe.authority.v1.AuthorizeResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\xa3\x01\n\x18ReportIntegrityViolation\x12\x36.authpipe.authority.v1.ReportIntegrityViolationRequest\x1a\x37.authpipe.authority.v1.ReportIntegrityViolationResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18!\x12\x86\x01\n\x0f\x43reateWorkspace\x12-.authpipe.authority.v1.CreateWorkspaceRequest\x1a..authpipe.authority.v1.CreateWorkspaceResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x0b\x12\x8c\x01\n\x11SetAuditRetention\x12/.authpipe.authority.v1.SetAuditRetentionRequest\x1a\x30.authpipe.authority.v1.SetAuditRetentionResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18P\x12}\n\x0c\x43reateApiKey\x12*.authpipe.authority.v1.CreateApiKeyRequest\x1a+.authpipe.authority.v1.CreateApiKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x0c\x12}\n\x0cRevokeApiKey\x12*.authpipe.authority.v1.RevokeApiKeyRequest\x1a+.authpipe.authority.v1.RevokeApiKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%authpipe/authority/v1/authority.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\"a\n\x10\x41uthorizeRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x30\n\x05items\x18\x02 \x03(\x0b\x32!.authpipe.authority.v1.ActRequest\"\xda\x01\n\nActRequest\x12\x14\n\x07\x61pi_key\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\'\n\x03\x61\x63t\x18\x02 \x01(\x0e\x32\x1a.authpipe.authority.v1.Act\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x36\n\x0erecord_classes\x18\x04 \x03(\x0e\x32\x1e.authpipe.types.v1.RecordClass\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x11worker_thumbprint\x18\x06 \x01(\t\x12\x16\n\x0esource_address\x18\x07 \x01(\t\"B\n\x11\x41uthorizeResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.authority.v1.Verdict\"\xc0\x01\n\x07Verdict\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x12\n\napi_key_id\x18\x03 \x01(\t\x12\x19\n\x0crecord_grant\x18\x04 \x01(\tB\x03\x80\x01\x01\x12\x19\n\x0cmanage_grant\x18\x05 \x01(\tB\x03\x80\x01\x01\x12\x10\n\x08reuse_ms\x18\x06 \x01(\r\x12\x16\n\x0egrant_reuse_ms\x18\x07 \x01(\r\"P\n\x1fReportIntegrityViolationRequest\x12\x19\n\x0crecord_grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\"\n ReportIntegrityViolationResponse\"R\n\x18SetAuditRetentionRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x1b\n\x19SetAuditRetentionResponse\"B\n\x16\x43reateWorkspaceRequest\x12\x14\n\x0c\x64isplay_name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"/\n\x17\x43reateWorkspaceResponse\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"e\n\x13\x43reateApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"@\n\x14\x43reateApiKeyResponse\x12\x12\n\napi_key_id\x18\x01 \x01(\t\x12\x14\n\x07\x61pi_key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"S\n\x13RevokeApiKeyRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x16\n\x14RevokeApiKeyResponse*\xad\x03\n\x03\x41\x63t\x12\x13\n\x0f\x41\x43T_UNSPECIFIED\x10\x00\x12\r\n\tACT_SERVE\x10\x01\x12\x0f\n\x0b\x41\x43T_REFRESH\x10\x02\x12\x18\n\x14\x41\x43T_READ_CONNECTIONS\x10\x03\x12\x19\n\x15\x41\x43T_IMPORT_CONNECTION\x10\x04\x12\x12\n\x0e\x41\x43T_DISCONNECT\x10\x05\x12\x1e\n\x1a\x41\x43T_CREATE_CONNECT_SESSION\x10\x06\x12\x1d\n\x19\x41\x43T_READ_PROVIDER_CONFIGS\x10\x07\x12\x1a\n\x16\x41\x43T_CONFIGURE_PROVIDER\x10\x08\x12\x12\n\x0e\x41\x43T_READ_AUDIT\x10\t\x12\x18\n\x14\x41\x43T_DRAFT_CONNECTION\x10\n\x12\x1d\n\x19\x41\x43T_DRAFT_PROVIDER_CONFIG\x10\x0b\x12\x19\n\x15\x41\x43T_DESCRIBE_PROVIDER\x10\x0c\x12\r\n\tACT_PROXY\x10\r\x12\x15\n\x11\x41\x43T_PROXY_REFRESH\x10\x0e\x12\x16\n\x12\x41\x43T_VERIFY_WEBHOOK\x10\x0f\x12\x14\n\x10\x41\x43T_CHECK_HEALTH\x10\x10\x12\x11\n\rACT_RECONNECT\x10\x11\x32\xbf\x06\n\tAuthority\x12v\n\tAuthorize\x12\'.authpipe.authority.v1.AuthorizeRequest\x1a(.authpipe.authority.v1.AuthorizeResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\xa3\x01\n\x18ReportIntegrityViolation\x12\x36.authpipe.authority.v1.ReportIntegrityViolationRequest\x1a\x37.authpipe.authority.v1.ReportIntegrityViolationResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18!\x12\x86\x01\n\x0f\x43reateWorkspace\x12-.authpipe.authority.v1.CreateWorkspaceRequest\x1a..authpipe.authority.v1.CreateWorkspaceResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x0b\x12\x8c\x01\n\x11SetAuditRetention\x12/.authpipe.authority.v1.SetAuditRetentionRequest\x1a\x30.authpipe.authority.v1.SetAuditRetentionResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18P\x12}\n\x0c\x43reateApiKey\x12*.authpipe.authority.v1.CreateApiKeyRequest\x1a+.authpipe.authority.v1.CreateApiKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x0c\x12}\n\x0cRevokeApiKey\x12*.authpipe.authority.v1.RevokeApiKeyRequest\x1a+.authpipe.authority.v1.RevokeApiKeyResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,36 +55,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORITY'].methods_by_name['CreateApiKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\014'
   _globals['_AUTHORITY'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_AUTHORITY'].methods_by_name['RevokeApiKey']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\r'
-  _globals['_ACT']._serialized_start=1317
-  _globals['_ACT']._serialized_end=1746
+  _globals['_ACT']._serialized_start=1341
+  _globals['_ACT']._serialized_end=1770
   _globals['_AUTHORIZEREQUEST']._serialized_start=131
   _globals['_AUTHORIZEREQUEST']._serialized_end=228
   _globals['_ACTREQUEST']._serialized_start=231
-  _globals['_ACTREQUEST']._serialized_end=425
-  _globals['_AUTHORIZERESPONSE']._serialized_start=427
-  _globals['_AUTHORIZERESPONSE']._serialized_end=493
-  _globals['_VERDICT']._serialized_start=496
-  _globals['_VERDICT']._serialized_end=688
-  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_start=690
-  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_end=770
-  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_start=772
-  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_end=806
-  _globals['_SETAUDITRETENTIONREQUEST']._serialized_start=808
-  _globals['_SETAUDITRETENTIONREQUEST']._serialized_end=890
-  _globals['_SETAUDITRETENTIONRESPONSE']._serialized_start=892
-  _globals['_SETAUDITRETENTIONRESPONSE']._serialized_end=919
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=921
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=987
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=989
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=1036
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1038
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1139
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1141
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1205
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1207
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1290
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1292
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1314
-  _globals['_AUTHORITY']._serialized_start=1749
-  _globals['_AUTHORITY']._serialized_end=2580
+  _globals['_ACTREQUEST']._serialized_end=449
+  _globals['_AUTHORIZERESPONSE']._serialized_start=451
+  _globals['_AUTHORIZERESPONSE']._serialized_end=517
+  _globals['_VERDICT']._serialized_start=520
+  _globals['_VERDICT']._serialized_end=712
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_start=714
+  _globals['_REPORTINTEGRITYVIOLATIONREQUEST']._serialized_end=794
+  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_start=796
+  _globals['_REPORTINTEGRITYVIOLATIONRESPONSE']._serialized_end=830
+  _globals['_SETAUDITRETENTIONREQUEST']._serialized_start=832
+  _globals['_SETAUDITRETENTIONREQUEST']._serialized_end=914
+  _globals['_SETAUDITRETENTIONRESPONSE']._serialized_start=916
+  _globals['_SETAUDITRETENTIONRESPONSE']._serialized_end=943
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=945
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=1011
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=1013
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=1060
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1062
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1163
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1165
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1229
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1231
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1314
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1316
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1338
+  _globals['_AUTHORITY']._serialized_start=1773
+  _globals['_AUTHORITY']._serialized_end=2604
 # @@protoc_insertion_point(module_scope)

@@ -116,6 +116,7 @@ class ActRequest(_message.Message):
     RECORD_CLASSES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WORKER_THUMBPRINT_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
     api_key: _builtins.bytes
     """The API key as the customer sent it."""
     act: Global___Act.ValueType
@@ -126,6 +127,8 @@ class ActRequest(_message.Message):
     """The request this item belongs to."""
     worker_thumbprint: _builtins.str
     """For PROXY: the thumbprint of the HPKE key of the worker that will open the credential; the caller never does."""
+    source_address: _builtins.str
+    """The address that the request came from, as the caller saw it; it stands in the grants and in the log."""
     @_builtins.property
     def record_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
         """The classes of records that an import writes."""
@@ -139,10 +142,11 @@ class ActRequest(_message.Message):
         record_classes: _abc.Iterable[_records_pb2.RecordClass.ValueType] | None = ...,
         request_id: _builtins.str = ...,
         worker_thumbprint: _builtins.str = ...,
+        source_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "target", b"target", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "source_address", b"source_address", "target", b"target", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
