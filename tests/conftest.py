@@ -265,7 +265,7 @@ class Patch:
 
 def stop(stack: Stack, name: str) -> None:
     """Kills a process and waits until it is gone."""
-    os.kill(stack.pid(name), signal.SIGKILL)
+    stack.send(name, signal.SIGKILL)
     assert wait_for(lambda: not stack.pid(name))
 
 

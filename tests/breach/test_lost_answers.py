@@ -5,7 +5,6 @@ The Provider rotates refresh tokens and ends the family when one is used twice: 
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -121,7 +120,7 @@ def away_when_the_provider_has_answered(
     assert wait_for(lambda: counted() == before + 1, 15)
     cluster = stack.clusters["vault"]
     if part == "vault":
-        os.kill(stack.pid("vault"), signal.SIGKILL)
+        stack.send("vault", signal.SIGKILL)
     else:
         cluster.stop()
     try:
@@ -164,7 +163,7 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
             assert len(kept) == 1
             assert b"access_token" not in kept[0].read_bytes(), "it is sealed"
             if killed:
-                os.kill(stack.pid("worker"), signal.SIGKILL)
+                stack.send("worker", signal.SIGKILL)
                 assert wait_for(lambda: not stack.pid("worker"))
                 with suppress(StackError):  # it waits for all to be healthy, and vault is not
                     stack.start("worker")

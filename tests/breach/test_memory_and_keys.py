@@ -117,7 +117,7 @@ def test_nobody_dumps_core_or_lets_others_of_the_same_user_read_its_memory(stack
 
 @pytest.mark.case(11)
 def test_a_service_that_is_aborted_leaves_no_core_file(stack: Stack, wait_for: Callable[..., Any]) -> None:
-    os.kill(stack.pid("vault"), signal.SIGABRT)
+    stack.send("vault", signal.SIGABRT)
     assert wait_for(lambda: not stack.pid("vault"))
     time.sleep(0.2)
     assert not [path for folder in (Path("/"), stack.layout.home) for path in folder.glob("core*") if path.is_file()]

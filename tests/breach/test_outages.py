@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ def away(stack: Stack, name: str, wait_for: Callable[..., Any]) -> Iterator[None
             assert wait_for(lambda: all(p["healthy"] for p in stack.status()["processes"]), 30)
             time.sleep(1)
         return
-    os.kill(stack.pid(name), signal.SIGKILL)
+    stack.send(name, signal.SIGKILL)
     assert wait_for(lambda: not stack.pid(name))
     try:
         yield
@@ -93,7 +92,7 @@ def test_events_wait_for_an_audit_that_is_away_and_arrive_in_order(
 
 
 def test_a_killed_process_is_reported_and_up_brings_it_back(stack: Stack, wait_for: Callable[..., Any]) -> None:
-    os.kill(stack.pid("clientsecrets"), signal.SIGKILL)
+    stack.send("clientsecrets", signal.SIGKILL)
     assert wait_for(lambda: not stack.pid("clientsecrets"))
 
     def unhealthy() -> list[str]:

@@ -95,6 +95,7 @@ def test_two_hundred_callers_cause_one_request_though_who_has_the_lease_stops_an
     [(fence,)] = chaos.database("select fence from leases where connection_id = %s", connection)
     assert chaos.wait_for(lambda: chaos.provider.counts()["asked"] > before["asked"], 20)
     pid = chaos.stack.pid(stopped[0])
+    assert pid, "it runs"
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(STOPPED_SECONDS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ def ahead(stack: Stack, wait_for: Callable[..., Any]) -> Iterator[None]:
 
     def again(text: str) -> None:
         file.write_text(text)
-        os.kill(stack.pid("coordinator"), signal.SIGKILL)
+        stack.send("coordinator", signal.SIGKILL)
         assert wait_for(lambda: not stack.pid("coordinator"))
         stack.start("coordinator")
         time.sleep(1)  # its peers connect again within half a second
@@ -54,7 +53,7 @@ def test_tokens_are_refreshed_before_they_end_once_each_and_nobody_has_asked(
     if killed:
         # The moment it begins: some are taken up, some under way, some done.
         assert wait_for(lambda: refreshed() > 0, 30)
-        os.kill(stack.pid("coordinator"), signal.SIGKILL)
+        stack.send("coordinator", signal.SIGKILL)
         assert wait_for(lambda: not stack.pid("coordinator"))
         stack.start("coordinator")
     assert wait_for(lambda: refreshed() >= MANY, 90), refreshed()

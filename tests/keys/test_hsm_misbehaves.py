@@ -203,7 +203,7 @@ def mutant_of(keys: Stack, name: str, *patches: tuple[str, str, str]) -> Iterato
 
 
 def stop(keys: Stack, name: str) -> None:
-    os.kill(keys.pid(name), signal.SIGKILL)
+    keys.send(name, signal.SIGKILL)
     while keys.pid(name):
         time.sleep(0.05)
 

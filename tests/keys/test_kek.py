@@ -59,6 +59,7 @@ def test_a_version_becomes_primary_only_after_every_replica_has_opened_its_canar
 ) -> None:
     before = primary(database)
     second = keys.pid("keyservice-user-credentials-2")
+    assert second, "it runs"
     os.kill(second, signal.SIGSTOP)
     try:
         assert admin("rotate", *DOMAIN, "--no-wait").returncode == 0
@@ -79,7 +80,7 @@ def test_a_version_becomes_primary_only_after_every_replica_has_opened_its_canar
 def test_a_replica_that_is_gone_does_not_hold_up_a_rotation_and_starts_with_what_is_primary_then(
     keys: Stack, tenant: Customer, admin: Callable[..., Any], database: Callable[..., Any]
 ) -> None:
-    os.kill(keys.pid("keyservice-user-credentials-2"), signal.SIGKILL)
+    keys.send("keyservice-user-credentials-2", signal.SIGKILL)
     try:
         before = primary(database)
         assert admin("rotate", *DOMAIN).returncode == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import ssl
@@ -155,7 +154,7 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
         waiting = "select count(*) from deks where kek_version between 1 and %s"
         await until(lambda: database(waiting, version - 1)[0][0] < WORKSPACES * 0.9)
         # Either replica may be the one that re-wraps: in other runs of this it is the other one.
-        os.kill(keys.pid("keyservice-user-credentials"), signal.SIGKILL)
+        keys.send("keyservice-user-credentials", signal.SIGKILL)
         left = database(waiting, version - 1)[0][0]
         await until(lambda: not database(waiting, version - 1)[0][0])
         await asyncio.to_thread(keys.start, "keyservice-user-credentials")

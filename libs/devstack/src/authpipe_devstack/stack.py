@@ -211,6 +211,13 @@ class Stack:
             return 0
         return int(entry["pid"])
 
+    def send(self, name: str, number: signal.Signals) -> bool:
+        """Sends a part of ours a signal; False: it does not run. Of 0 as a process id the kernel makes our whole group."""
+        pid = self.pid(name)
+        if pid:
+            os.kill(pid, number)
+        return pid != 0
+
     def start(self, name: str, module: str = "", environment: Mapping[str, str] | None = None) -> None:
         """Starts one process again and waits until it is healthy.
 

@@ -293,6 +293,16 @@ class GatewayServicer:
             lambda caller: _after(self._managing.disconnect(caller, request.connection_id, keep_days), _connection),
         )
 
+    async def EraseEndUser(self, request: pb.EraseEndUserRequest, context: Context) -> pb.EraseEndUserResponse:
+        """Erases everything of one end user."""
+        return await self._run(
+            context,
+            lambda caller: _after(
+                self._managing.erase_end_user(caller, request.end_user_id),
+                lambda count: pb.EraseEndUserResponse(disconnected_count=count),
+            ),
+        )
+
     async def CheckConnection(self, request: pb.CheckConnectionRequest, context: Context) -> pb.Connection:
         """Tries a credential."""
         return await self._run(

@@ -36,6 +36,7 @@ from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
 from authpipe_oauth_coordinator.domain.schedule import Schedule
+from authpipe_oauth_coordinator.domain.subjects import Subjects
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
 from authpipe_oauth_coordinator.servicer import CoordinatorServicer
 from authpipe_oauth_coordinator.store import (
@@ -45,6 +46,7 @@ from authpipe_oauth_coordinator.store import (
     EntryTable,
     FlowTable,
     LeaseTable,
+    SubjectTable,
 )
 from authpipe_providers import load_catalog
 from authpipe_relay import AuditSink, Relay
@@ -73,8 +75,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     client_secrets: Peer[Any] = Peer(config.clientsecrets, files, clientsecrets_pb2_grpc.ClientSecretsStub)
     sink = AuditSink(config.audit, files)
     audit = AuditPeer(sink)
-    holder = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    leasing = Leasing(leases, holder, config.lease_seconds)
+    leasing = Leasing(leases, _holder(), config.lease_seconds)
     jitter, patience = random.SystemRandom().random, dt.timedelta(seconds=config.spool_patience_seconds)
     refreshing = Refreshing(config_table, connection_table, leasing, worker, audit, _now, patience, jitter)
     schedule = Schedule(
@@ -114,6 +115,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         dt.timedelta(seconds=config.health_check_seconds or 86_400.0),
     )
     resealing = Resealing(config_table, connection_table, leasing, worker, audit, _now)
+    subjects = Subjects(SubjectTable(*own), disconnecting.disconnect, os.urandom)
     flows = Flows(
         config_table,
         FlowTable(*own),
@@ -126,6 +128,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         _new_id,
         lambda: secrets.token_urlsafe(32),
         jitter,
+        subjects.pseudonym,
     )
     configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), entries, _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
@@ -145,6 +148,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             resealing,
             devices,
             health_checks,
+            subjects,
             config_table,
             connection_table,
             verifier.verify,
@@ -198,6 +202,11 @@ async def _sweep(sweep: Callable[[], Awaitable[object]], seconds: float, stop: a
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def _holder() -> str:
+    """Gives by which name this process holds leases."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _new_id(prefix: str) -> str:

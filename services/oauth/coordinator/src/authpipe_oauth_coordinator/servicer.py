@@ -23,6 +23,7 @@ from authpipe_oauth_coordinator.domain.imports import Brought, Imports
 from authpipe_oauth_coordinator.domain.ports import ConfigStore, ConnectionStore
 from authpipe_oauth_coordinator.domain.provider_configs import Draft, ProviderConfigs
 from authpipe_oauth_coordinator.domain.resealing import Resealing
+from authpipe_oauth_coordinator.domain.subjects import Subjects
 from authpipe_oauth_coordinator.domain.words import (
     Acting,
     Connection,
@@ -82,6 +83,7 @@ class CoordinatorServicer:
         resealing: The rules over sealing again.
         devices: The rules over device flows.
         health: The rules over trying credentials.
+        subjects: The rules over end users.
         config_table: For lists.
         connection_table: For lists.
         verify: Verifies grants.
@@ -100,6 +102,7 @@ class CoordinatorServicer:
         resealing: Resealing,
         devices: DeviceFlows,
         health: HealthChecks,
+        subjects: Subjects,
         config_table: ConfigStore,
         connection_table: ConnectionStore,
         verify: Callable[[str], Grant],
@@ -115,6 +118,7 @@ class CoordinatorServicer:
         self._resealing = resealing
         self._devices = devices
         self._health = health
+        self._subjects = subjects
         self._config_table = config_table
         self._connection_table = connection_table
         self._verify = verify
@@ -401,6 +405,11 @@ class CoordinatorServicer:
         keep = dt.timedelta(days=min(request.keep_days, _LONGEST_KEPT_DAYS))
         connection = await self._disconnecting.disconnect(acting, request.connection_id, keep)
         return pb.DisconnectResponse(connection=_connection(connection))
+
+    async def EraseEndUser(self, request: pb.EraseEndUserRequest, _: object) -> pb.EraseEndUserResponse:
+        """Erases everything of one end user."""
+        acting = self._acting(request.grant, request.request_id, "erase_end_user")
+        return pb.EraseEndUserResponse(disconnected_count=await self._subjects.erase(acting, request.end_user_id))
 
     async def ClaimAnswer(self, request: pb.ClaimAnswerRequest, _: object) -> pb.ClaimAnswerResponse:
         """Lets a worker store an answer that it kept."""

@@ -58,4 +58,5 @@ ACTS: dict[int, ActRule] = {
     16: ActRule("check_health", "connections:write"),
     # It opens nothing by itself: vault and keyservice take back what was kept.
     17: ActRule("reconnect", "connections:write", "reconnect", "user-credentials", IMPORTABLE),
+    18: ActRule("erase_end_user", "connections:write"),
 }

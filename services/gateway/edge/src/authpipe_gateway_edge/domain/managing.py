@@ -163,6 +163,11 @@ class Managing:
         verdict = await self._authority.authorize(caller, Act.DISCONNECT, require_id(connection_id))
         return await self._coordinator.disconnect(verdict, connection_id, keep_days, caller.request_id)
 
+    async def erase_end_user(self, caller: Caller, end_user_id: str) -> int:
+        """Erases everything of one end user; gives how many connections there were."""
+        verdict = await self._authority.authorize(caller, Act.ERASE_END_USER, "")
+        return await self._coordinator.erase_end_user(verdict, end_user_id, caller.request_id)
+
     async def list_events(self, caller: Caller, wanted: EventFilter) -> Events:
         """Lists the workspace's audit events."""
         verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")

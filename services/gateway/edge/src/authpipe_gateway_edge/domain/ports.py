@@ -51,6 +51,7 @@ class Act(IntEnum):
     VERIFY_WEBHOOK = 15
     CHECK_HEALTH = 16
     RECONNECT = 17
+    ERASE_END_USER = 18
 
 
 class Authority(Protocol):
@@ -184,6 +185,7 @@ class Coordinator(Protocol):
     ) -> Freshness: ...
     async def proxy_route(self, verdict: Verdict, connection_id: str, worker_thumbprint: str) -> ProxyRoute: ...
     async def disconnect(self, verdict: Verdict, connection_id: str, keep_days: int, request_id: str) -> Connection: ...
+    async def erase_end_user(self, verdict: Verdict, end_user_id: str, request_id: str) -> int: ...
 
 
 class AuditLog(Protocol):

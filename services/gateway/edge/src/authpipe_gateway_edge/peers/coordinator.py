@@ -361,6 +361,11 @@ class CoordinatorPeer:
             self._routes.popitem(last=False)
         return route
 
+    async def erase_end_user(self, verdict: Verdict, end_user_id: str, request_id: str) -> int:
+        """Erases everything of one end user; gives how many connections there were."""
+        request = pb.EraseEndUserRequest(grant=verdict.manage_grant, end_user_id=end_user_id, request_id=request_id)
+        return (await self._peer.call_idempotent(lambda stub: stub.EraseEndUser, request)).disconnected_count
+
     async def disconnect(self, verdict: Verdict, connection_id: str, keep_days: int, request_id: str) -> Connection:
         """Disconnects."""
         request = pb.DisconnectRequest(

@@ -103,4 +103,12 @@ def router(api: Api) -> APIRouter:  # a list of routes
         """
         return schemas.ConnectionOut.of(await api.managing.disconnect(caller, connection_id, keep_days))
 
+    @routes.delete("/end-users/{end_user_id:path}", tags=["Connections"])
+    async def erase_end_user(caller: CallerDep, end_user_id: str) -> schemas.ErasedOut:
+        """Erases everything of one end user, for good.
+
+        Every connection is disconnected and nothing of it is kept; nothing leads from the person to the audit log any more.
+        """
+        return schemas.ErasedOut(disconnected_count=await api.managing.erase_end_user(caller, end_user_id))
+
     return routes

@@ -474,6 +474,12 @@ class TokenOut(BaseModel):
     webhook_secret: str | None = None
 
 
+class ErasedOut(BaseModel):
+    """What was erased of an end user."""
+
+    disconnected_count: int
+
+
 class ProblemOut(BaseModel):
     """RFC 9457. `reason` is stable; `detail` says what helps."""
 

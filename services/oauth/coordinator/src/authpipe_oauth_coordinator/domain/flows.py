@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -98,6 +98,7 @@ class Flows:
         clock: Gives the time, with zone.
         new_id: Makes an id with a prefix.
         new_token: Makes 256 random bits, base64url.
+        pseudonym: Gives by which the log knows an end user of a workspace.
     """
 
     def __init__(  # required means argument
@@ -113,6 +114,7 @@ class Flows:
         new_id: Callable[[str], str],
         new_token: Callable[[], str],
         jitter: Callable[[], float],
+        pseudonym: Callable[[str, str], Awaitable[str]],
     ) -> None:
         self._configs = configs
         self._flows = flows
@@ -124,6 +126,7 @@ class Flows:
         self._clock = clock
         self._new_id = new_id
         self._new_token = new_token
+        self._pseudonym = pseudonym
         self._jitter = jitter
 
     async def create_session(
@@ -208,7 +211,8 @@ class Flows:
         if not _BY_BROWSER & set(config.entry.grants) or not config.endpoints.authorization_endpoint:
             raise GrantNotOfferedError
         require_listed(redirect_uri, config.redirect_uris)
-        acting = Acting(session.workspace, f"end_user:{_subject(session.end_user_id)}", request_id)
+        subject = await self._pseudonym(session.workspace, session.end_user_id)
+        acting = Acting(session.workspace, subject, request_id)
         # What the customer said counts more than what the end user did.
         said = (dict(answered) if answered else {}) | dict(session.values)
         rules = config.entry.values
@@ -227,6 +231,7 @@ class Flows:
             config.endpoints,
             self._clock() + _LIFE,
             tuple(sorted(values.items())),
+            subject,
         )
         await self._flows.add_flow(_hash(state), flow, audit_entry("FLOW_BEGUN", acting, connection_id))
         # Step 2: what the worker makes and keeps sealed for it, and where the browser goes.
@@ -494,9 +499,4 @@ def _hash_bytes(value: bytes) -> bytes:
 
 
 def _end_user(flow: Flow, request_id: str) -> Acting:
-    return Acting(flow.workspace, f"end_user:{_subject(flow.end_user_id)}", request_id)
-
-
-def _subject(end_user_id: str) -> str:
-    # The customer's own id may be an e-mail address: the log gets a stable pseudonym of it.
-    return hashlib.sha256(end_user_id.encode()).hexdigest()[:24]
+    return Acting(flow.workspace, flow.subject, request_id)

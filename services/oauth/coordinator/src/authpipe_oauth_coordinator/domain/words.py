@@ -253,6 +253,8 @@ class Flow:
     endpoints: Endpoints
     expires_at: datetime
     values: Pairs = ()
+    # By which the log knows the end user.
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

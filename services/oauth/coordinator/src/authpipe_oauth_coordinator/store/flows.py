@@ -13,7 +13,7 @@ from authpipe_oauth_coordinator.store.rows import ENDPOINTS, endpoint_values, re
 from authpipe_sensitive import AuditEntry
 
 _FLOW = (
-    "workspace_id, connection_id, provider_config_id, end_user_id, binding_hash, redirect_uri, expires_at, values, "
+    "workspace_id, connection_id, provider_config_id, end_user_id, binding_hash, redirect_uri, expires_at, values, subject, "
     + ENDPOINTS
 )
 
@@ -80,8 +80,8 @@ class FlowTable:
             await connection.execute(
                 sa.text(
                     "insert into flows (workspace_id, state_hash, connection_id, provider_config_id, end_user_id,"  # fixed columns
-                    f" binding_hash, redirect_uri, expires_at, values, {ENDPOINTS}) values (:workspace, :hash, :connection,"
-                    " :config, :end_user, :binding, :redirect_uri, :expires, cast(:values as jsonb), :issuer, :authorization, :token,"
+                    f" binding_hash, redirect_uri, expires_at, values, subject, {ENDPOINTS}) values (:workspace, :hash, :connection,"
+                    " :config, :end_user, :binding, :redirect_uri, :expires, cast(:values as jsonb), :subject, :issuer, :authorization, :token,"
                     " :revocation, :method, :iss_required, cast(:further as jsonb))"
                 ),
                 {
@@ -94,6 +94,7 @@ class FlowTable:
                     "redirect_uri": flow.redirect_uri,
                     "expires": flow.expires_at,
                     "values": write_pairs(flow.values),
+                    "subject": flow.subject,
                     **endpoint_values(flow.endpoints),
                 },
             )
@@ -152,4 +153,5 @@ def _read_flow(row: Any) -> Flow:
         read_endpoints(row),
         row.expires_at,
         read_pairs(row.values),
+        row.subject,
     )

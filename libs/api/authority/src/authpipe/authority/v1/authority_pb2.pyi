@@ -48,6 +48,8 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     """Having a credential tried with a harmless request."""
     ACT_RECONNECT: _Act.ValueType  # 17
     """Taking a connection back that was kept."""
+    ACT_ERASE_END_USER: _Act.ValueType  # 18
+    """Erasing everything of one end user."""
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -74,6 +76,8 @@ ACT_CHECK_HEALTH: Act.ValueType  # 16
 """Having a credential tried with a harmless request."""
 ACT_RECONNECT: Act.ValueType  # 17
 """Taking a connection back that was kept."""
+ACT_ERASE_END_USER: Act.ValueType  # 18
+"""Erasing everything of one end user."""
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final

@@ -1608,6 +1608,50 @@ class DisconnectConnectionRequest(_message.Message):
 Global___DisconnectConnectionRequest: _TypeAlias = DisconnectConnectionRequest  # noqa: Y015
 
 @_typing.final
+class EraseEndUserRequest(_message.Message):
+    """EraseEndUserRequest names an end user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    END_USER_ID_FIELD_NUMBER: _builtins.int
+    end_user_id: _builtins.str
+    """Your id of the end user."""
+    def __init__(
+        self,
+        *,
+        end_user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseEndUserRequest: _TypeAlias = EraseEndUserRequest  # noqa: Y015
+
+@_typing.final
+class EraseEndUserResponse(_message.Message):
+    """EraseEndUserResponse says that nothing of it is served or kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISCONNECTED_COUNT_FIELD_NUMBER: _builtins.int
+    disconnected_count: _builtins.int
+    """How many connections there were; 0 when there were none, or they were gone already."""
+    def __init__(
+        self,
+        *,
+        disconnected_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disconnected_count", b"disconnected_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseEndUserResponse: _TypeAlias = EraseEndUserResponse  # noqa: Y015
+
+@_typing.final
 class ListAuditEventsRequest(_message.Message):
     """ListAuditEventsRequest filters; what is empty does not filter."""
 

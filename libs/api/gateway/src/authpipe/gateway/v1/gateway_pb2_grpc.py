@@ -155,6 +155,11 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DisconnectConnectionRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
                 _registered_method=True)
+        self.EraseEndUser = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/EraseEndUser',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserResponse.FromString,
+                _registered_method=True)
         self.ListAuditEvents = channel.unary_unary(
                 '/authpipe.gateway.v1.Gateway/ListAuditEvents',
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsRequest.SerializeToString,
@@ -334,6 +339,14 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseEndUser(self, request, context):
+        """Erases everything of one end user, for good: every connection is disconnected and nothing of it is kept, and nothing
+        leads from the person to the audit log any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAuditEvents(self, request, context):
         """Lists the workspace's audit events.
         """
@@ -463,6 +476,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.DisconnectConnection,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DisconnectConnectionRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.SerializeToString,
+            ),
+            'EraseEndUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseEndUser,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserResponse.SerializeToString,
             ),
             'ListAuditEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEvents,
@@ -1119,6 +1137,33 @@ class Gateway:
             '/authpipe.gateway.v1.Gateway/DisconnectConnection',
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.DisconnectConnectionRequest.SerializeToString,
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Connection.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseEndUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/EraseEndUser',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.EraseEndUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

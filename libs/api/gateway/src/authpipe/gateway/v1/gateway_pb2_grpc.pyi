@@ -81,6 +81,10 @@ class GatewayStub:
     """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own."""
     DisconnectConnection: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]
     """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
+    EraseEndUser: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.EraseEndUserRequest, _gateway_pb2.EraseEndUserResponse]
+    """Erases everything of one end user, for good: every connection is disconnected and nothing of it is kept, and nothing
+    leads from the person to the audit log any more.
+    """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]
     """Lists the workspace's audit events."""
 
@@ -137,6 +141,10 @@ class GatewayAsyncStub(GatewayStub):
     """Makes a proof of the key that a connection's token is bound to (RFC 9449), for one request of your own."""
     DisconnectConnection: _aio.UnaryUnaryMultiCallable[_gateway_pb2.DisconnectConnectionRequest, _gateway_pb2.Connection]  # type: ignore[assignment]
     """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
+    EraseEndUser: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EraseEndUserRequest, _gateway_pb2.EraseEndUserResponse]  # type: ignore[assignment]
+    """Erases everything of one end user, for good: every connection is disconnected and nothing of it is kept, and nothing
+    leads from the person to the audit log any more.
+    """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists the workspace's audit events."""
 
@@ -334,6 +342,16 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.Connection, _abc.Awaitable[_gateway_pb2.Connection]]:
         """Disconnects: not served from this second, revoked, erased; or kept, where you ask for it and it cannot be revoked."""
+
+    @_abc_1.abstractmethod
+    def EraseEndUser(
+        self,
+        request: _gateway_pb2.EraseEndUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.EraseEndUserResponse, _abc.Awaitable[_gateway_pb2.EraseEndUserResponse]]:
+        """Erases everything of one end user, for good: every connection is disconnected and nothing of it is kept, and nothing
+        leads from the person to the audit log any more.
+        """
 
     @_abc_1.abstractmethod
     def ListAuditEvents(

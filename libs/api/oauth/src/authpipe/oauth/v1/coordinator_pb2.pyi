@@ -1810,6 +1810,58 @@ class DisconnectRequest(_message.Message):
 Global___DisconnectRequest: _TypeAlias = DisconnectRequest  # noqa: Y015
 
 @_typing.final
+class EraseEndUserRequest(_message.Message):
+    """EraseEndUserRequest names an end user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    END_USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    end_user_id: _builtins.str
+    """The customer's id of the end user."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        end_user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_user_id", b"end_user_id", "grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseEndUserRequest: _TypeAlias = EraseEndUserRequest  # noqa: Y015
+
+@_typing.final
+class EraseEndUserResponse(_message.Message):
+    """EraseEndUserResponse says that nothing of it is served or kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISCONNECTED_COUNT_FIELD_NUMBER: _builtins.int
+    disconnected_count: _builtins.int
+    """How many connections there were; 0 when there were none, or they were gone already."""
+    def __init__(
+        self,
+        *,
+        disconnected_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disconnected_count", b"disconnected_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseEndUserResponse: _TypeAlias = EraseEndUserResponse  # noqa: Y015
+
+@_typing.final
 class DisconnectResponse(_message.Message):
     """DisconnectResponse says how far it came; the rest goes on without the caller."""
 

@@ -175,6 +175,11 @@ class CoordinatorStub:
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
                 response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
                 _registered_method=True)
+        self.EraseEndUser = channel.unary_unary(
+                '/authpipe.oauth.v1.Coordinator/EraseEndUser',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserResponse.FromString,
+                _registered_method=True)
         self.ClaimAnswer = channel.unary_unary(
                 '/authpipe.oauth.v1.Coordinator/ClaimAnswer',
                 request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.ClaimAnswerRequest.SerializeToString,
@@ -392,6 +397,14 @@ class CoordinatorServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseEndUser(self, request, context):
+        """Erases everything of one end user: every connection is disconnected and nothing of it is kept, and the key of the
+        pseudonym by which the log knows the person is destroyed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClaimAnswer(self, request, context):
         """Lets a worker store the sealed answer that it kept on its disk while vault was away.
         """
@@ -555,6 +568,11 @@ def add_CoordinatorServicer_to_server(servicer, server):
                     servicer.Disconnect,
                     request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.FromString,
                     response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.SerializeToString,
+            ),
+            'EraseEndUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseEndUser,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserResponse.SerializeToString,
             ),
             'ClaimAnswer': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimAnswer,
@@ -1329,6 +1347,33 @@ class Coordinator:
             '/authpipe.oauth.v1.Coordinator/Disconnect',
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectRequest.SerializeToString,
             authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.DisconnectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseEndUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Coordinator/EraseEndUser',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.EraseEndUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,10 @@ class CoordinatorStub:
     """Takes a connection back that was kept."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]
     """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
+    EraseEndUser: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.EraseEndUserRequest, _coordinator_pb2.EraseEndUserResponse]
+    """Erases everything of one end user: every connection is disconnected and nothing of it is kept, and the key of the
+    pseudonym by which the log knows the person is destroyed.
+    """
     ClaimAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]
     """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
     ReportAnswer: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]
@@ -157,6 +161,10 @@ class CoordinatorAsyncStub(CoordinatorStub):
     """Takes a connection back that was kept."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.DisconnectRequest, _coordinator_pb2.DisconnectResponse]  # type: ignore[assignment]
     """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
+    EraseEndUser: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.EraseEndUserRequest, _coordinator_pb2.EraseEndUserResponse]  # type: ignore[assignment]
+    """Erases everything of one end user: every connection is disconnected and nothing of it is kept, and the key of the
+    pseudonym by which the log knows the person is destroyed.
+    """
     ClaimAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ClaimAnswerRequest, _coordinator_pb2.ClaimAnswerResponse]  # type: ignore[assignment]
     """Lets a worker store the sealed answer that it kept on its disk while vault was away."""
     ReportAnswer: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ReportAnswerRequest, _coordinator_pb2.ReportAnswerResponse]  # type: ignore[assignment]
@@ -390,6 +398,16 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.DisconnectResponse, _abc.Awaitable[_coordinator_pb2.DisconnectResponse]]:
         """Stops serving at once, revokes at the Provider, erases or, where it cannot be revoked, keeps."""
+
+    @_abc_1.abstractmethod
+    def EraseEndUser(
+        self,
+        request: _coordinator_pb2.EraseEndUserRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.EraseEndUserResponse, _abc.Awaitable[_coordinator_pb2.EraseEndUserResponse]]:
+        """Erases everything of one end user: every connection is disconnected and nothing of it is kept, and the key of the
+        pseudonym by which the log knows the person is destroyed.
+        """
 
     @_abc_1.abstractmethod
     def ClaimAnswer(

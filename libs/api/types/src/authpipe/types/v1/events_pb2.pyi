@@ -193,6 +193,10 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """The bodies of a workspace's events in a trail are deleted, up to the position in `count`: they are older than
     `until_time`, as the policy in `target` has it. Their leaves stay.
     """
+    EVENT_NAME_END_USER_ERASED: _EventName.ValueType  # 82
+    """Everything of an end user was erased: the connections, and the key of the pseudonym in `target`. Nothing leads from the
+    person to the log any more.
+    """
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -364,6 +368,10 @@ EVENT_NAME_AUDIT_RETENTION_SET: EventName.ValueType  # 80
 EVENT_NAME_BODIES_EXPIRED: EventName.ValueType  # 81
 """The bodies of a workspace's events in a trail are deleted, up to the position in `count`: they are older than
 `until_time`, as the policy in `target` has it. Their leaves stay.
+"""
+EVENT_NAME_END_USER_ERASED: EventName.ValueType  # 82
+"""Everything of an end user was erased: the connections, and the key of the pseudonym in `target`. Nothing leads from the
+person to the log any more.
 """
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
