@@ -63,19 +63,27 @@ def auditor(
     return made
 
 
+# The lock under which a trail grows: who holds it lets nothing come meanwhile.
+LOCK = 0x7472_6565
+
+
 @contextmanager
 def put_back(superuser: Superuser) -> Iterator[Any]:
-    """Gives the superuser, and afterwards puts back what he did to the log; what came meanwhile stays where it can."""
+    """Gives the superuser, and afterwards puts back what he did to the log. What is emitted meanwhile waits."""
     with superuser("core", "audit") as audit:
+        audit.execute("select pg_advisory_lock(%s, trail) from generate_series(1, 3) as trail", (LOCK,))
         for table in TABLES:
             audit.execute(f"create table kept_{table} as table {table}")
         try:
             yield audit
         finally:
+            audit.execute("select pg_advisory_unlock_all()")
+            audit.execute("select pg_advisory_lock(%s, trail) from generate_series(1, 3) as trail", (LOCK,))
             for table in TABLES:
                 audit.execute(f"delete from {table}")
                 audit.execute(f"insert into {table} select * from kept_{table}")
                 audit.execute(f"drop table kept_{table}")
+            audit.execute("select pg_advisory_unlock_all()")
 
 
 def workspace_of(audit: Any, auditor: Auditor) -> str:
@@ -155,16 +163,20 @@ def test_a_superuser_who_sets_the_log_back_is_seen_and_nothing_is_signed_on_top_
     auditor: Auditor, superuser: Superuser, stack: Stack, wait_for: Callable[..., Any]
 ) -> None:
     with put_back(superuser) as audit:
-        # Yesterday's dump: the tail is cut, of everything.
-        (size,) = audit.execute("select max(size) from checkpoints where trail = 3").fetchone()
+        # Yesterday's dump: the tail is cut, with the last of each emitter in it.
+        (size,) = audit.execute(
+            "select min(last) from (select max(first_leaf) as last from batches where trail = 3 and emitter <> 'audit'"
+            " group by emitter) as of_each"
+        ).fetchone()
         (old,) = audit.execute(
-            "select max(size) from tree_heads where trail = 3 and size <= %s", (size * 3 // 4,)
+            "select coalesce(max(size), 0) from tree_heads where trail = 3 and size <= %s", (size,)
         ).fetchone()
         for table, column in (("leaves", "leaf_index"), ("bodies", "leaf_index"), ("batches", "first_leaf")):
             audit.execute(f"delete from {table} where trail = 3 and {column} >= %s", (old,))
         audit.execute("delete from tile_hashes where trail = 3 and (hash_index + 1) * (256 ^ level) > %s", (old,))
         for table in ("tree_heads", "checkpoints"):
             audit.execute(f"delete from {table} where trail = 3 and size > %s", (old,))
+        audit.execute("select pg_advisory_unlock_all()")
         newest = audit.execute("select coalesce(max(size), 0) from checkpoints where trail = 3").fetchone()[0]
         code, said = auditor.verify()
         assert code in {1, 7}, (code, said)

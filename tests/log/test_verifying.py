@@ -190,6 +190,32 @@ def test_every_event_of_a_use_says_from_where_by_whom_what_for_and_under_which_g
     assert made["source_address"] == "127.0.0.1"
 
 
+# What OCSF 1.3 requires of an event of class API Activity, and of the objects in it.
+OCSF_REQUIRED = (
+    ("activity_id",), ("actor", "user", "uid"), ("api", "operation"), ("api", "request", "uid"), ("category_uid",),
+    ("class_uid",), ("metadata", "version"), ("metadata", "product", "name"), ("severity_id",), ("src_endpoint",),
+    ("time",), ("type_uid",),
+)  # fmt: skip
+
+
+@pytest.mark.promise("P33")
+def test_the_log_is_exported_as_ocsf_too(auditor: Auditor) -> None:
+    for trail in TRAILS:
+        proofs = auditor.customer.get("/audit/export", trail=trail).text.splitlines()
+        events = [json.loads(line)["record"]["event"] for line in proofs if '"position"' in line and '"record"' in line]
+        answer = auditor.customer.get("/audit/export", trail=trail, format="ocsf")
+        shown = [json.loads(line) for line in answer.text.splitlines()]
+        assert [each["metadata"]["uid"] for each in shown][: len(events)] == [event["id"] for event in events]
+        for each in shown:
+            for path in OCSF_REQUIRED:
+                value = each
+                for name in path:
+                    value = value[name]
+                assert value not in (None, ""), path
+            assert each["type_uid"] == 600_300 + each["activity_id"]
+            assert each["time"] > 1_700_000_000_000
+
+
 def test_another_workspaces_log_is_neither_listed_nor_exported(
     auditor: Auditor, stranger: Any, superuser: Callable[[str, str], Any]
 ) -> None:

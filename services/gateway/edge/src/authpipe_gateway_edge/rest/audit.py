@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain.ocsf import lines_to_ocsf
 from authpipe_gateway_edge.domain.ports import AuditLog
 from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
 from authpipe_gateway_edge.rest.schemas import with_zone
@@ -125,18 +126,27 @@ def router(api: Api) -> APIRouter:
         since: datetime | None = None,
         until: datetime | None = None,
         seen_size: Annotated[int, Query(ge=0, lt=10**18)] = 0,
+        form: Annotated[Literal["proofs", "ocsf"], Query(alias="format")] = "proofs",
     ) -> Response:
         """Exports the workspace's log with its proofs, as lines of JSON, for `authpipe audit verify`.
 
         It is of the newest checkpoint. `seen_size` is the size of a tree whose checkpoint you have: what comes proves
         that the tree extends that one. Without `since` and `until` it is all there is, and nothing can be left out.
+        With `format=ocsf` the events alone come, as OCSF 1.3 API Activity.
         """
         pieces = api.managing.export(caller, words.Export(trail, with_zone(since), with_zone(until), seen_size))
         # What is refused is refused before the answer begins; one that breaks off has no last line.
         first = await anext(pieces)
-        return StreamingResponse(_continued(first, pieces), media_type="application/x-ndjson")
+        whole = _continued(first, pieces)
+        shown = _as_ocsf(whole, trail) if form == "ocsf" else whole
+        return StreamingResponse(shown, media_type="application/x-ndjson")
 
     return routes
+
+
+async def _as_ocsf(pieces: AsyncIterator[bytes], trail: str) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield lines_to_ocsf(piece, trail)
 
 
 async def _continued(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
