@@ -77,7 +77,7 @@ def put_back(superuser: Superuser) -> Iterator[Any]:
         try:
             yield audit
         finally:
-            audit.execute("select pg_advisory_unlock_all()")
+            # Held twice does no harm: what a test has let go is held again.
             audit.execute("select pg_advisory_lock(%s, trail) from generate_series(1, 3) as trail", (LOCK,))
             for table in TABLES:
                 audit.execute(f"delete from {table}")
@@ -176,7 +176,8 @@ def test_a_superuser_who_sets_the_log_back_is_seen_and_nothing_is_signed_on_top_
         audit.execute("delete from tile_hashes where trail = 3 and (hash_index + 1) * (256 ^ level) > %s", (old,))
         for table in ("tree_heads", "checkpoints"):
             audit.execute(f"delete from {table} where trail = 3 and size > %s", (old,))
-        audit.execute("select pg_advisory_unlock_all()")
+        # This trail may grow again, if it can; the others wait.
+        audit.execute("select pg_advisory_unlock(%s, 3)", (LOCK,))
         newest = audit.execute("select coalesce(max(size), 0) from checkpoints where trail = 3").fetchone()[0]
         code, said = auditor.verify()
         assert code in {1, 7}, (code, said)
