@@ -127,8 +127,11 @@ class KeyCache:
                 return kept
             del self._keys[name]
             kept.key.destroy()
-        # One caller who gives up does not take the others with it.
-        return await asyncio.shield(self._start(name, unwrap))
+        # One caller who gives up does not take the others with it. Whoever waits wakes after the key was kept, and it may
+        # have been forgotten in between: what was overwritten is no key.
+        while not (held := await asyncio.shield(self._start(name, unwrap))).key:
+            continue
+        return held
 
     def get_or_start(self, name: tuple[str | bytes, ...], unwrap: Callable[[], Awaitable[Held]]) -> Held | None:
         """Gives a key from the cache; else begins to unwrap it and gives None: nobody waits.
