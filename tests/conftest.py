@@ -30,17 +30,27 @@ from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
 from authpipe_testing.oidc import OidcProvider, run_oidc_provider
 from authpipe_testing.softhsm import find_module
+from authpipe_witness.home import Home
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def witness(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A witness that knows the log's keys once there are some, and is known to the log."""
+    return Home.make(tmp_path_factory.mktemp("witness") / "home", "witness.example/w1", [])
+
+
+@pytest.fixture(scope="session")
+def stack(witness: Home) -> Iterator[Stack]:
     """The whole system, from nothing; each process of a parallel run has one of its own."""
     home = ROOT / ".authpipe" / "-".join(filter(None, ("test", os.environ.get("PYTEST_XDIST_WORKER"))))
     # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
     # The log states its chains every second, and not every thirty: an auditor need not wait.
-    own = {"coordinator": {"refresh_ahead": False}, "audit": {"statement_seconds": 1.0}}
+    own = {
+        "coordinator": {"refresh_ahead": False},
+        "audit": {"statement_seconds": 1.0, "witnesses": [str(witness.key)]},
+    }
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
     running.erase()
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0, settings=own)

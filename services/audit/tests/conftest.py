@@ -42,7 +42,9 @@ async def database(
     server: tuple[DatabaseConfig, Cluster], superuser: psycopg.Connection[tuple[object, ...]]
 ) -> AsyncIterator[Database]:
     """An empty log."""
-    superuser.execute("truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints")
+    superuser.execute(
+        "truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints, cosignatures"
+    )
     made = Database(server[0])
     await made.open()
     yield made

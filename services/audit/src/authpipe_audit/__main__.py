@@ -20,6 +20,7 @@ from authpipe_audit.domain.publishing import Publishing
 from authpipe_audit.domain.retention import Retention
 from authpipe_audit.domain.stating import SignedEvents, Statements
 from authpipe_audit.domain.trails import Trail
+from authpipe_audit.domain.witnesses import Witnesses
 from authpipe_audit.peers import SignerPeer
 from authpipe_audit.servicer import AuditServicer
 from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, RetentionTable, TreeTable, WriteTable
@@ -27,6 +28,7 @@ from authpipe_database import Database
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
+from authpipe_transparency import VerifierKey
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -59,8 +61,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         AuditServicer(
             log,
             Listing(database),
-            Publishing(checkpoint_table, tree),
-            Exporting(ExportTable(database), log, tree, config.origin, signer),
+            Publishing(checkpoint_table, tree, config.cosignatures_wanted),
+            Witnesses(checkpoint_table, tuple(map(VerifierKey.parse, config.witnesses))),
+            Exporting(ExportTable(database), checkpoint_table, log, tree, config.origin, signer),
             WriteTable(database),
             Verifier(anchor, time.time).verify,
             _chains_verifier(anchor),

@@ -19,6 +19,8 @@ class Config(BaseModel):
         signer: keyservice audit-log.
         origin: The log's name. The origin of a trail's checkpoints is it, a slash, and the trail's name; keyservice
             audit-log must have these three in its `origins`.
+        witnesses: The verifier keys of witnesses whose cosignatures are kept (C2SP tlog-cosignature).
+        cosignatures_wanted: How many of them have to have cosigned a checkpoint before it is published.
         checkpoint_seconds: How often a tree that grew is signed.
         retention_days: Of workspaces of which authority has said nothing else.
         retention_seconds: How often it is looked for bodies that are to go.
@@ -34,6 +36,8 @@ class Config(BaseModel):
     database: DatabaseConfig
     retention_database: DatabaseConfig
     signer: PeerConfig
+    witnesses: tuple[str, ...] = ()
+    cosignatures_wanted: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=0.5, gt=0)
     retention_days: int = Field(default=90, ge=1, le=36_500)
     retention_seconds: float = Field(default=3600.0, gt=0)

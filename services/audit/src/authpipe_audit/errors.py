@@ -83,6 +83,13 @@ class NoSuchTileError(DomainError):
     status = Status.NOT_FOUND
 
 
+class CosignatureError(DomainError):
+    """No witness that is known here has made this cosignature, or not of this checkpoint. Nothing was kept."""
+
+    reason = "COSIGNATURE_REFUSED"
+    status = Status.INVALID_ARGUMENT
+
+
 class NoCheckpointError(DomainError):
     """No checkpoint has been signed yet. Try again in a second."""
 

@@ -15,6 +15,7 @@ from authpipe_audit.domain.pages import PageToken, Wanted
 from authpipe_audit.domain.publishing import Publishing
 from authpipe_audit.domain.reading import new_event
 from authpipe_audit.domain.trails import Trail, trail_of
+from authpipe_audit.domain.witnesses import Witnesses
 from authpipe_audit.errors import BatchSignatureError, MalformedEventError, NoSuchTileError, PageTokenError
 from authpipe_audit.store import Listing, Log, Name, WriteTable
 from authpipe_grants import Grant, GrantError
@@ -37,6 +38,7 @@ class AuditServicer:
         log: The log.
         listing: Its events.
         publishing: Its trees, for whoever verifies.
+        witnesses: Who cosigns its checkpoints.
         exporting: Its events with their proofs.
         writes: What it says is stored.
         verify: Verifies grants.
@@ -49,6 +51,7 @@ class AuditServicer:
         log: Log,
         listing: Listing,
         publishing: Publishing,
+        witnesses: Witnesses,
         exporting: Exporting,
         writes: WriteTable,
         verify: Callable[[str], Grant],
@@ -58,6 +61,7 @@ class AuditServicer:
         self._log = log
         self._listing = listing
         self._publishing = publishing
+        self._witnesses = witnesses
         self._exporting = exporting
         self._writes = writes
         self._verify = verify
@@ -129,7 +133,13 @@ class AuditServicer:
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, _: object) -> pb.GetCheckpointResponse:
         """Gives the newest signed checkpoint."""
-        return pb.GetCheckpointResponse(checkpoint=await self._publishing.checkpoint(_trail(request.trail)))
+        checkpoint = await self._publishing.checkpoint(_trail(request.trail), is_pending=request.is_pending)
+        return pb.GetCheckpointResponse(checkpoint=checkpoint)
+
+    async def AddCosignatures(self, request: pb.AddCosignaturesRequest, _: object) -> pb.AddCosignaturesResponse:
+        """Keeps what witnesses have cosigned."""
+        kept = await self._witnesses.add(_trail(request.trail), request.size, request.signatures)
+        return pb.AddCosignaturesResponse(kept_count=kept)
 
     async def GetTile(self, request: pb.GetTileRequest, _: object) -> pb.GetTileResponse:
         """Gives a tile or an entry bundle."""

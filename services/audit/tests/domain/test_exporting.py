@@ -52,7 +52,7 @@ class Stage:
         self.log, tree, kept = Log(database, NAME, os.urandom), TreeTable(database), CheckpointTable(database)
         self.checkpoints = Checkpoints(self.log, tree, kept, Signer(), NAME)
         self.statements = Statements(self.log, sign, time.time_ns, os.urandom)
-        self.exporting = Exporting(ExportTable(database), self.log, tree, NAME, Signer())
+        self.exporting = Exporting(ExportTable(database), kept, self.log, tree, NAME, Signer())
         self._next = 1
 
     async def happen(self, *workspaces: str, name: str = "TOKEN_REFRESHED") -> None:

@@ -66,8 +66,12 @@ class Stored(Protocol):
     async def checkpoints(self, trail: Trail, size: int, amount: int) -> dict[int, str]:
         """Gives about so many checkpoints before a size, by their size."""
 
+
+class Notes(Protocol):
+    """The checkpoints we have."""
+
     async def note(self, trail: Trail, size: int) -> str:
-        """Gives the checkpoint of a size; empty: there is none."""
+        """Gives the checkpoint of a size, with its cosignatures; empty: there is none."""
 
 
 class Chains(Protocol):
@@ -129,14 +133,18 @@ class Exporting:
 
     Args:
         stored: What is stored.
+        notes: The checkpoints.
         chains: Where chains stood.
         trees: What the trees are made of.
         name: The log's name.
         signer: Who signs checkpoints: its key stands in an export, for whoever pins it on first use.
     """
 
-    def __init__(self, stored: Stored, chains: Chains, trees: Trees, name: str, signer: Signer) -> None:
+    def __init__(  # one per part
+        self, stored: Stored, notes: Notes, chains: Chains, trees: Trees, name: str, signer: Signer
+    ) -> None:
         self._stored = stored
+        self._notes = notes
         self._chains = chains
         self._trees = trees
         self._name = name
@@ -156,7 +164,7 @@ class Exporting:
         Raises:
             NoCheckpointError: There is no such checkpoint.
         """
-        note = await self._stored.note(trail, size)
+        note = await self._notes.note(trail, size)
         if not note:
             raise NoCheckpointError
         first, last = await self._stored.positions(trail, workspace, since, until, size)

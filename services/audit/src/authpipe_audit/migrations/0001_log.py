@@ -47,11 +47,14 @@ create table tree_heads (trail smallint, size bigint, frontier bytea[] not null,
 create table checkpoints (
     trail smallint, size bigint, note text not null, signed_at timestamptz not null default now(),
     primary key (trail, size));
+create table cosignatures (
+    trail smallint, size bigint, witness text, line text not null, primary key (trail, size, witness),
+    foreign key (trail, size) references checkpoints);
 """
     )
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()
     op.execute(
-        "grant select, insert on leaves, bodies, writes, certificates, batches, tile_hashes, tree_heads, checkpoints"
+        "grant select, insert on leaves, bodies, writes, certificates, batches, tile_hashes, tree_heads, checkpoints, cosignatures"
         f" to {role};"
         # Whoever deletes bodies can do nothing else, and nobody can update.
         f"grant select on leaves to {role}_retention; grant select, delete on bodies, writes to {role}_retention;"

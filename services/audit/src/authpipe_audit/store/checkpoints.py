@@ -1,4 +1,4 @@
-"""Signed checkpoints: all of them are kept."""
+"""Signed checkpoints, and the cosignatures of witnesses: all of them are kept."""
 
 from __future__ import annotations
 
@@ -26,11 +26,37 @@ class CheckpointTable:
                 (int(trail), size, note),
             )
 
-    async def newest(self, trail: Trail) -> tuple[int, str]:
-        """Gives the size and note of the newest checkpoint; 0 and nothing before the first."""
+    async def put_cosignature(self, trail: Trail, size: int, witness: str, line: str) -> None:
+        """Keeps a witness's cosignature of a checkpoint that we have; the first of each witness stays."""
         async with self._database.hot() as connection:
-            cursor = await connection.execute(
-                "select size, note from checkpoints where trail = %s order by size desc limit 1", (int(trail),)
+            await connection.execute(
+                "insert into cosignatures (trail, size, witness, line) values (%s, %s, %s, %s) on conflict do nothing",
+                (int(trail), size, witness, line),
             )
-            row = await cursor.fetchone()
+
+    async def newest(self, trail: Trail, cosignatures: int = 0) -> tuple[int, str]:
+        """Gives the size and note of the newest checkpoint with so many cosignatures; 0 and nothing: there is none.
+
+        The note has all cosignatures that are there.
+        """
+        return await self._one(_NEWEST, {"trail": int(trail), "cosignatures": cosignatures})
+
+    async def note(self, trail: Trail, size: int) -> str:
+        """Gives the checkpoint of a size, with all its cosignatures; empty: there is none."""
+        return (await self._one(_OF_SIZE, {"trail": int(trail), "size": size}))[1]
+
+    async def _one(self, query: str, values: dict[str, int]) -> tuple[int, str]:
+        async with self._database.hot() as connection:
+            row = await (await connection.execute(query.encode(), values)).fetchone()
         return (cast("int", row[0]), cast("str", row[1])) if row else (0, "")
+
+
+_LINES = """
+coalesce((select string_agg(line, '' order by witness) from cosignatures s where s.trail = c.trail and s.size = c.size), '')
+"""
+_NEWEST = f"""
+select size, note || {_LINES} from checkpoints c where trail = %(trail)s
+and (select count(*) from cosignatures s where s.trail = c.trail and s.size = c.size) >= %(cosignatures)s
+order by size desc limit 1
+"""
+_OF_SIZE = f"select size, note || {_LINES} from checkpoints c where trail = %(trail)s and size = %(size)s"

@@ -104,15 +104,6 @@ class ExportTable:
             )
             return {cast("int", row[0]): cast("str", row[1]) for row in await cursor.fetchall()}
 
-    async def note(self, trail: Trail, size: int) -> str:
-        """Gives the checkpoint of a size; empty: there is none."""
-        async with self._database.hot() as connection:
-            cursor = await connection.execute(
-                "select note from checkpoints where trail = %s and size = %s", (int(trail), size)
-            )
-            row = await cursor.fetchone()
-        return cast("str", row[0]) if row else ""
-
     async def _number(self, query: str, values: tuple[object, ...]) -> int:
         async with self._database.hot() as connection:
             row = await (await connection.execute(query.encode(), values)).fetchone()

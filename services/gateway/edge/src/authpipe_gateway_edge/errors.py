@@ -283,6 +283,9 @@ PROBLEMS: dict[str, Problem] = {
         503, "Service not available", "A service behind this one is away. Try again shortly."
     ),
     "NO_CHECKPOINT_YET": Problem(503, "No checkpoint yet", "Nothing was signed yet. Try again in a second."),
+    "COSIGNATURE_REFUSED": Problem(
+        400, "Not kept", "No witness that is known here has made this cosignature, or not of this checkpoint."
+    ),
     "NO_SUCH_TILE": Problem(
         404,
         "No such tile",

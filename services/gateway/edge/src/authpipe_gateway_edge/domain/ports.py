@@ -197,8 +197,11 @@ class AuditLog(Protocol):
     async def export(self, verdict: Verdict, wanted: Export, cursor: str) -> tuple[bytes, str]:
         """Gives lines of an export, and where they ended; empty: that was all."""
 
-    async def checkpoint(self, trail: str) -> str:
-        """Gives a trail's newest signed checkpoint."""
+    async def add_cosignatures(self, trail: str, size: int, signatures: str) -> int:
+        """Brings what witnesses have cosigned; gives how many of it is kept."""
+
+    async def checkpoint(self, trail: str, *, is_pending: bool) -> str:
+        """Gives a trail's newest checkpoint; or the newest that is signed, also when witnesses are waited for."""
 
     async def tile(self, trail: str, path: str) -> bytes:
         """Gives a tile or an entry bundle of a trail."""

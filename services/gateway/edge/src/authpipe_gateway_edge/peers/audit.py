@@ -62,13 +62,27 @@ class AuditPeer:
         response = await self._peer.call_idempotent(lambda stub: stub.Export, request)
         return response.lines, response.cursor
 
-    async def checkpoint(self, trail: str) -> str:
-        """Gives a trail's newest signed checkpoint.
+    async def add_cosignatures(self, trail: str, size: int, signatures: str) -> int:
+        """Brings what witnesses have cosigned; gives how many of it is kept.
+
+        Raises:
+            NotFoundError: There is no such trail.
+            PeerRefused: COSIGNATURE_REFUSED.
+        """
+        request = audit_pb2.AddCosignaturesRequest(
+            trail=_trail(trail),  # type: ignore[arg-type]
+            size=size,
+            signatures=signatures,
+        )
+        return (await self._peer.call_idempotent(lambda stub: stub.AddCosignatures, request)).kept_count
+
+    async def checkpoint(self, trail: str, *, is_pending: bool) -> str:
+        """Gives a trail's newest checkpoint; or the newest that is signed, also when witnesses are waited for.
 
         Raises:
             NotFoundError: There is no such trail.
         """
-        request = audit_pb2.GetCheckpointRequest(trail=_trail(trail))  # type: ignore[arg-type]
+        request = audit_pb2.GetCheckpointRequest(trail=_trail(trail), is_pending=is_pending)  # type: ignore[arg-type]
         return (await self._peer.call_idempotent(lambda stub: stub.GetCheckpoint, request)).checkpoint
 
     async def tile(self, trail: str, path: str) -> bytes:

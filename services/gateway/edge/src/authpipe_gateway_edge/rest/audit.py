@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_gateway_edge.domain import words
 from authpipe_gateway_edge.domain.ocsf import lines_to_ocsf
@@ -76,6 +76,15 @@ class EventOut(BaseModel):
             trail=event.trail,
             leaf_index=event.leaf_index,
         )
+
+
+class CosignaturesIn(BaseModel):
+    """Cosignatures of the checkpoint of a size: signature lines, as a witness has answered."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    size: int = Field(ge=1, lt=10**18)
+    signatures: str = Field(max_length=16_384)
 
 
 class EventPage(BaseModel):
@@ -163,7 +172,18 @@ def public_router(log: AuditLog) -> APIRouter:
     async def get_checkpoint(trail: str) -> Response:
         """Gives the newest signed checkpoint (C2SP tlog-checkpoint)."""
         headers = {"cache-control": _FOR_A_MOMENT}
-        return Response(await log.checkpoint(trail), headers=headers, media_type=_TEXT)
+        return Response(await log.checkpoint(trail, is_pending=False), headers=headers, media_type=_TEXT)
+
+    @routes.get("/pending")
+    async def get_pending(trail: str) -> Response:
+        """Gives the newest checkpoint that is signed, for witnesses to cosign it before it is published."""
+        headers = {"cache-control": "no-store"}
+        return Response(await log.checkpoint(trail, is_pending=True), headers=headers, media_type=_TEXT)
+
+    @routes.post("/cosignatures", status_code=204)
+    async def add_cosignatures(trail: str, body: CosignaturesIn) -> None:
+        """Brings what witnesses have cosigned (C2SP tlog-cosignature): whoever brings it, it proves itself."""
+        await log.add_cosignatures(trail, body.size, body.signatures)
 
     @routes.get("/tile/{path:path}")
     async def get_tile(trail: str, path: str) -> Response:

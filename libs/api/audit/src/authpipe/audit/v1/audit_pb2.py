@@ -28,7 +28,7 @@ from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_recor
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthpipe/audit/v1/audit.proto\x12\x11\x61uthpipe.audit.v1\x1a authpipe/options/v1/access.proto\x1a\x1e\x61uthpipe/types/v1/events.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\rAppendRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\r\n\x05\x63hain\x18\x04 \x03(\x0c\")\n\x0e\x41ppendResponse\x12\x17\n\x0flogged_sequence\x18\x01 \x01(\x04\"\xd0\x02\n\x0bListRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12*\n\x04name\x18\x02 \x01(\x0e\x32\x1c.authpipe.types.v1.EventName\x12\x0e\n\x06target\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12+\n\x07outcome\x18\t \x01(\x0e\x32\x1a.authpipe.types.v1.Outcome\x12\x0f\n\x07some_id\x18\n \x01(\t\x12\'\n\x05trail\x18\x0b \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\"\x88\x01\n\x0cListResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.authpipe.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\ntree_sizes\x18\x03 \x03(\x0b\x32\x1b.authpipe.audit.v1.TreeSize\"A\n\x08TreeSize\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x0c\n\x04size\x18\x02 \x01(\x04\"x\n\x0bLoggedEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.authpipe.types.v1.AuditEvent\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12\'\n\x05trail\x18\x03 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\"?\n\x14GetCheckpointRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\"G\n\x0eGetTileRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x1f\n\x0fGetTileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xc5\x01\n\rExportRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\'\n\x05trail\x18\x02 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tseen_size\x18\x05 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"/\n\x0e\x45xportResponse\x12\r\n\x05lines\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xa8\x01\n\x10GetWritesRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12+\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x11\n\tpage_size\x18\x04 \x01(\x05\"B\n\x11GetWritesResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.audit.v1.LoggedWrite\"y\n\x0bLoggedWrite\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12\r\n\x05\x65ntry\x18\x03 \x01(\x0c\x12\x0e\n\x06record\x18\x04 \x01(\x0c\x12\x0c\n\x04salt\x18\x05 \x01(\x0c*g\n\x05Trail\x12\x15\n\x11TRAIL_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAIL_USER_CREDENTIALS\x10\x01\x12\x18\n\x14TRAIL_CLIENT_SECRETS\x10\x02\x12\x11\n\rTRAIL_CONTROL\x10\x03\x32\x86\x06\n\x05\x41udit\x12\xe0\x01\n\x06\x41ppend\x12 .authpipe.audit.v1.AppendRequest\x1a!.authpipe.audit.v1.AppendResponse\"\x90\x01\x8a\xb5\x18\x1d\n\x1bkeyservice/user-credentials\x8a\xb5\x18\x1b\n\x19keyservice/client-secrets\x8a\xb5\x18\x07\n\x05vault\x8a\xb5\x18\x0f\n\rclientsecrets\x8a\xb5\x18\x13\n\x11oauth/coordinator\x8a\xb5\x18\x13\n\x11gateway/authority\x90\xb5\x18\x01\x12_\n\x04List\x12\x1e.authpipe.audit.v1.ListRequest\x1a\x1f.authpipe.audit.v1.ListResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12z\n\rGetCheckpoint\x12\'.authpipe.audit.v1.GetCheckpointRequest\x1a(.authpipe.audit.v1.GetCheckpointResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x65\n\x06\x45xport\x12 .authpipe.audit.v1.ExportRequest\x1a!.authpipe.audit.v1.ExportResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12l\n\tGetWrites\x12#.authpipe.audit.v1.GetWritesRequest\x1a$.authpipe.audit.v1.GetWritesResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12h\n\x07GetTile\x12!.authpipe.audit.v1.GetTileRequest\x1a\".authpipe.audit.v1.GetTileResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthpipe/audit/v1/audit.proto\x12\x11\x61uthpipe.audit.v1\x1a authpipe/options/v1/access.proto\x1a\x1e\x61uthpipe/types/v1/events.proto\x1a\x1f\x61uthpipe/types/v1/records.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"Y\n\rAppendRequest\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\x12\x16\n\x0e\x66irst_sequence\x18\x02 \x01(\x04\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\r\n\x05\x63hain\x18\x04 \x03(\x0c\")\n\x0e\x41ppendResponse\x12\x17\n\x0flogged_sequence\x18\x01 \x01(\x04\"\xd0\x02\n\x0bListRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12*\n\x04name\x18\x02 \x01(\x0e\x32\x1c.authpipe.types.v1.EventName\x12\x0e\n\x06target\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12+\n\x07outcome\x18\t \x01(\x0e\x32\x1a.authpipe.types.v1.Outcome\x12\x0f\n\x07some_id\x18\n \x01(\t\x12\'\n\x05trail\x18\x0b \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\"\x88\x01\n\x0cListResponse\x12.\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1e.authpipe.audit.v1.LoggedEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\ntree_sizes\x18\x03 \x03(\x0b\x32\x1b.authpipe.audit.v1.TreeSize\"A\n\x08TreeSize\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x0c\n\x04size\x18\x02 \x01(\x04\"x\n\x0bLoggedEvent\x12,\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1d.authpipe.types.v1.AuditEvent\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12\'\n\x05trail\x18\x03 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\"S\n\x14GetCheckpointRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x12\n\nis_pending\x18\x02 \x01(\x08\"c\n\x16\x41\x64\x64\x43osignaturesRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x12\n\nsignatures\x18\x03 \x01(\t\"-\n\x17\x41\x64\x64\x43osignaturesResponse\x12\x12\n\nkept_count\x18\x01 \x01(\r\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\"G\n\x0eGetTileRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12\x0c\n\x04path\x18\x02 \x01(\t\"\x1f\n\x0fGetTileResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xc5\x01\n\rExportRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\'\n\x05trail\x18\x02 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tseen_size\x18\x05 \x01(\x04\x12\x0e\n\x06\x63ursor\x18\x06 \x01(\t\"/\n\x0e\x45xportResponse\x12\r\n\x05lines\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\xa8\x01\n\x10GetWritesRequest\x12\'\n\x05trail\x18\x01 \x01(\x0e\x32\x18.authpipe.audit.v1.Trail\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12+\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x11\n\tpage_size\x18\x04 \x01(\x05\"B\n\x11GetWritesResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.audit.v1.LoggedWrite\"y\n\x0bLoggedWrite\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\nleaf_index\x18\x02 \x01(\x04\x12\r\n\x05\x65ntry\x18\x03 \x01(\x0c\x12\x0e\n\x06record\x18\x04 \x01(\x0c\x12\x0c\n\x04salt\x18\x05 \x01(\x0c*g\n\x05Trail\x12\x15\n\x11TRAIL_UNSPECIFIED\x10\x00\x12\x1a\n\x16TRAIL_USER_CREDENTIALS\x10\x01\x12\x18\n\x14TRAIL_CLIENT_SECRETS\x10\x02\x12\x11\n\rTRAIL_CONTROL\x10\x03\x32\x89\x07\n\x05\x41udit\x12\xe0\x01\n\x06\x41ppend\x12 .authpipe.audit.v1.AppendRequest\x1a!.authpipe.audit.v1.AppendResponse\"\x90\x01\x8a\xb5\x18\x1d\n\x1bkeyservice/user-credentials\x8a\xb5\x18\x1b\n\x19keyservice/client-secrets\x8a\xb5\x18\x07\n\x05vault\x8a\xb5\x18\x0f\n\rclientsecrets\x8a\xb5\x18\x13\n\x11oauth/coordinator\x8a\xb5\x18\x13\n\x11gateway/authority\x90\xb5\x18\x01\x12_\n\x04List\x12\x1e.authpipe.audit.v1.ListRequest\x1a\x1f.authpipe.audit.v1.ListResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12z\n\rGetCheckpoint\x12\'.authpipe.audit.v1.GetCheckpointRequest\x1a(.authpipe.audit.v1.GetCheckpointResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x80\x01\n\x0f\x41\x64\x64\x43osignatures\x12).authpipe.audit.v1.AddCosignaturesRequest\x1a*.authpipe.audit.v1.AddCosignaturesResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x65\n\x06\x45xport\x12 .authpipe.audit.v1.ExportRequest\x1a!.authpipe.audit.v1.ExportResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12l\n\tGetWrites\x12#.authpipe.audit.v1.GetWritesRequest\x1a$.authpipe.audit.v1.GetWritesResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12h\n\x07GetTile\x12!.authpipe.audit.v1.GetTileRequest\x1a\".authpipe.audit.v1.GetTileResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,14 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDIT'].methods_by_name['List']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_AUDIT'].methods_by_name['GetCheckpoint']._loaded_options = None
   _globals['_AUDIT'].methods_by_name['GetCheckpoint']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
+  _globals['_AUDIT'].methods_by_name['AddCosignatures']._loaded_options = None
+  _globals['_AUDIT'].methods_by_name['AddCosignatures']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_AUDIT'].methods_by_name['Export']._loaded_options = None
   _globals['_AUDIT'].methods_by_name['Export']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_AUDIT'].methods_by_name['GetWrites']._loaded_options = None
   _globals['_AUDIT'].methods_by_name['GetWrites']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\001'
   _globals['_AUDIT'].methods_by_name['GetTile']._loaded_options = None
   _globals['_AUDIT'].methods_by_name['GetTile']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
-  _globals['_TRAIL']._serialized_start=1812
-  _globals['_TRAIL']._serialized_end=1915
+  _globals['_TRAIL']._serialized_start=1980
+  _globals['_TRAIL']._serialized_end=2083
   _globals['_APPENDREQUEST']._serialized_start=184
   _globals['_APPENDREQUEST']._serialized_end=273
   _globals['_APPENDRESPONSE']._serialized_start=275
@@ -66,23 +68,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGGEDEVENT']._serialized_start=863
   _globals['_LOGGEDEVENT']._serialized_end=983
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=985
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1048
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1050
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1093
-  _globals['_GETTILEREQUEST']._serialized_start=1095
-  _globals['_GETTILEREQUEST']._serialized_end=1166
-  _globals['_GETTILERESPONSE']._serialized_start=1168
-  _globals['_GETTILERESPONSE']._serialized_end=1199
-  _globals['_EXPORTREQUEST']._serialized_start=1202
-  _globals['_EXPORTREQUEST']._serialized_end=1399
-  _globals['_EXPORTRESPONSE']._serialized_start=1401
-  _globals['_EXPORTRESPONSE']._serialized_end=1448
-  _globals['_GETWRITESREQUEST']._serialized_start=1451
-  _globals['_GETWRITESREQUEST']._serialized_end=1619
-  _globals['_GETWRITESRESPONSE']._serialized_start=1621
-  _globals['_GETWRITESRESPONSE']._serialized_end=1687
-  _globals['_LOGGEDWRITE']._serialized_start=1689
-  _globals['_LOGGEDWRITE']._serialized_end=1810
-  _globals['_AUDIT']._serialized_start=1918
-  _globals['_AUDIT']._serialized_end=2692
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1068
+  _globals['_ADDCOSIGNATURESREQUEST']._serialized_start=1070
+  _globals['_ADDCOSIGNATURESREQUEST']._serialized_end=1169
+  _globals['_ADDCOSIGNATURESRESPONSE']._serialized_start=1171
+  _globals['_ADDCOSIGNATURESRESPONSE']._serialized_end=1216
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1218
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1261
+  _globals['_GETTILEREQUEST']._serialized_start=1263
+  _globals['_GETTILEREQUEST']._serialized_end=1334
+  _globals['_GETTILERESPONSE']._serialized_start=1336
+  _globals['_GETTILERESPONSE']._serialized_end=1367
+  _globals['_EXPORTREQUEST']._serialized_start=1370
+  _globals['_EXPORTREQUEST']._serialized_end=1567
+  _globals['_EXPORTRESPONSE']._serialized_start=1569
+  _globals['_EXPORTRESPONSE']._serialized_end=1616
+  _globals['_GETWRITESREQUEST']._serialized_start=1619
+  _globals['_GETWRITESREQUEST']._serialized_end=1787
+  _globals['_GETWRITESRESPONSE']._serialized_start=1789
+  _globals['_GETWRITESRESPONSE']._serialized_end=1855
+  _globals['_LOGGEDWRITE']._serialized_start=1857
+  _globals['_LOGGEDWRITE']._serialized_end=1978
+  _globals['_AUDIT']._serialized_start=2086
+  _globals['_AUDIT']._serialized_end=2991
 # @@protoc_insertion_point(module_scope)

@@ -279,20 +279,76 @@ class GetCheckpointRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAIL_FIELD_NUMBER: _builtins.int
+    IS_PENDING_FIELD_NUMBER: _builtins.int
     trail: Global___Trail.ValueType
     """Of which trail."""
+    is_pending: _builtins.bool
+    """The newest that is signed, also when witnesses are waited for; otherwise the newest that is published."""
     def __init__(
         self,
         *,
         trail: Global___Trail.ValueType = ...,
+        is_pending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trail", b"trail"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_pending", b"is_pending", "trail", b"trail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesRequest(_message.Message):
+    """AddCosignaturesRequest brings cosignatures of a checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """Of which trail."""
+    size: _builtins.int
+    """The size of the checkpoint's tree."""
+    signatures: _builtins.str
+    """Signature lines of a note (C2SP tlog-cosignature), each with its newline."""
+    def __init__(
+        self,
+        *,
+        trail: Global___Trail.ValueType = ...,
+        size: _builtins.int = ...,
+        signatures: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signatures", b"signatures", "size", b"size", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesRequest: _TypeAlias = AddCosignaturesRequest  # noqa: Y015
+
+@_typing.final
+class AddCosignaturesResponse(_message.Message):
+    """AddCosignaturesResponse says that they are kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    kept_count: _builtins.int
+    """How many of them known witnesses have made; others are ignored."""
+    def __init__(
+        self,
+        *,
+        kept_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept_count", b"kept_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCosignaturesResponse: _TypeAlias = AddCosignaturesResponse  # noqa: Y015
 
 @_typing.final
 class GetCheckpointResponse(_message.Message):

@@ -51,6 +51,11 @@ class AuditStub:
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
                 response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
                 _registered_method=True)
+        self.AddCosignatures = channel.unary_unary(
+                '/authpipe.audit.v1.Audit/AddCosignatures',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
+                _registered_method=True)
         self.Export = channel.unary_unary(
                 '/authpipe.audit.v1.Audit/Export',
                 request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ExportRequest.SerializeToString,
@@ -95,6 +100,13 @@ class AuditServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddCosignatures(self, request, context):
+        """Keeps what witnesses have cosigned; whoever brings it, it proves itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Export(self, request, context):
         """Exports a workspace's events of one trail with their proofs, page by page.
         """
@@ -133,6 +145,11 @@ def add_AuditServicer_to_server(servicer, server):
                     servicer.GetCheckpoint,
                     request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.FromString,
                     response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'AddCosignatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCosignatures,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.SerializeToString,
             ),
             'Export': grpc.unary_unary_rpc_method_handler(
                     servicer.Export,
@@ -233,6 +250,33 @@ class Audit:
             '/authpipe.audit.v1.Audit/GetCheckpoint',
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointRequest.SerializeToString,
             authpipe_dot_audit_dot_v1_dot_audit__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddCosignatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Audit/AddCosignatures',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.AddCosignaturesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class AuditStub:
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    AddCosignatures: _grpc.UnaryUnaryMultiCallable[_audit_pb2.AddCosignaturesRequest, _audit_pb2.AddCosignaturesResponse]
+    """Keeps what witnesses have cosigned; whoever brings it, it proves itself."""
     Export: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]
     """Exports a workspace's events of one trail with their proofs, page by page."""
     GetWrites: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetWritesRequest, _audit_pb2.GetWritesResponse]
@@ -65,6 +67,8 @@ class AuditAsyncStub(AuditStub):
     """Lists a workspace's events, newest first."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetCheckpointRequest, _audit_pb2.GetCheckpointResponse]  # type: ignore[assignment]
     """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+    AddCosignatures: _aio.UnaryUnaryMultiCallable[_audit_pb2.AddCosignaturesRequest, _audit_pb2.AddCosignaturesResponse]  # type: ignore[assignment]
+    """Keeps what witnesses have cosigned; whoever brings it, it proves itself."""
     Export: _aio.UnaryUnaryMultiCallable[_audit_pb2.ExportRequest, _audit_pb2.ExportResponse]  # type: ignore[assignment]
     """Exports a workspace's events of one trail with their proofs, page by page."""
     GetWrites: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetWritesRequest, _audit_pb2.GetWritesResponse]  # type: ignore[assignment]
@@ -102,6 +106,14 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_pb2.GetCheckpointResponse]]:
         """Gives a trail's newest signed checkpoint (C2SP tlog-checkpoint)."""
+
+    @_abc_1.abstractmethod
+    def AddCosignatures(
+        self,
+        request: _audit_pb2.AddCosignaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.AddCosignaturesResponse, _abc.Awaitable[_audit_pb2.AddCosignaturesResponse]]:
+        """Keeps what witnesses have cosigned; whoever brings it, it proves itself."""
 
     @_abc_1.abstractmethod
     def Export(

@@ -1,0 +1,123 @@
+"""A witness's folder: its key, and of each log the newest tree that it has cosigned. Lose it, and the witness is retired.
+
+witness.json   {"name": "witness.example/w1", "logs": ["<vkey>", …]}
+key            Ed25519, PEM, readable by its owner alone
+seen.db        SQLite: table logs(origin, size, root)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from authpipe_transparency import WITNESS_KEY, Checkpoint, VerifierKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+
+class HomeError(Exception):
+    """The folder is none of a witness. The message says what to do."""
+
+
+class Home:
+    """A witness's folder.
+
+    Args:
+        folder: Where it is.
+
+    Raises:
+        HomeError: It is none of a witness, or part of it is gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            settings = json.loads((folder / "witness.json").read_text())
+            key = load_pem_private_key((folder / "key").read_bytes(), None)
+            self.logs = {key.name: key for key in map(VerifierKey.parse, settings["logs"])}
+            self._name = str(settings["name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise HomeError(f"{folder} is no folder of a witness. Make one: authpipe-witness init") from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise HomeError(f"The key in {folder} is not an Ed25519 key.")
+        if not (folder / "seen.db").exists():
+            raise HomeError(
+                f"What this witness has cosigned is gone from {folder}. It could cosign another past: retire it, and make"
+                " one under another name."
+            )
+        self._key = key
+
+    @staticmethod
+    def make(folder: Path, name: str, logs: list[str]) -> Home:
+        """Makes a witness.
+
+        Raises:
+            HomeError: There is one.
+            FormatError: A log's key is none; nothing was made.
+        """
+        for log in logs:
+            VerifierKey.parse(log)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / "key").exists():
+            raise HomeError(f"There is a witness in {folder} already.")
+        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with os.fdopen(os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+        with closing(sqlite3.connect(folder / "seen.db")) as seen, seen:
+            seen.execute("create table logs (origin text primary key, size integer not null, root blob not null)")
+        (folder / "witness.json").write_text(json.dumps({"name": name, "logs": logs}, indent=1))
+        return Home(folder)
+
+    @property
+    def folder(self) -> Path:
+        """Gives the folder."""
+        return self._folder
+
+    def know(self, *logs: VerifierKey) -> None:
+        """Lets the witness know further logs."""
+        self.logs |= {log.name: log for log in logs}
+        known = [str(log) for log in self.logs.values()]
+        (self._folder / "witness.json").write_text(json.dumps({"name": self._name, "logs": known}, indent=1))
+
+    @property
+    def key(self) -> VerifierKey:
+        """Gives the witness's verifier key."""
+        return VerifierKey(self._name, WITNESS_KEY, self._key.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """Signs."""
+        return self._key.sign(message)
+
+    def replace(self, checkpoint: Checkpoint, judge: Callable[[Checkpoint | None], None]) -> None:
+        """Remembers a checkpoint as the newest of its log, durable on return.
+
+        Reading, judging and replacing are one step, also for two processes at once.
+
+        Args:
+            checkpoint: The one that is about to be cosigned.
+            judge: Is given the one before, and raises when this one may not follow it.
+        """
+        with self._locked() as seen:
+            row = seen.execute("select size, root from logs where origin = ?", (checkpoint.origin,)).fetchone()
+            judge(Checkpoint(checkpoint.origin, row[0], bytes(row[1])) if row else None)
+            seen.execute(
+                "insert into logs (origin, size, root) values (?, ?, ?)"
+                " on conflict (origin) do update set size = excluded.size, root = excluded.root",
+                (checkpoint.origin, checkpoint.size, checkpoint.root),
+            )
+
+    @contextmanager
+    def _locked(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._folder / "seen.db", timeout=10, isolation_level=None)) as seen:
+            seen.execute("pragma synchronous = full")
+            seen.execute("begin immediate")
+            try:
+                yield seen
+            except BaseException:
+                seen.execute("rollback")
+                raise
+            seen.execute("commit")
