@@ -143,6 +143,10 @@ class Playground:
         """Ends a grant: its tokens and all that came from them."""
         self._http.post("/playground/end", data={"access_token": access_token}).raise_for_status()
 
+    def alarms(self) -> list[dict[str, Any]]:
+        """Gives what herald has told: the headers and body of each message."""
+        return list(self._http.get("/playground/alarms").json())
+
     def knows(self, token: str) -> bool:
         """Says whether an access token works."""
         return self._http.get("/me", headers={"authorization": f"Bearer {token}"}).status_code == 200

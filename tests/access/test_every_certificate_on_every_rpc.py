@@ -26,9 +26,11 @@ SERVED = {
     "authpipe.vault.v1.Vault": ["vault"],
     "authpipe.clientsecrets.v1.ClientSecrets": ["clientsecrets"],
     "authpipe.oauth.v1.Coordinator": ["coordinator"],
+    "authpipe.oauth.v1.Containment": ["coordinator"],
     "authpipe.oauth.v1.Worker": ["worker"],
     "authpipe.authority.v1.Authority": ["authority"],
     "authpipe.audit.v1.Audit": ["audit"],
+    "authpipe.audit.v1.Incidents": ["audit"],
 }
 
 
@@ -119,6 +121,7 @@ def test_the_dependency_list_of_a_member_is_its_right_to_call() -> None:
         "oauth/worker": ["oauth/worker"],
         "gateway/authority": ["gateway/authority"],
         "gateway/edge": ["gateway/edge"],
+        "herald": ["herald"],
     }
     for api in ("keyservice", "vault", "clientsecrets", "oauth", "authority", "audit", "gateway"):
         named: set[str] = set()

@@ -28,6 +28,15 @@ FORBIDDEN = {
     "services/clientsecrets": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_vault", "authpipe_consumer"],
     "services/keyservice": ["httpx2", "authlib", "fastapi", "authpipe_recordstore", "authpipe_consumer"],
     "services/audit": ["pkcs11", "httpx2", "authlib", "fastapi", "authpipe_consumer", "authpipe_envelope"],
+    "services/herald": [
+        "sqlalchemy",
+        "psycopg",
+        "pkcs11",
+        "fastapi",
+        "authlib",
+        "authpipe_database",
+        "authpipe_grants",
+    ],
     "services/admin": [
         "pkcs11",
         "sqlalchemy",

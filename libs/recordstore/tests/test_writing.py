@@ -39,7 +39,7 @@ class Outside:
 
 async def put(record: Record | None, consumed: Ref | None, **changes: Any) -> Outside:
     outside = Outside()
-    records = Records(outside, outside, lambda _: dataclasses.replace(GRANT, **changes))  # type: ignore[arg-type]
+    records = Records(outside, outside, lambda _: dataclasses.replace(GRANT, **changes), outside)  # type: ignore[arg-type]
     asked = Put([record] if record else [], [consumed] if consumed else [], "token", "r")
     (refusal,) = await records.put("oauth/worker", [asked], 0)
     if refusal is not None:
@@ -81,7 +81,7 @@ async def test_only_transient_records_can_be_ended_by_a_write() -> None:
 async def test_a_write_without_a_grant_for_it_is_refused_beside_one_that_has_it() -> None:
     outside = Outside()
     grants = {"good": GRANT, "bad": dataclasses.replace(GRANT, purpose="serve")}
-    records = Records(outside, outside, grants.__getitem__)  # type: ignore[arg-type]
+    records = Records(outside, outside, grants.__getitem__, outside)  # type: ignore[arg-type]
     asked = [Put([RECORD], [], each, "r") for each in ("bad", "good", "bad")]
     answers = await records.put("oauth/worker", asked, 0)
     assert [each and each.reason for each in answers] == [GrantError.reason, None, GrantError.reason]

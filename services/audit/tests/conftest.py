@@ -26,7 +26,9 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DatabaseConfig, Cluster]]:
     """A cluster with audit's database and role."""
     migrations = Path(__file__).parents[1] / "src" / "authpipe_audit" / "migrations"
-    with own_database(tmp_path_factory.mktemp("database"), "audit", migrations, ("audit_retention",)) as made:
+    with own_database(
+        tmp_path_factory.mktemp("database"), "audit", migrations, ("audit_retention", "audit_watch")
+    ) as made:
         yield made
 
 
@@ -43,7 +45,8 @@ async def database(
 ) -> AsyncIterator[Database]:
     """An empty log."""
     superuser.execute(
-        "truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints, cosignatures"
+        "truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints, cosignatures,"
+        " incidents, incident_evidence, incident_changes, notices_delivered, profiles; update watched set next_leaf = 0"
     )
     made = Database(server[0])
     await made.open()
@@ -56,6 +59,16 @@ async def deleting(server: tuple[DatabaseConfig, Cluster], database: Database) -
     """The same log, as the role that deletes bodies."""
     del database
     made = Database(config_of(server[1], "audit", "audit_retention"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def watch_database(server: tuple[DatabaseConfig, Cluster], database: Database) -> AsyncIterator[Database]:
+    """The same log, as the role that watches."""
+    del database
+    made = Database(config_of(server[1], "audit", "audit_watch"))
     await made.open()
     yield made
     await made.close()

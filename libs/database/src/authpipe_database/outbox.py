@@ -126,6 +126,7 @@ def encode(entries: Sequence[AuditEntry]) -> list[bytes]:
                 "id": ids[size * index : size * (index + 1)],
                 "name": _checked(entry.name, _NAMES),
                 "outcome": entry.outcome,
+                "provider": entry.provider,
                 "purpose": _checked(entry.purpose, _PURPOSES),
                 "reason": entry.reason,
                 "request": entry.request_id,

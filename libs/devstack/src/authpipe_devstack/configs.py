@@ -19,6 +19,7 @@ _PEERS = {
     "vault": {"keyservice": "keyservice/user-credentials", "audit": "audit"},
     "clientsecrets": {"keyservice": "keyservice/client-secrets", "audit": "audit"},
     "authority": {"audit": "audit"},
+    "herald": {"audit": "audit"},
     "worker": {"vault": "vault", "clientsecrets": "clientsecrets", "coordinator": "oauth/coordinator"},
     "coordinator": {
         "worker": "oauth/worker",
@@ -112,7 +113,12 @@ class Configs:
                 config["mac_key_file"] = str(layout.mac_key_file)
             case "audit":
                 config["origin"] = LOG_NAME
+                config["watch_database"] = {**self.database(process, "audit_watch"), "pool_size": 1}
                 config["retention_database"] = {**self.database(process, "audit_retention"), "pool_size": 1}
+            case "herald":
+                webhook = {"name": "playground", "url": f"{layout.playground_issuer}/playground/alarms"}
+                webhook |= {"ca": str(self._public_ca.certificate_file), "secret_file": str(layout.alarm_secret_file)}
+                config |= {"webhooks": [webhook], "tell_seconds": 1.0}
             case "worker":
                 config |= {"deployment": DEPLOYMENT, "unsafe_allow_loopback": True}
                 config["provider_ca"] = str(self._public_ca.certificate_file)

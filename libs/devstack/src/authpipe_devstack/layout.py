@@ -1,4 +1,4 @@
-"""What runs where: the ten processes, their names, databases, ports and files below `.authpipe/`."""
+"""What runs where: the eleven processes, their names, databases, ports and files below `.authpipe/`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ PROCESSES = (
     Process("worker", "oauth/worker", "authpipe_oauth_worker"),
     Process("coordinator", "oauth/coordinator", "authpipe_oauth_coordinator", "coordinator", "core"),
     Process("edge", "gateway/edge", "authpipe_gateway_edge"),
+    Process("herald", "herald", "authpipe_herald"),
 )
 CLUSTERS = ("vault", "clientsecrets", "core")
 # People who run the installation: two, since a key is destroyed by two.
@@ -99,6 +100,7 @@ class Layout:
         self.logs = home / "log"
         self.api_key_file = home / "api_key"
         self.mac_key_file = home / "secrets" / "mac_key"
+        self.alarm_secret_file = home / "secrets" / "alarms"
         self.ports = self._ports()
 
     @property

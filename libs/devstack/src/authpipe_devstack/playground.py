@@ -118,6 +118,7 @@ class _State:
     codes: dict[str, _Code] = field(default_factory=dict)
     tokens: list[_Token] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    alarms: list[dict[str, Any]] = field(default_factory=list)
     life_seconds: int = 3600
 
     def count(self, name: str) -> None:
@@ -204,6 +205,15 @@ def make_app(issuer: str, life_seconds: int) -> flask.Flask:
                 state.end_family(found.family)
                 return {"ended": True}
         return {"ended": False}, 404
+
+    @app.post("/playground/alarms")
+    def alarm() -> Any:
+        state.alarms.append({"headers": dict(flask.request.headers), "body": flask.request.get_data(as_text=True)})
+        return {}, 204
+
+    @app.get("/playground/alarms")
+    def alarms() -> Any:
+        return flask.jsonify(state.alarms)
 
     @app.get("/me")
     def me() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime as dt
 import importlib.util
 import json
@@ -41,6 +42,7 @@ _SCOPES = (
     "proxy:use",
     "connect_sessions:write",
     "audit:read",
+    "workspace:contain",
 )
 _RENEW_BEFORE = dt.timedelta(hours=6)
 _HEALTHY_WITHIN_SECONDS = 60
@@ -111,7 +113,7 @@ class Stack:
                 layout.certificates,
                 tuple(process.database for process in PROCESSES if process.cluster == name),
                 layout.logs / f"postgres-{name}.log",
-                (("audit", "audit_retention"),) if name == "core" else (),
+                (("audit", "audit_retention"), ("audit", "audit_watch")) if name == "core" else (),
             )
             for name in CLUSTERS
         }
@@ -142,7 +144,7 @@ class Stack:
             if process.database and not process.replica_of:
                 owner = DatabaseConfig(**configs.database(process, f"{process.database}_owner"))
                 upgrade(owner, _migrations(process))
-        self._say("Ten processes and a playground Provider")
+        self._say("Eleven processes and a playground Provider")
         begun: dict[str, _Begun] = {}
         for process in self.layout.processes:
             if not self.pid(process.name):
@@ -281,6 +283,9 @@ class Stack:
                 stale.unlink()
         if not self.layout.mac_key_file.exists():
             write_private(self.layout.mac_key_file, secrets.token_bytes(64))
+        if not self.layout.alarm_secret_file.exists():
+            secret = base64.b64encode(secrets.token_bytes(32))
+            write_private(self.layout.alarm_secret_file, b"whsec_" + secret)
 
     def _start_cluster(self, cluster: Cluster) -> None:
         if not cluster.is_running():

@@ -9,6 +9,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from limits import RateLimitItemPerSecond
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe_database import Database, Outbox
@@ -22,6 +25,18 @@ from authpipe_relay import AuditSink, Relay
 from authpipe_rpc import Background, Health, Peer, RpcServer
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+
+class _Refusals:
+    """So many events about refused uses a second, of one workspace."""
+
+    def __init__(self) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._item = RateLimitItemPerSecond(20)
+
+    async def take(self, name: str) -> bool:
+        """Takes one."""
+        return await self._limiter.hit(self._item, name)
 
 
 async def serve_store(
@@ -47,7 +62,7 @@ async def serve_store(
     leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
     verifier = Verifier(TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain), time.time)
     outbox = Outbox()
-    records = Records(Store(database, outbox), KeyservicePeer(keys), verifier.verify)
+    records = Records(Store(database, outbox), KeyservicePeer(keys), verifier.verify, _Refusals())
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
     server.add(service, register, RecordServicer(records))

@@ -90,6 +90,11 @@ class Store:
                 cursor = await connection.execute(_DIGESTS_AFTER, (*(after or ("", "", -1)), limit), binary=True)
             return [Digest(Ref(*row[:3]), row[3], row[4]) for row in await _rows(cursor)]
 
+    async def note(self, entries: Sequence[AuditEntry]) -> None:
+        """Makes events durable."""
+        async with self._database.hot() as connection:
+            await self._outbox.append_hot(connection, entries)
+
     async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
         """Carries out writes, with their events; gives per write why it was not carried out."""
         names = sorted({name for write in writes for name in write.fences()})

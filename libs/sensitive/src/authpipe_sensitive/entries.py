@@ -26,6 +26,7 @@ class AuditEntry(NamedTuple):
         digest: SHA-256 that belongs to it, in hexadecimal, such as of a record's ciphertext.
         amount: How many, where an event tells of many; 0: it tells of one.
         until: A time that belongs to it, in its canonical encoding.
+        provider: The id of the Provider concerned.
     """
 
     name: str
@@ -43,3 +44,4 @@ class AuditEntry(NamedTuple):
     digest: str = ""
     amount: int = 0
     until: str = ""
+    provider: str = ""

@@ -42,6 +42,7 @@ _MEMBERS: dict[str, str] = {
     "id": r"[0-9a-f]{32}",
     "name": _WORD,
     "outcome": r"SUCCEEDED|FAILED|REFUSED",
+    "provider": _ID,
     "purpose": r"[a-z][a-z0-9_.]{0,63}",
     "reason": _WORD,
     "request": _ID,

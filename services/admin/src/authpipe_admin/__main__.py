@@ -18,8 +18,16 @@ from authpipe.keyservice.v1 import administration_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_admin.config import Config
-from authpipe_admin import catalog, keys, log
-from authpipe_admin.peers import AuthorityPeer, CoordinatorPeer, KeyAdministrationPeer, LogPeer, StorePeer
+from authpipe_admin import catalog, containment, incidents, keys, log
+from authpipe_admin.peers import (
+    AuthorityPeer,
+    ContainmentPeer,
+    CoordinatorPeer,
+    IncidentsPeer,
+    KeyAdministrationPeer,
+    LogPeer,
+    StorePeer,
+)
 
 _DEFAULT = Path(os.environ.get("XDG_CONFIG_HOME", str(Path.home() / ".config"))) / "authpipe" / "admin.json"
 _console = Console(stderr=True)
@@ -89,6 +97,20 @@ class Services:
             _stop(f"The configuration file {self._file} does not say where audit is.")
         return LogPeer(Peer(config.audit, config.files, audit_pb2_grpc.AuditStub), trail)
 
+    def incidents(self) -> IncidentsPeer:
+        """Gives the incidents."""
+        config = self._config()
+        if config.audit is None:
+            _stop(f"The configuration file {self._file} does not say where audit is.")
+        return IncidentsPeer(Peer(config.audit, config.files, audit_pb2_grpc.IncidentsStub))
+
+    def containment(self) -> ContainmentPeer:
+        """Gives rotations of tokens."""
+        config = self._config()
+        if config.coordinator is None:
+            _stop(f"The configuration file {self._file} does not say where the coordinator is.")
+        return ContainmentPeer(Peer(config.coordinator, config.files, coordinator_pb2_grpc.ContainmentStub))
+
     def authority(self) -> AuthorityPeer:
         """Gives authority."""
         config = self._config()
@@ -113,6 +135,8 @@ def _stop(sentence: str) -> NoReturn:
 
 app.add_typer(keys.app, name="keys")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(containment.app, name="contain")
 app.add_typer(log.workspaces, name="workspaces")
 app.command("verify-store")(log.verify_store)
 

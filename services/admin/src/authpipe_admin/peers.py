@@ -282,12 +282,37 @@ class AuthorityPeer:
     def __init__(self, peer: Peer[Any]) -> None:
         self._peer = peer
 
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._peer.close()
+
     async def set_audit_retention(self, workspace: str, days: int) -> None:
         """Puts on record for how many days the bodies of a workspace's events are kept."""
         request = authority_pb2.SetAuditRetentionRequest(
             workspace_id=workspace, days=days, request_id=f"req_{secrets.token_hex(12)}"
         )
         await self._peer.call_idempotent(lambda stub: stub.SetAuditRetention, request)
+
+    async def revoke_api_keys(self, workspace: str, *, dry_run: bool) -> int:
+        """Revokes all API keys of a workspace; gives how many were active."""
+        request = authority_pb2.RevokeApiKeysRequest(
+            workspace_id=workspace, dry_run=dry_run, request_id=f"req_{secrets.token_hex(12)}"
+        )
+        return int((await self._peer.call_idempotent(lambda stub: stub.RevokeApiKeys, request)).revoked_count)
+
+    async def freeze(self, workspace: str, *, dry_run: bool) -> bool:
+        """Freezes a workspace; says whether it was frozen already."""
+        request = authority_pb2.FreezeWorkspaceRequest(
+            workspace_id=workspace, dry_run=dry_run, request_id=f"req_{secrets.token_hex(12)}"
+        )
+        return bool((await self._peer.call_idempotent(lambda stub: stub.FreezeWorkspace, request)).was_frozen)
+
+    async def unfreeze(self, workspace: str) -> None:
+        """Has a workspace served again."""
+        request = authority_pb2.UnfreezeWorkspaceRequest(
+            workspace_id=workspace, request_id=f"req_{secrets.token_hex(12)}"
+        )
+        await self._peer.call_idempotent(lambda stub: stub.UnfreezeWorkspace, request)
 
 
 def _ref(name: Name) -> records_pb2.RecordRef:
@@ -300,3 +325,145 @@ def _ref(name: Name) -> records_pb2.RecordRef:
 
 def _name(ref: records_pb2.RecordRef) -> Name:
     return Name(ref.workspace_id, ref.connection_id, int(ref.record_class))
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident as shown; `notify_by` is None where there is nothing to tell a customer."""
+
+    id: str
+    detector: str
+    severity: str
+    workspace: str
+    subject: str
+    state: str
+    opened_at: dt.datetime
+    notify_by: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An event of an incident: where it stands, its record (empty: expired), its salt, its proof."""
+
+    trail: str
+    leaf_index: int
+    record: str
+    salt: str
+    proof: str
+
+
+class IncidentsPeer:
+    """The incidents.
+
+    Args:
+        peer: The connection to audit.
+    """
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._peer.close()
+
+    async def list_incidents(self, workspace: str, *, open_only: bool) -> list[Incident]:
+        """Gives all incidents, newest first."""
+        found, token = [], ""
+        while True:
+            request = audit_pb2.ListIncidentsRequest(
+                workspace_id=workspace, open_only=open_only, page_size=200, page_token=token
+            )
+            response = await self._peer.call_idempotent(lambda stub: stub.ListIncidents, request)
+            found += [_incident(each) for each in response.incidents]
+            token = response.next_page_token
+            if not token:
+                return found
+
+    async def get(self, incident_id: str) -> tuple[Incident, list[Evidence]]:
+        """Gives an incident with its evidence."""
+        request = audit_pb2.GetIncidentRequest(incident_id=incident_id)
+        response = await self._peer.call_idempotent(lambda stub: stub.GetIncident, request)
+        return _incident(response.incident), [
+            Evidence(
+                audit_pb2.Trail.Name(each.trail).removeprefix("TRAIL_").lower().replace("_", "-"),
+                each.leaf_index,
+                each.record.decode(),
+                each.salt.hex(),
+                each.proof,
+            )
+            for each in response.evidence
+        ]
+
+    async def change(self, incident_id: str, state: str) -> None:
+        """Takes an incident to a later state."""
+        number = audit_pb2.IncidentState.Value(f"INCIDENT_STATE_{state.upper()}")
+        request = audit_pb2.ChangeIncidentRequest(incident_id=incident_id, state=number)
+        await self._peer.call(lambda stub: stub.ChangeIncident, request)
+
+
+def _incident(wire: audit_pb2.Incident) -> Incident:
+    return Incident(
+        wire.incident_id,
+        wire.detector,
+        audit_pb2.Severity.Name(wire.severity).removeprefix("SEVERITY_").lower(),
+        wire.workspace_id,
+        wire.subject,
+        audit_pb2.IncidentState.Name(wire.state).removeprefix("INCIDENT_STATE_").lower(),
+        wire.opened_at.ToDatetime(dt.UTC),
+        wire.notify_by.ToDatetime(dt.UTC) if wire.HasField("notify_by") else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How far a rotation of tokens is; without an id it was only counted."""
+
+    id: str
+    total: int
+    rotated: int
+    failed: int
+    irreplaceable: int
+    ended: bool
+
+
+class ContainmentPeer:
+    """Rotations of tokens.
+
+    Args:
+        peer: The connection to coordinator.
+    """
+
+    def __init__(self, peer: Peer[Any]) -> None:
+        self._peer = peer
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._peer.close()
+
+    async def begin(self, workspace: str, connection: str, config: str, *, dry_run: bool) -> Rotation:
+        """Begins to rotate tokens; without a workspace all there are."""
+        request = coordinator_pb2.BeginRotationRequest(
+            workspace_id=workspace,
+            connection_id=connection,
+            provider_config_id=config,
+            everything=not workspace,
+            dry_run=dry_run,
+            request_id=f"req_{secrets.token_hex(12)}",
+        )
+        return _rotation((await self._peer.call(lambda stub: stub.BeginRotation, request)).rotation)
+
+    async def get(self, rotation_id: str) -> Rotation:
+        """Says how far a rotation is."""
+        request = coordinator_pb2.GetRotationRequest(rotation_id=rotation_id)
+        return _rotation((await self._peer.call_idempotent(lambda stub: stub.GetRotation, request)).rotation)
+
+
+def _rotation(wire: Any) -> Rotation:
+    return Rotation(
+        wire.rotation_id,
+        wire.total_count,
+        wire.rotated_count,
+        wire.failed_count,
+        wire.irreplaceable_count,
+        wire.HasField("end_time"),
+    )

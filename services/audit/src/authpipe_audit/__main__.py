@@ -15,15 +15,28 @@ from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe_audit.config import Config
 from authpipe_audit.domain.checkpointing import Checkpoints
+from authpipe_audit.domain.detecting.watching import Watching, detectors
+from authpipe_audit.domain.evidence import Evidences
 from authpipe_audit.domain.exporting import Exporting
+from authpipe_audit.domain.incidents import Incidents
 from authpipe_audit.domain.publishing import Publishing
 from authpipe_audit.domain.retention import Retention
 from authpipe_audit.domain.stating import SignedEvents, Statements
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.domain.witnesses import Witnesses
 from authpipe_audit.peers import SignerPeer
-from authpipe_audit.servicer import AuditServicer
-from authpipe_audit.store import CheckpointTable, ExportTable, Listing, Log, RetentionTable, TreeTable, WriteTable
+from authpipe_audit.servicer import AuditServicer, IncidentsServicer, workspace_reader
+from authpipe_audit.store import (
+    CheckpointTable,
+    ExportTable,
+    IncidentTable,
+    Listing,
+    Log,
+    RetentionTable,
+    TreeTable,
+    WatchedLog,
+    WriteTable,
+)
 from authpipe_database import Database
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_sensitive import DomainError, Label, get_log
@@ -40,6 +53,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     deleting = Database(config.retention_database)
     await database.open()
     await deleting.open()
+    watching_database = Database(config.watch_database)
+    await watching_database.open()
     log, tree, checkpoint_table = (
         Log(database, config.origin, os.urandom),
         TreeTable(database),
@@ -53,6 +68,10 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     statements = Statements(log, _signing(leaf), time.time_ns, os.urandom)
     retention_table = RetentionTable(database, deleting)
     retention = Retention(retention_table, log, _signing(leaf), time.time_ns, os.urandom, config.retention_days)
+    incident_table = IncidentTable(database, log)
+    incidents = Incidents(incident_table, _signing(leaf), time.time_ns, os.urandom)
+    watching = Watching(WatchedLog(watching_database), incidents, detectors(config.release_bound))
+    workspace_of = workspace_reader(Verifier(anchor, time.time).verify, f"audit/{config.region}")
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
@@ -65,10 +84,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             Witnesses(checkpoint_table, tuple(map(VerifierKey.parse, config.witnesses))),
             Exporting(ExportTable(database), checkpoint_table, log, tree, config.origin, signer),
             WriteTable(database),
-            Verifier(anchor, time.time).verify,
             _chains_verifier(anchor),
-            f"audit/{config.region}",
+            workspace_of,
         ),
+    )
+    server.add(
+        audit_pb2.DESCRIPTOR.services_by_name["Incidents"],
+        audit_pb2_grpc.add_IncidentsServicer_to_server,
+        IncidentsServicer(incidents, incident_table, Evidences(incident_table, checkpoint_table, tree), workspace_of),
     )
     await server.start()
     beside = Background(stop)
@@ -76,12 +99,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         beside.add(f"checkpoints of {trail.word}", _repeat(stop, checkpoints.advance, trail, config.checkpoint_seconds))
         beside.add(f"statements of {trail.word}", _repeat(stop, statements.state, trail, config.statement_seconds))
         beside.add(f"retention of {trail.word}", _repeat(stop, retention.expire, trail, config.retention_seconds))
+    beside.add("detectors", _watch(stop, watching, config.watch_seconds))
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
     await server.stop()
     await beside.finish()
     await database.close()
     await deleting.close()
+    await watching_database.close()
 
 
 async def _repeat(
@@ -93,6 +118,22 @@ async def _repeat(
             await work(trail)
         except DomainError as error:
             get_log().warning("not done for a trail", work=Label(work.__name__), trail=Label(trail.word), error=error)
+        try:
+            await asyncio.wait_for(stop.wait(), every_seconds)
+        except TimeoutError:
+            continue
+
+
+async def _watch(stop: asyncio.Event, watching: Watching, every_seconds: float) -> None:
+    """Looks at what is new again and again; while more of it waits, without a pause."""
+    while not stop.is_set():
+        waits = False
+        try:
+            waits = await watching.watch()
+        except DomainError as error:
+            get_log().warning("the log was not watched, it is tried again", error=error)
+        if waits:
+            continue
         try:
             await asyncio.wait_for(stop.wait(), every_seconds)
         except TimeoutError:

@@ -16,6 +16,7 @@ class Config(BaseModel):
     Args:
         region: The region that grants must name.
         retention_database: The same database, as the role that deletes bodies.
+        watch_database: The same database, as the role that watches.
         signer: keyservice audit-log.
         origin: The log's name. The origin of a trail's checkpoints is it, a slash, and the trail's name; keyservice
             audit-log must have these three in its `origins`.
@@ -24,6 +25,8 @@ class Config(BaseModel):
         checkpoint_seconds: How often a tree that grew is signed.
         retention_days: Of workspaces of which authority has said nothing else.
         retention_seconds: How often it is looked for bodies that are to go.
+        watch_seconds: How often detectors look at what is new.
+        release_bound: How many keys keyservice releases of a workspace in a minute (`per_workspace` there).
         statement_seconds: How often the log states where the chains of all workspaces stand.
     """
 
@@ -35,12 +38,15 @@ class Config(BaseModel):
     server: ServerConfig
     database: DatabaseConfig
     retention_database: DatabaseConfig
+    watch_database: DatabaseConfig
     signer: PeerConfig
     witnesses: tuple[str, ...] = ()
     cosignatures_wanted: int = Field(default=0, ge=0)
     checkpoint_seconds: float = Field(default=0.5, gt=0)
     retention_days: int = Field(default=90, ge=1, le=36_500)
     retention_seconds: float = Field(default=3600.0, gt=0)
+    watch_seconds: float = Field(default=1.0, gt=0)
+    release_bound: int = Field(default=600_000, ge=1)
     statement_seconds: float = Field(default=30.0, gt=0)
     log_level: str = "info"
     telemetry_file: Path | None = None

@@ -95,3 +95,17 @@ class NoCheckpointError(DomainError):
 
     reason = "NO_CHECKPOINT_YET"
     status = Status.UNAVAILABLE
+
+
+class NoSuchIncidentError(DomainError):
+    """There is no such incident. List them: authpipe-admin incidents list."""
+
+    reason = "INCIDENT_NOT_FOUND"
+    status = Status.NOT_FOUND
+
+
+class IncidentStateError(DomainError):
+    """The incident is in this state already, or further. It goes forward only; what happens anew opens another one."""
+
+    reason = "INCIDENT_STATE"
+    status = Status.FAILED_PRECONDITION

@@ -73,7 +73,7 @@ class Small:
         port, *self._ports = free_ports(3)
         self.cluster = Cluster(
             "core", folder / "data", port, ca, folder, databases, folder / "postgres.log",
-            (("audit", "audit_retention"),),
+            (("audit", "audit_retention"), ("audit", "audit_watch")),
         )  # fmt: skip
         self.cluster.prepare()
         self.cluster.start()
@@ -116,6 +116,7 @@ class Small:
                 "server": {"host": "127.0.0.1", "port": audit_port}, "checkpoint_seconds": 0.2, "statement_seconds": 2.0,
                 "database": self._database("audit", "audit"),
                 "retention_database": self._database("audit", "audit_retention"),
+                "watch_database": self._database("audit", "audit_watch"),
                 "signer": {"name": "keyservice/audit-log", "address": f"127.0.0.1:{signer_port}"},
             },
         }  # fmt: skip

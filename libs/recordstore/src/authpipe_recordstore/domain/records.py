@@ -17,6 +17,7 @@ from authpipe_sensitive import AuditEntry, DomainError
 
 # Earlier than this before its end, a token is not due for refresh (ARCHITECTURE §7).
 REFRESH_MARGIN_SECONDS = 15 * 60
+_USES = {"serve", "proxy"}
 _WRITING = {"store", "exchange", "refresh", "reseal", "configure"}
 EDGE = "gateway/edge"
 ANY_SERVABLE = 0
@@ -106,6 +107,16 @@ class Store(Protocol):
     async def digests(self, refs: Sequence[Ref], after: Ref | None, limit: int) -> list[Digest]:
         """Gives digests of records that are named; of none: of so many behind one, in the store's order."""
 
+    async def note(self, entries: Sequence[AuditEntry]) -> None:
+        """Makes events durable."""
+
+
+class Budget(Protocol):
+    """Counts within fixed windows."""
+
+    async def take(self, name: str) -> bool:
+        """Takes one; False: it is used up."""
+
 
 class Records:
     """The rules over one store.
@@ -114,9 +125,12 @@ class Records:
         store: Its tables.
         keys: Its keyservice.
         verify: Verifies a grant's signature, chain and time.
+        refusals: Events about uses that were refused; beyond it they are not written, so that a flood of them does not
+            become a flood of writes.
     """
 
-    def __init__(self, store: Store, keys: Keys, verify: Callable[[str], Grant]) -> None:
+    def __init__(self, store: Store, keys: Keys, verify: Callable[[str], Grant], refusals: Budget) -> None:
+        self._refusals = refusals
         self._store = store
         self._keys = keys
         self._verify = verify
@@ -157,6 +171,8 @@ class Records:
                 answers.append(record)
                 asked.append(index)
                 wanted.append((record.ref, record.version, record.data[:HEADER_SIZE], grant_index, request_id))
+        if len(wanted) < len(items):
+            await self._note_refused(asking, items, answers)
         if not wanted:
             return answers, None
         sealed = await self._keys.release(asking, wanted)
@@ -164,6 +180,24 @@ class Records:
             if isinstance(answer, DomainError):
                 answers[index] = answer
         return answers, sealed.bundle
+
+    async def _note_refused(
+        self, asking: Asking, items: Sequence[tuple[Ref, int, str]], answers: Sequence[Record | DomainError]
+    ) -> None:
+        """Puts on record who wanted to use what is not there, or is disconnected."""
+        entries = []
+        for (ref, grant_index, request_id), answer in zip(items, answers, strict=True):
+            if not isinstance(answer, DomainError) or not 0 <= grant_index < len(asking.grants):
+                continue
+            try:
+                grant = self._verify(asking.grants[grant_index])
+            except DomainError:
+                continue  # nobody in particular: without a grant nothing is used
+            is_use = grant.purpose in _USES and grant.workspace == ref.workspace
+            if is_use and await self._refusals.take(ref.workspace):
+                entries.append(_refused(ref, grant, request_id, answer))
+        if entries:
+            await self._store.note(entries)
 
     async def masked(self, caller: str, token: str, refs: Sequence[Ref]) -> list[Record | None]:
         """Gives what may be shown of records of the grant's workspace; no key is involved.
@@ -310,6 +344,22 @@ def _not_before_ms(record: Record, now_ms: int) -> int:
 def digest_of(record: bytes) -> str:
     """Gives what a record is compared with the log by: SHA-256 of all of it, in hexadecimal."""
     return hashlib.sha256(record).hexdigest()
+
+
+def _refused(ref: Ref, grant: Grant, request_id: str, error: DomainError) -> AuditEntry:
+    return AuditEntry(
+        name="RECORDS_REFUSED",
+        outcome="REFUSED",
+        actor=grant.actor,
+        request_id=request_id,
+        workspace_id=ref.workspace,
+        target=ref.connection,
+        purpose=grant.purpose,
+        record_class=ref.record_class,
+        reason=error.reason,
+        grant_id=grant.grant_id,
+        source=grant.source,
+    )
 
 
 def _written(ref: Ref, version: int, grant: Grant, request_id: str, digest: str = "") -> AuditEntry:

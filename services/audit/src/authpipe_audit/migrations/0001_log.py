@@ -1,4 +1,4 @@
-"""Leaves, bodies, batches, tiles, heads, checkpoints: insert only."""
+"""Leaves, bodies, batches, tiles, heads, checkpoints, incidents: insert only. And what detectors remember."""
 
 from alembic import op
 
@@ -50,12 +50,37 @@ create table checkpoints (
 create table cosignatures (
     trail smallint, size bigint, witness text, line text not null, primary key (trail, size, witness),
     foreign key (trail, size) references checkpoints);
+
+create table incidents (
+    id text primary key, detector text not null, severity smallint not null, workspace_id text not null,
+    subject text not null, opened_at timestamptz not null, notify_by timestamptz);
+create index incidents_of_subject on incidents (workspace_id, subject, detector, opened_at desc);
+create index incidents_newest on incidents (opened_at desc, id desc);
+create table incident_evidence (
+    incident_id text references incidents, trail smallint, leaf_index bigint,
+    primary key (incident_id, trail, leaf_index));
+create table incident_changes (
+    incident_id text references incidents, number int, state smallint not null, actor text not null,
+    at timestamptz not null, primary key (incident_id, number));
+create table notices_delivered (
+    incident_id text references incidents, kind text, number int, sink text, at timestamptz not null default now(),
+    primary key (incident_id, kind, number, sink));
+
+create table watched (trail smallint primary key, next_leaf bigint not null);
+insert into watched values (1, 0), (2, 0), (3, 0);
+create table profiles (
+    detector text, workspace_id text, subject text, state text not null, seen_at timestamptz not null,
+    primary key (detector, workspace_id, subject));
+create index profiles_unseen on profiles (seen_at);
 """
     )
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()
     op.execute(
-        "grant select, insert on leaves, bodies, writes, certificates, batches, tile_hashes, tree_heads, checkpoints, cosignatures"
-        f" to {role};"
+        "grant select, insert on leaves, bodies, writes, certificates, batches, tile_hashes, tree_heads, checkpoints, cosignatures,"
+        f" incidents, incident_evidence, incident_changes, notices_delivered to {role};"
         # Whoever deletes bodies can do nothing else, and nobody can update.
         f"grant select on leaves to {role}_retention; grant select, delete on bodies, writes to {role}_retention;"
+        # Whoever watches changes what it remembers, and nothing of the log.
+        f"grant select on bodies to {role}_watch; grant select, update on watched to {role}_watch;"
+        f" grant select, insert, update, delete on profiles to {role}_watch;"
     )

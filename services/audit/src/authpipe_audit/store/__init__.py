@@ -2,15 +2,18 @@
 
 from authpipe_audit.store.checkpoints import CheckpointTable
 from authpipe_audit.store.exporting import ExportTable
+from authpipe_audit.store.incidents import IncidentTable
 from authpipe_audit.store.listing import Listing, Stored
 from authpipe_audit.store.log import Log
 from authpipe_audit.store.retention import RetentionTable
 from authpipe_audit.store.tree import TreeTable
+from authpipe_audit.store.watching import WatchedLog
 from authpipe_audit.store.writes import LoggedWrite, Name, WriteTable
 
 __all__ = [
     "CheckpointTable",
     "ExportTable",
+    "IncidentTable",
     "Listing",
     "Log",
     "LoggedWrite",
@@ -18,5 +21,6 @@ __all__ = [
     "RetentionTable",
     "Stored",
     "TreeTable",
+    "WatchedLog",
     "WriteTable",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import cast
 
 import psycopg
@@ -18,6 +20,21 @@ _LOCK = 0x7472_6565
 _MOST_KNOWN = 200_000
 _SELF = "audit"
 _Connection = psycopg.AsyncConnection[tuple[object, ...]]
+
+
+@dataclass(slots=True)
+class Own:
+    """A transaction in which audit appends events of its own.
+
+    Args:
+        connection: Where other rows are written that commit with them.
+        sequence: The number of the first event.
+        batch: What is appended; None: nothing.
+    """
+
+    connection: _Connection
+    sequence: int
+    batch: Batch | None = None
 
 
 class Log:
@@ -80,6 +97,21 @@ class Log:
             await _write(connection, growth)
         self._known[trail] = growth.head()
         return growth.frontier.size
+
+    @asynccontextmanager
+    async def own(self, trail: Trail) -> AsyncIterator[Own]:
+        """Begins a transaction in which events of audit itself are appended to a trail, beside rows of another table."""
+        async with self._database.hot() as connection, connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock(%s, %s)", (_LOCK, int(trail)))
+            sequence = (await _sequences(connection, trail, [_SELF])).get(_SELF, 0) + 1
+            own = Own(connection, sequence)
+            yield own
+            if own.batch is None:
+                return
+            growth = Growth.after(await self._head(connection, trail, [own.batch]))
+            growth.add(own.batch, trail.origin(self._name), self._randomness)
+            await _write(connection, growth)
+        self._known[trail] = growth.head()
 
     async def frontier(self, trail: Trail) -> Frontier:
         """Gives a trail's tree as it stands."""

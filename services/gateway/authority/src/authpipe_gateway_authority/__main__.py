@@ -15,6 +15,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe_database import Database, Outbox
 from authpipe_gateway_authority.config import Config
+from authpipe_gateway_authority.domain.containing import Containing
 from authpipe_gateway_authority.domain.sessions import Sessions
 from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.servicer import AuthorityServicer
@@ -72,13 +73,21 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     anchor = TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain)
     verifier = Verifier(anchor, time.time)
+    containing = Containing(store, verifier.verify, f"gateway/{config.region}", sessions.forget)
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
     server.add(
         authority_pb2.DESCRIPTOR.services_by_name["Authority"],
         authority_pb2_grpc.add_AuthorityServicer_to_server,
         AuthorityServicer(
-            sessions, Violations(store, verifier.verify), store, hash_key, config.key_kind, config.reuse_ms, os.urandom
+            sessions,
+            Violations(store, verifier.verify),
+            containing,
+            store,
+            hash_key,
+            config.key_kind,
+            config.reuse_ms,
+            os.urandom,
         ),
     )
     await server.start()

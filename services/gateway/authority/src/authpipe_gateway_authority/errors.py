@@ -26,6 +26,13 @@ class ForgedRowError(DomainError):
     status = Status.UNAUTHENTICATED
 
 
+class FrozenError(DomainError):
+    """The workspace is frozen: nothing of it is served or changed, and nothing is lost. Ask whoever runs Authpipe."""
+
+    reason = "WORKSPACE_FROZEN"
+    status = Status.PERMISSION_DENIED
+
+
 class MalformedError(DomainError):
     """A field of the request is missing, too long or not of its list."""
 

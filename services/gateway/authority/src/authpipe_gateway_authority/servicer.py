@@ -8,6 +8,7 @@ from collections.abc import Callable
 from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow
+from authpipe_gateway_authority.domain.containing import Asked, Containing
 from authpipe_gateway_authority.domain.sessions import ActAsked, Sessions, Verdict
 from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.errors import MalformedError
@@ -31,6 +32,7 @@ class AuthorityServicer:
     Args:
         sessions: The rules over acts.
         violations: The rules over what did not open.
+        containing: The rules over containment.
         store: authority's own tables.
         hash_key: The key of the API keys' hash.
         key_kind: The middle of new API keys.
@@ -42,6 +44,7 @@ class AuthorityServicer:
         self,
         sessions: Sessions,
         violations: Violations,
+        containing: Containing,
         store: Store,
         hash_key: Secret,
         key_kind: str,
@@ -50,6 +53,7 @@ class AuthorityServicer:
     ) -> None:
         self._sessions = sessions
         self._violations = violations
+        self._containing = containing
         self._store = store
         self._hash_key = hash_key
         self._key_kind = key_kind
@@ -118,6 +122,23 @@ class AuthorityServicer:
         await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)
         self._sessions.forget()
         return pb.RevokeApiKeyResponse()
+
+    async def RevokeApiKeys(self, request: pb.RevokeApiKeysRequest, _: object) -> pb.RevokeApiKeysResponse:
+        """Revokes all API keys of a workspace."""
+        asked = Asked(current_caller(), request.grant, request.workspace_id, request.request_id)
+        return pb.RevokeApiKeysResponse(
+            revoked_count=await self._containing.revoke_api_keys(asked, dry_run=request.dry_run)
+        )
+
+    async def FreezeWorkspace(self, request: pb.FreezeWorkspaceRequest, _: object) -> pb.FreezeWorkspaceResponse:
+        """Freezes a workspace."""
+        asked = Asked(current_caller(), request.grant, request.workspace_id, request.request_id)
+        return pb.FreezeWorkspaceResponse(was_frozen=await self._containing.freeze(asked, dry_run=request.dry_run))
+
+    async def UnfreezeWorkspace(self, request: pb.UnfreezeWorkspaceRequest, _: object) -> pb.UnfreezeWorkspaceResponse:
+        """Has a workspace served again."""
+        await self._containing.unfreeze(Asked(current_caller(), "", request.workspace_id, request.request_id))
+        return pb.UnfreezeWorkspaceResponse()
 
     def _hash(self, api_key: Secret) -> bytes | None:
         with api_key:

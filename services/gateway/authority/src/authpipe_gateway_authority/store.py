@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from authpipe_sensitive import AuditEntry, Secret
 
 _KEY = "k.workspace_id, k.api_key_id, k.display_name, k.key_hash, k.scopes, k.state, k.epoch, k.mac"
 _FIND = f"""
-select {_KEY}, w.workspace_id, w.display_name, w.epoch, w.mac
+select {_KEY}, w.workspace_id, w.display_name, w.epoch, w.is_frozen, w.mac
 from api_keys k join workspaces w using (workspace_id) where k.key_hash = any(%s)
 """  # a fixed list of columns
 
@@ -51,9 +52,16 @@ class Store:
         async with self._database.transaction() as connection:
             await connection.execute(
                 sa.text(
-                    "insert into workspaces (workspace_id, display_name, epoch, mac) values (:id, :name, :epoch, :mac)"
+                    "insert into workspaces (workspace_id, display_name, epoch, is_frozen, mac)"
+                    " values (:id, :name, :epoch, :frozen, :mac)"
                 ),
-                {"id": row.workspace, "name": row.display_name, "epoch": row.epoch, "mac": row.mac},
+                {
+                    "id": row.workspace,
+                    "name": row.display_name,
+                    "epoch": row.epoch,
+                    "frozen": row.is_frozen,
+                    "mac": row.mac,
+                },
             )
             await self._outbox.append(connection, entry)
 
@@ -95,51 +103,90 @@ class Store:
         """
         async with self._database.transaction() as connection:
             found = await self._lock(connection, workspace)
-            rows = (
-                await connection.execute(
-                    sa.text(
-                        f"select {_KEY} from api_keys k where workspace_id = :workspace for update"
-                    ),  # fixed columns
-                    {"workspace": workspace},
-                )
-            ).all()
-            keys = [_key(row) for row in rows]
-            if not any(key.api_key_id == api_key_id for key in keys):
+            keys = await self._keys(connection, workspace)
+            wanted = [key for key in keys if key.api_key_id == api_key_id]
+            if not wanted:
                 raise WorkspaceNotFoundError
-            epoch = found.epoch + 1
-            for key in keys:
-                # A forged row is never blessed with a new MAC.
-                if not key.is_genuine(self._mac_key) or key.epoch != found.epoch:
-                    if key.api_key_id == api_key_id:
-                        raise ForgedRowError
-                    continue
-                state = "revoked" if key.api_key_id == api_key_id else key.state
-                moved = ApiKeyRow(
-                    key.workspace, key.api_key_id, key.display_name, key.key_hash, key.scopes, state, epoch
-                ).sealed(self._mac_key)
-                await connection.execute(
-                    sa.text(
-                        "update api_keys set state = :state, epoch = :epoch, mac = :mac"
-                        " where workspace_id = :workspace and api_key_id = :id"
-                    ),
-                    {
-                        name: value
-                        for name, value in _values(moved).items()
-                        if name in {"state", "epoch", "mac", "workspace", "id"}
-                    },
-                )
-            next_row = WorkspaceRow(workspace, found.display_name, epoch).sealed(self._mac_key)
-            await connection.execute(
-                sa.text("update workspaces set epoch = :epoch, mac = :mac where workspace_id = :workspace"),
-                {"epoch": epoch, "mac": next_row.mac, "workspace": workspace},
-            )
+            if not self._is_ours(wanted[0], found):
+                raise ForgedRowError
+            await self._next_epoch(connection, found, keys, revoked={api_key_id})
             await self._outbox.append(connection, entry)
+
+    async def revoke_api_keys(self, workspace: str, make: Callable[[str, str], AuditEntry], *, dry_run: bool) -> int:
+        """Revokes every active API key of a workspace, with the events; gives how many there were.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: The workspace's row is not ours.
+        """
+        async with self._database.transaction() as connection:
+            found = await self._lock(connection, workspace)
+            keys = await self._keys(connection, workspace)
+            active = {key.api_key_id for key in keys if key.state == "active" and self._is_ours(key, found)}
+            if not dry_run:
+                await self._next_epoch(connection, found, keys, revoked=active)
+                all_of_them = make("API_KEYS_REVOKED", workspace)._replace(amount=len(active))
+                each = [make("API_KEY_REVOKED", api_key_id) for api_key_id in sorted(active)]
+                await self._outbox.append(connection, *each, all_of_them)
+        return len(active)
+
+    async def set_frozen(self, workspace: str, *, frozen: bool, entry: AuditEntry | None) -> bool:
+        """Freezes or unfreezes a workspace with the event; says whether it was frozen. Without an event it only says that.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: The workspace's row is not ours.
+        """
+        async with self._database.transaction() as connection:
+            found = await self._lock(connection, workspace)
+            if entry is not None and found.is_frozen != frozen:
+                keys = await self._keys(connection, workspace)
+                await self._next_epoch(connection, replace(found, is_frozen=frozen), keys, revoked=set())
+                await self._outbox.append(connection, entry)
+        return found.is_frozen
+
+    async def _keys(self, connection: Any, workspace: str) -> list[ApiKeyRow]:
+        query = f"select {_KEY} from api_keys k where workspace_id = :workspace for update"  # fixed columns
+        return [_key(row) for row in (await connection.execute(sa.text(query), {"workspace": workspace})).all()]
+
+    def _is_ours(self, key: ApiKeyRow, workspace: WorkspaceRow) -> bool:
+        return key.is_genuine(self._mac_key) and key.epoch == workspace.epoch
+
+    async def _next_epoch(
+        self, connection: Any, workspace: WorkspaceRow, keys: Sequence[ApiKeyRow], revoked: Container[str]
+    ) -> None:
+        """Moves a workspace to its next epoch, with all keys that are ours: a row from before does not fit any more."""
+        epoch = workspace.epoch + 1
+        for key in keys:
+            # A forged row is never blessed with a new MAC.
+            if not self._is_ours(key, workspace):
+                continue
+            state = "revoked" if key.api_key_id in revoked else key.state
+            moved = replace(key, state=state, epoch=epoch).sealed(self._mac_key)
+            await connection.execute(
+                sa.text(
+                    "update api_keys set state = :state, epoch = :epoch, mac = :mac"
+                    " where workspace_id = :workspace and api_key_id = :id"
+                ),
+                {
+                    name: value
+                    for name, value in _values(moved).items()
+                    if name in {"state", "epoch", "mac", "workspace", "id"}
+                },
+            )
+        row = replace(workspace, epoch=epoch).sealed(self._mac_key)
+        await connection.execute(
+            sa.text(
+                "update workspaces set epoch = :epoch, is_frozen = :frozen, mac = :mac where workspace_id = :workspace"
+            ),
+            {"epoch": epoch, "frozen": row.is_frozen, "mac": row.mac, "workspace": row.workspace},
+        )
 
     async def _lock(self, connection: Any, workspace: str) -> WorkspaceRow:
         row = (
             await connection.execute(
                 sa.text(
-                    "select workspace_id, display_name, epoch, mac from workspaces"
+                    "select workspace_id, display_name, epoch, is_frozen, mac from workspaces"
                     " where workspace_id = :workspace for update"
                 ),
                 {"workspace": workspace},
@@ -158,7 +205,7 @@ def _key(row: Sequence[Any]) -> ApiKeyRow:
 
 
 def _workspace(row: Sequence[Any]) -> WorkspaceRow:
-    return WorkspaceRow(row[0], row[1], row[2], bytes(row[3]))
+    return WorkspaceRow(row[0], row[1], row[2], row[3], bytes(row[4]))
 
 
 def _values(row: ApiKeyRow) -> dict[str, Any]:

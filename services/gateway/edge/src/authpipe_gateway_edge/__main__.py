@@ -17,6 +17,7 @@ from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
 from authpipe_gateway_edge.config import Config
+from authpipe_gateway_edge.domain.containing import Containing
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.proving import Proving
@@ -27,6 +28,8 @@ from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.peers import (
     AuditPeer,
     AuthorityPeer,
+    ContainmentPeer,
+    IncidentsPeer,
     CoordinatorPeer,
     MaskedPeer,
     WorkerPeer,
@@ -34,7 +37,7 @@ from authpipe_gateway_edge.peers import (
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
-from authpipe_gateway_edge.servicer import GatewayServicer
+from authpipe_gateway_edge.servicer import ContainmentServicer, GatewayServicer
 from authpipe_grants import ConsumerKey, TrustAnchor
 from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
@@ -64,6 +67,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     authority = AuthorityPeer(authority_peer, key.public)
     coordinator = CoordinatorPeer(coordinator_peer)
     audit = AuditPeer(audit_peer)
+    containing = Containing(
+        authority,
+        ContainmentPeer(Peer(config.coordinator, files, coordinator_pb2_grpc.ContainmentStub)),
+        IncidentsPeer(Peer(config.audit, files, audit_pb2_grpc.IncidentsStub)),
+    )
     serving = Serving(authority, vault_client, coordinator, _now)
     managing = Managing(authority, coordinator, MaskedPeer(vault), MaskedPeer(secrets), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
@@ -79,7 +87,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     proving = Proving(authority, coordinator, worker_peer)
     sources = Sources(config.trusted_proxies)
     app = EdgeApp(
-        Api(managing, importing, webhooks, proving, config.public_url),
+        Api(managing, importing, webhooks, proving, containing, config.public_url),
         serving,
         proxying,
         coordinator,
@@ -92,7 +100,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     internal = RpcServer(name, config.server, files, health)
     await internal.start()
     public = _public_grpc(
-        config, GatewayServicer(serving, managing, importing, webhooks, proving, sources, config.public_url)
+        config,
+        GatewayServicer(serving, managing, importing, webhooks, proving, sources, config.public_url),
+        ContainmentServicer(containing, sources),
     )
     await public.start()
     rest = rest_server(app, config.rest, config.public_certificate, config.public_key, config.rest_connections)
@@ -105,7 +115,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await asyncio.wait([serving_rest], timeout=5)
 
 
-def _public_grpc(config: Config, servicer: GatewayServicer) -> grpc.aio.Server:
+def _public_grpc(config: Config, servicer: GatewayServicer, containment: ContainmentServicer) -> grpc.aio.Server:
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
@@ -120,6 +130,7 @@ def _public_grpc(config: Config, servicer: GatewayServicer) -> grpc.aio.Server:
         )
 
     gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
+    gateway_pb2_grpc.add_ContainmentServicer_to_server(containment, server)  # type: ignore[arg-type]  # likewise
     credentials = grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=False)
     server.add_secure_port(f"{config.grpc.host}:{config.grpc.port}", credentials)
     return server

@@ -274,6 +274,15 @@ PROBLEMS: dict[str, Problem] = {
     "AUDIT_UNAVAILABLE": Problem(
         503, "Audit log not available", "Nothing that enlarges access is begun without it. Try again shortly."
     ),
+    "WORKSPACE_FROZEN": Problem(
+        403, "Workspace frozen", "Nothing of it is served or changed, and nothing is lost. Ask whoever runs Authpipe."
+    ),
+    "INCIDENT_NOT_FOUND": Problem(404, "Not found", "There is no such object in your workspace. Check the id."),
+    "CONNECTION_NOT_A_DECOY": Problem(
+        409,
+        "Not fit for a decoy",
+        "A decoy is an active connection whose credential nothing refreshes, such as an API key that opens nothing.",
+    ),
     "AUDIT_BACKLOG": Problem(
         503,
         "Audit log not available",

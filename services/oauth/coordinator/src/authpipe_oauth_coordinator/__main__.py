@@ -23,6 +23,7 @@ from authpipe_grants.leaf import Leaf
 from authpipe_oauth_coordinator.config import Config
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
+from authpipe_oauth_coordinator.domain.decoys import Decoys
 from authpipe_oauth_coordinator.domain.device_flows import DeviceFlows
 from authpipe_oauth_coordinator.domain.disconnecting import Disconnecting
 from authpipe_oauth_coordinator.domain.entries import Entries
@@ -35,10 +36,11 @@ from authpipe_oauth_coordinator.domain.discovering import Discovering
 from authpipe_oauth_coordinator.domain.provider_configs import ProviderConfigs
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.resealing import Resealing
+from authpipe_oauth_coordinator.domain.rotating import Rotating
 from authpipe_oauth_coordinator.domain.schedule import Schedule
 from authpipe_oauth_coordinator.domain.subjects import Subjects
 from authpipe_oauth_coordinator.peers import AuditPeer, StorePeer, WorkerPeer
-from authpipe_oauth_coordinator.servicer import CoordinatorServicer
+from authpipe_oauth_coordinator.servicer import ActingOf, ContainmentServicer, CoordinatorServicer
 from authpipe_oauth_coordinator.store import (
     ConfigTable,
     ConnectionTable,
@@ -46,12 +48,16 @@ from authpipe_oauth_coordinator.store import (
     EntryTable,
     FlowTable,
     LeaseTable,
+    RotationTable,
     SubjectTable,
 )
 from authpipe_providers import load_catalog
 from authpipe_relay import AuditSink, Relay
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
+
+
+_Turn = tuple[str, Callable[[], Awaitable[object]], float]
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -130,8 +136,18 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         jitter,
         subjects.pseudonym,
     )
+    rotating = Rotating(
+        RotationTable(*own),
+        connection_table,
+        refreshing,
+        _new_id,
+        most=max(1, config.refreshes_at_once // 4),
+        per_provider=config.refreshes_per_provider,
+        claim_seconds=config.claim_seconds,
+    )
     configs = ProviderConfigs(config_table, worker, StorePeer(client_secrets), entries, _now, _new_id)
     verifier = Verifier(TrustAnchor(files.ca.read_bytes(), files.trust_domain), time.time)
+    acting_of = ActingOf(verifier.verify, f"oauth/{config.region}")
     health = Health()
     server = RpcServer(name, config.server, files, health)
     server.add(
@@ -151,39 +167,39 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             subjects,
             config_table,
             connection_table,
-            verifier.verify,
-            f"oauth/{config.region}",
+            acting_of,
         ),
+    )
+    server.add(
+        coordinator_pb2.DESCRIPTOR.services_by_name["Containment"],
+        coordinator_pb2_grpc.add_ContainmentServicer_to_server,
+        ContainmentServicer(Decoys(connection_table), rotating, acting_of),
     )
     await server.start()
     beside = Background(stop)
     beside.add("audit relay", Relay(database, outbox, sink, leaf.sign_batch, config.database.outbox_rows).run(stop))
-    turns: list[tuple[str, Callable[[], Awaitable[object]], float]] = [
+    discovering = Discovering(config_table, worker, _new_id, config.discovery_seconds)
+    always: list[_Turn] = [
         ("sweep of connections", disconnecting.sweep, config.sweep_seconds),
         ("sweep of flows", flows.sweep, config.sweep_seconds),
         ("sweep of configs", configs.sweep, config.sweep_seconds),
         ("device flows", devices.run, 1.0),
+        ("rotations", rotating.run, 1.0),
     ]
-    discovering = Discovering(config_table, worker, _new_id, config.discovery_seconds)
-    for wanted, turn in (
+    wanted: list[tuple[float, _Turn]] = [
         (config.refresh_ahead, ("schedule of refreshes", schedule.run, config.schedule_seconds)),
         (config.health_check_seconds, ("health checks", health_checks.run, config.sweep_seconds)),
         (config.discovery_seconds, ("discovery", discovering.run, config.sweep_seconds)),
-    ):
-        if wanted:
-            turns.append(turn)
-    _take_turns(beside, turns, stop)
+    ]
+    _take_turns(beside, [*always, *(turn for is_wanted, turn in wanted if is_wanted)], stop)
     beside.add("health", health.watch(stop, database.check))
     await stop.wait()
-    await server.stop()
-    await schedule.finish()
-    await beside.finish()
-    await database.close()
+    # In this order: what was taken up is finished before what it needs is closed.
+    for end in (server.stop, schedule.finish, rotating.finish, beside.finish, database.close):
+        await end()
 
 
-def _take_turns(
-    beside: Background, turns: list[tuple[str, Callable[[], Awaitable[object]], float]], stop: asyncio.Event
-) -> None:
+def _take_turns(beside: Background, turns: list[_Turn], stop: asyncio.Event) -> None:
     for what, turn, seconds in turns:
         beside.add(what, _sweep(turn, seconds, stop))
 

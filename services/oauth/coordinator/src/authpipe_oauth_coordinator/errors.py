@@ -175,6 +175,12 @@ class NotRefreshableError(DomainError):
     reason = "CONNECTION_NOT_REFRESHABLE"
 
 
+class DecoyError(DomainError):
+    """A decoy is an active connection whose credential nothing refreshes, such as an imported API key that opens nothing."""
+
+    reason = "CONNECTION_NOT_A_DECOY"
+
+
 class NoApiError(DomainError):
     """Nothing is known of an API that this connection's credential may be sent to. Describe its Provider with `api`."""
 

@@ -27,6 +27,7 @@ class ActRule:
         key_domain: The key domain of the record grant.
         classes: The classes that the record grant may name.
         consumer: The SPIFFE path of who opens the records.
+        when_frozen: Whether it may be done while the workspace is frozen: it shows names, or takes access away.
     """
 
     name: str
@@ -35,18 +36,19 @@ class ActRule:
     key_domain: str = ""
     classes: tuple[int, ...] = ()
     consumer: str = "gateway/edge"
+    when_frozen: bool = False
 
 
 ACTS: dict[int, ActRule] = {
     1: ActRule("serve", "tokens:read", "serve", "user-credentials", SERVABLE),
     2: ActRule("refresh", "tokens:refresh"),
-    3: ActRule("read_connections", "connections:read"),
+    3: ActRule("read_connections", "connections:read", when_frozen=True),
     4: ActRule("import_connection", "connections:write", "store", "user-credentials", IMPORTABLE),
-    5: ActRule("disconnect", "connections:write"),
+    5: ActRule("disconnect", "connections:write", when_frozen=True),
     6: ActRule("create_connect_session", "connect_sessions:write"),
-    7: ActRule("read_provider_configs", "provider_configs:read"),
+    7: ActRule("read_provider_configs", "provider_configs:read", when_frozen=True),
     8: ActRule("configure_provider", "provider_configs:write", "configure", "client-secrets", CLIENT_SECRETS),
-    9: ActRule("read_audit", "audit:read"),
+    9: ActRule("read_audit", "audit:read", when_frozen=True),
     # Reserving an id comes before the grant that names it.
     10: ActRule("draft_connection", "connections:write"),
     11: ActRule("draft_provider_config", "provider_configs:write"),
@@ -58,5 +60,10 @@ ACTS: dict[int, ActRule] = {
     16: ActRule("check_health", "connections:write"),
     # It opens nothing by itself: vault and keyservice take back what was kept.
     17: ActRule("reconnect", "connections:write", "reconnect", "user-credentials", IMPORTABLE),
-    18: ActRule("erase_end_user", "connections:write"),
+    18: ActRule("erase_end_user", "connections:write", when_frozen=True),
+    19: ActRule("place_decoy", "connections:write"),
+    # One key that is stolen must not be enough to hide: these take access away, and nothing else.
+    20: ActRule("rotate", "workspace:contain", when_frozen=True),
+    21: ActRule("revoke_api_keys", "workspace:contain", when_frozen=True),
+    22: ActRule("freeze", "workspace:contain", when_frozen=True),
 }

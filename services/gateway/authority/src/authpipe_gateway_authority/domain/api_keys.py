@@ -17,6 +17,7 @@ SCOPES = (
     "proxy:use",
     "connect_sessions:write",
     "audit:read",
+    "workspace:contain",
 )
 
 
@@ -83,23 +84,25 @@ class WorkspaceRow:
     Args:
         workspace: Its id.
         display_name: A name to show.
-        epoch: How often something was revoked in it, from 1 on.
+        epoch: How often something was revoked in it, or it was frozen or unfrozen, from 1 on.
+        is_frozen: Whether nothing of it is served or changed.
         mac: The MAC over all of it.
     """
 
     workspace: str
     display_name: str
     epoch: int
+    is_frozen: bool = False
     mac: bytes = b""
 
     def fields(self) -> tuple[str, ...]:
         """Gives the fields under the MAC."""
-        return (self.workspace, self.display_name, str(self.epoch))
+        return (self.workspace, self.display_name, str(self.epoch), "frozen" if self.is_frozen else "")
 
     def sealed(self, key: Secret) -> WorkspaceRow:
         """Gives the row with its MAC."""
         mac = row_mac(key, "workspaces", self.fields())
-        return WorkspaceRow(self.workspace, self.display_name, self.epoch, mac)
+        return WorkspaceRow(self.workspace, self.display_name, self.epoch, self.is_frozen, mac)
 
     def is_genuine(self, key: Secret) -> bool:
         """Says whether the row is as we wrote it."""

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from authpipe_gateway_authority.domain.acts import ACTS, ActRule
 from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, WorkspaceRow
-from authpipe_gateway_authority.errors import ApiKeyError, ForgedRowError, MalformedError, ScopeError
+from authpipe_gateway_authority.errors import ApiKeyError, ForgedRowError, FrozenError, MalformedError, ScopeError
 from authpipe_grants import GrantCache, Issuer
 from authpipe_sensitive import AuditEntry, DomainError, Secret
 
@@ -109,9 +109,10 @@ class Sessions:
         self._grants = GrantCache(clock)
         self._rows: OrderedDict[bytes, tuple[float, ApiKeyRow]] = OrderedDict()
         self._epochs: dict[str, int] = {}
+        self._frozen: set[str] = set()
 
     def forget(self) -> None:
-        """Drops what is remembered of rows and grants: something was revoked."""
+        """Drops what is remembered of rows and grants: something was revoked, or frozen."""
         self._rows.clear()
         self._grants = GrantCache(self._clock)
 
@@ -171,6 +172,10 @@ class Sessions:
         if not genuine or row.epoch != newest or workspace.workspace != row.workspace:
             return ForgedRowError()
         self._epochs[row.workspace] = newest
+        if workspace.is_frozen:
+            self._frozen.add(row.workspace)
+        else:
+            self._frozen.discard(row.workspace)
         return row if row.state == "active" else ApiKeyError()
 
     def _judge(self, row: ApiKeyRow, asked: ActAsked, thumbprint: str) -> Verdict:
@@ -179,6 +184,8 @@ class Sessions:
             raise MalformedError
         if rule.scope not in row.scopes:
             raise ScopeError
+        if row.workspace in self._frozen and not rule.when_frozen:
+            raise FrozenError
         classes = asked.classes or rule.classes
         if rule.purpose and (not asked.target or not set(classes) <= set(rule.classes)):
             raise MalformedError
@@ -191,7 +198,9 @@ class Sessions:
         manage_grant = self._grants.get_or_issue(
             ("manage", rule.name, row.api_key_id, connections, thumbprint, asked.source),
             lambda: self._issuer().issue(
-                audience=tuple(f"{each}/{self._region}" for each in ("oauth", "audit", "vault", "clientsecrets")),
+                audience=tuple(
+                    f"{each}/{self._region}" for each in ("oauth", "audit", "vault", "clientsecrets", "gateway")
+                ),
                 consumer=_EDGE,
                 consumer_thumbprint=thumbprint,
                 purpose=f"manage.{rule.name}",

@@ -13,8 +13,8 @@ def upgrade() -> None:
     op.execute(
         """
 create table workspaces (
-    workspace_id text primary key, display_name text not null, epoch int not null, mac bytea not null,
-    created_at timestamptz not null default now());
+    workspace_id text primary key, display_name text not null, epoch int not null,
+    is_frozen boolean not null, mac bytea not null, created_at timestamptz not null default now());
 create table api_keys (
     workspace_id text not null references workspaces, api_key_id text not null, display_name text not null,
     key_hash bytea not null unique, scopes text[] not null, state text not null, epoch int not null,

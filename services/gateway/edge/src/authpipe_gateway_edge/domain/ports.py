@@ -18,6 +18,7 @@ from authpipe_gateway_edge.domain.words import (
     Events,
     Export,
     Freshness,
+    Incident,
     NewConnection,
     NewProviderConfig,
     Pairs,
@@ -25,6 +26,7 @@ from authpipe_gateway_edge.domain.words import (
     Provider,
     ProviderConfig,
     ProxyRoute,
+    Rotation,
     Verdict,
     WebhookScheme,
 )
@@ -52,6 +54,10 @@ class Act(IntEnum):
     CHECK_HEALTH = 16
     RECONNECT = 17
     ERASE_END_USER = 18
+    PLACE_DECOY = 19
+    ROTATE = 20
+    REVOKE_API_KEYS = 21
+    FREEZE = 22
 
 
 class Authority(Protocol):
@@ -65,6 +71,12 @@ class Authority(Protocol):
         Raises:
             DomainError: It was refused.
         """
+
+    async def revoke_api_keys(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> int:
+        """Has all API keys of the workspace revoked; gives how many were active."""
+
+    async def freeze(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> bool:
+        """Has the workspace frozen; says whether it was already."""
 
     async def report_violation(self, verdict: Verdict, request_id: str) -> None:
         """Has it put on record that a record did not open here.
@@ -205,3 +217,30 @@ class AuditLog(Protocol):
 
     async def tile(self, trail: str, path: str) -> bytes:
         """Gives a tile or an entry bundle of a trail."""
+
+
+class Rotations(Protocol):
+    """coordinator, for the day on which something is stolen."""
+
+    async def place_decoy(self, verdict: Verdict, connection_id: str, request_id: str) -> None:
+        """Makes a connection a decoy."""
+
+    async def begin(
+        self, verdict: Verdict, connection_id: str, config_id: str, request_id: str, *, dry_run: bool
+    ) -> Rotation:
+        """Begins to rotate tokens."""
+
+    async def get(self, verdict: Verdict, rotation_id: str) -> Rotation:
+        """Says how far a rotation is."""
+
+
+class Incidents(Protocol):
+    """audit, for what was found in the log."""
+
+    async def list_incidents(
+        self, verdict: Verdict, *, open_only: bool, size: int, token: str
+    ) -> tuple[list[Incident], str]:
+        """Gives a page of incidents, newest first."""
+
+    async def get(self, verdict: Verdict, incident_id: str) -> Incident:
+        """Gives an incident with its evidence."""

@@ -371,6 +371,7 @@ class Event:
     count: int
     until: datetime | None
     tree_size: int
+    provider: str
     trail: str
     leaf_index: int
 
@@ -398,3 +399,72 @@ class Events(NamedTuple):
     events: list[Event]
     next_page_token: str
     tree_sizes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An event of an incident, with what proves that it is in the log.
+
+    Args:
+        trail: The trail.
+        leaf_index: Its leaf's index.
+        record: Its record; empty: its body is expired.
+        salt: Its salt, in hexadecimal.
+        proof: C2SP tlog-proof; empty: the newest checkpoint does not have it yet.
+    """
+
+    trail: str
+    leaf_index: int
+    record: str
+    salt: str
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something alarming that was found in the log.
+
+    Args:
+        id: Its id.
+        detector: What was found.
+        severity: low, medium, high or critical.
+        subject: A connection, an API key, the workspace.
+        state: open, acknowledged, customer_notified or closed.
+        opened_at: When it was found.
+        changed_at: Since when it is in this state.
+        notify_by: By when the customer has to be told; None: there is nothing to tell.
+        evidence: The events; not in a list.
+    """
+
+    id: str
+    detector: str
+    severity: str
+    subject: str
+    state: str
+    opened_at: datetime
+    changed_at: datetime
+    notify_by: datetime | None
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How far a rotation of tokens is.
+
+    Args:
+        id: Its id; empty after a dry run.
+        total: How many tokens are to be rotated.
+        rotated: How many were.
+        failed: How many could not be.
+        irreplaceable: How many credentials only the customer can replace.
+        began_at: When it began.
+        ended_at: When it ended; None: it goes on.
+    """
+
+    id: str
+    total: int
+    rotated: int
+    failed: int
+    irreplaceable: int
+    began_at: datetime
+    ended_at: datetime | None

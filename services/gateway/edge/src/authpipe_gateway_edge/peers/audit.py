@@ -134,6 +134,7 @@ def _event(logged: audit_pb2.LoggedEvent) -> Event:
         count=event.count,
         until=event.until_time.ToDatetime(dt.UTC) if event.HasField("until_time") else None,
         tree_size=event.tree_size,
+        provider=event.provider,
         trail=_trail_word(logged.trail),
         leaf_index=logged.leaf_index,
     )

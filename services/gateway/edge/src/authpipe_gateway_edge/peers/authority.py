@@ -73,6 +73,27 @@ class AuthorityPeer:
             self._good_until.popitem(last=False)
         return verdict
 
+    async def revoke_api_keys(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> int:
+        """Has all API keys of the workspace revoked; gives how many were active."""
+        request = authority_pb2.RevokeApiKeysRequest(grant=verdict.manage_grant, dry_run=dry_run, request_id=request_id)
+        answer = await self._peer.call_idempotent(lambda stub: stub.RevokeApiKeys, request)
+        self._forget()
+        return answer.revoked_count
+
+    async def freeze(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> bool:
+        """Has the workspace frozen; says whether it was already."""
+        request = authority_pb2.FreezeWorkspaceRequest(
+            grant=verdict.manage_grant, dry_run=dry_run, request_id=request_id
+        )
+        answer = await self._peer.call_idempotent(lambda stub: stub.FreezeWorkspace, request)
+        self._forget()
+        return answer.was_frozen
+
+    def _forget(self) -> None:
+        """Drops all verdicts: access was taken away. Other replicas of ours follow when theirs end, in seconds."""
+        self._cache.clear()
+        self._good_until.clear()
+
     async def report_violation(self, verdict: Verdict, request_id: str) -> None:
         """Has it put on record that a record did not open here."""
         request = authority_pb2.ReportIntegrityViolationRequest(

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 
+from authpipe_gateway_edge.domain.containing import Containing
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.proving import Proving
@@ -24,6 +25,8 @@ class Api:
         managing: The rules over names.
         importing: The rules over what is brought.
         webhooks: The rules over webhooks' signatures.
+        proving: The rules over proofs of keys.
+        containing: The rules over incidents and containment.
         public_url: How browsers reach us.
     """
 
@@ -31,6 +34,7 @@ class Api:
     importing: Importing
     webhooks: Webhooks
     proving: Proving
+    containing: Containing
     public_url: str
 
     @property

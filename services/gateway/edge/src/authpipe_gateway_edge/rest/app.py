@@ -16,7 +16,7 @@ from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
-from authpipe_gateway_edge.rest import audit, connect, provider_configs, resources
+from authpipe_gateway_edge.rest import audit, connect, containment, provider_configs, resources
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.proxy import ProxyRoute
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
@@ -143,6 +143,7 @@ def _fastapi(
     app.include_router(provider_configs.router(api))
     app.include_router(resources.router(api))
     app.include_router(audit.router(api))
+    app.include_router(containment.router(api))
     app.include_router(audit.public_router(log))
     app.include_router(connect.router(coordinator, api.public_url))
 

@@ -46,6 +46,7 @@ class EventOut(BaseModel):
     count: int
     until_time: datetime | None
     tree_size: int
+    provider: str
     trail: str
     leaf_index: int
 
@@ -73,6 +74,7 @@ class EventOut(BaseModel):
             count=event.count,
             until_time=event.until,
             tree_size=event.tree_size,
+            provider=event.provider,
             trail=event.trail,
             leaf_index=event.leaf_index,
         )

@@ -15,6 +15,7 @@ from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.unfinished import SETTLING, Spending, decide, left_by
 from authpipe_oauth_coordinator.domain.words import (
     audit_entry,
+    provider_word,
     Acting,
     Connection,
     Ending,
@@ -216,6 +217,7 @@ class Refreshing:
     ) -> None:
         failure = outcome.failure
         entry = _entry("REFRESH_FAILED" if failure else "TOKEN_REFRESHED", acting, connection.id, reason=failure)
+        entry = entry._replace(provider=provider_word(connection.provider))
         now, jitter = self._clock(), self._jitter()
         if failure:
             failing, due = failed(now, connection.failing, failure, outcome.retry_after_seconds, jitter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NamedTuple
@@ -11,6 +12,7 @@ from authpipe_envelope import RecordClass
 from authpipe_providers import Endpoints, Entry
 from authpipe_sensitive import AuditEntry
 
+_WORD = re.compile(r"[a-z0-9._:/-]{1,96}", re.ASCII)
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -316,6 +318,11 @@ class Acting:
     actor: str
     request_id: str
     source: str = ""
+
+
+def provider_word(provider: str) -> str:
+    """Gives a Provider as it stands in an event; empty: what it is called is a text of somebody's."""
+    return provider if _WORD.fullmatch(provider) else ""
 
 
 def audit_entry(

@@ -50,6 +50,70 @@ TRAIL_CONTROL: Trail.ValueType  # 3
 """What everybody else emits."""
 Global___Trail: _TypeAlias = Trail  # noqa: Y015
 
+class _Severity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
+    """Never sent."""
+    SEVERITY_LOW: _Severity.ValueType  # 1
+    """Worth a look."""
+    SEVERITY_MEDIUM: _Severity.ValueType  # 2
+    """To be looked into today."""
+    SEVERITY_HIGH: _Severity.ValueType  # 3
+    """To be looked into now."""
+    SEVERITY_CRITICAL: _Severity.ValueType  # 4
+    """Somebody is where nobody should be."""
+
+class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
+    """Severity says how bad an incident is, if it is true."""
+
+SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
+"""Never sent."""
+SEVERITY_LOW: Severity.ValueType  # 1
+"""Worth a look."""
+SEVERITY_MEDIUM: Severity.ValueType  # 2
+"""To be looked into today."""
+SEVERITY_HIGH: Severity.ValueType  # 3
+"""To be looked into now."""
+SEVERITY_CRITICAL: Severity.ValueType  # 4
+"""Somebody is where nobody should be."""
+Global___Severity: _TypeAlias = Severity  # noqa: Y015
+
+class _IncidentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IncidentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IncidentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    INCIDENT_STATE_UNSPECIFIED: _IncidentState.ValueType  # 0
+    """Never sent."""
+    INCIDENT_STATE_OPEN: _IncidentState.ValueType  # 1
+    """Nobody has looked at it."""
+    INCIDENT_STATE_ACKNOWLEDGED: _IncidentState.ValueType  # 2
+    """Somebody looks into it."""
+    INCIDENT_STATE_CUSTOMER_NOTIFIED: _IncidentState.ValueType  # 3
+    """The customer was told."""
+    INCIDENT_STATE_CLOSED: _IncidentState.ValueType  # 4
+    """It is dealt with."""
+
+class IncidentState(_IncidentState, metaclass=_IncidentStateEnumTypeWrapper):
+    """IncidentState says where the work on an incident stands. It goes forward only."""
+
+INCIDENT_STATE_UNSPECIFIED: IncidentState.ValueType  # 0
+"""Never sent."""
+INCIDENT_STATE_OPEN: IncidentState.ValueType  # 1
+"""Nobody has looked at it."""
+INCIDENT_STATE_ACKNOWLEDGED: IncidentState.ValueType  # 2
+"""Somebody looks into it."""
+INCIDENT_STATE_CUSTOMER_NOTIFIED: IncidentState.ValueType  # 3
+"""The customer was told."""
+INCIDENT_STATE_CLOSED: IncidentState.ValueType  # 4
+"""It is dealt with."""
+Global___IncidentState: _TypeAlias = IncidentState  # noqa: Y015
+
 @_typing.final
 class AppendRequest(_message.Message):
     """AppendRequest carries a batch of one emitter, in its order, signed by it."""
@@ -593,3 +657,399 @@ class LoggedWrite(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoggedWrite: _TypeAlias = LoggedWrite  # noqa: Y015
+
+@_typing.final
+class Incident(_message.Message):
+    """Incident is something alarming that a detector found (docs/alarms.md)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    DETECTOR_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    OPENED_AT_FIELD_NUMBER: _builtins.int
+    NOTIFY_BY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    incident_id: _builtins.str
+    """Its id."""
+    detector: _builtins.str
+    """The word of the detector."""
+    severity: Global___Severity.ValueType
+    """How bad it is."""
+    workspace_id: _builtins.str
+    """Whose; empty: the installation's."""
+    subject: _builtins.str
+    """Of whom: a connection, an API key ("api_key:…"), a workspace, a Provider."""
+    state: Global___IncidentState.ValueType
+    """Where it stands."""
+    @_builtins.property
+    def opened_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was found."""
+
+    @_builtins.property
+    def notify_by(self) -> _timestamp_pb2.Timestamp:
+        """By when the customer has to be told; absent: there is nothing to tell."""
+
+    @_builtins.property
+    def changed_at(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    def __init__(
+        self,
+        *,
+        incident_id: _builtins.str = ...,
+        detector: _builtins.str = ...,
+        severity: Global___Severity.ValueType = ...,
+        workspace_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        opened_at: _timestamp_pb2.Timestamp | None = ...,
+        notify_by: _timestamp_pb2.Timestamp | None = ...,
+        state: Global___IncidentState.ValueType = ...,
+        changed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "notify_by", b"notify_by", "opened_at", b"opened_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "detector", b"detector", "incident_id", b"incident_id", "notify_by", b"notify_by", "opened_at", b"opened_at", "severity", b"severity", "state", b"state", "subject", b"subject", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Incident: _TypeAlias = Incident  # noqa: Y015
+
+@_typing.final
+class Evidence(_message.Message):
+    """Evidence is an event, with what proves that it is in the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    LEAF_INDEX_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    trail: Global___Trail.ValueType
+    """The tree it is in."""
+    leaf_index: _builtins.int
+    """Its leaf's index."""
+    record: _builtins.bytes
+    """The record of the event (docs/audit.md). Empty: its body is expired."""
+    salt: _builtins.bytes
+    """The salt, 32 bytes."""
+    proof: _builtins.str
+    """A proof of inclusion in the newest checkpoint, in the text format of C2SP tlog-proof; empty: it is not in there yet."""
+    def __init__(
+        self,
+        *,
+        trail: Global___Trail.ValueType = ...,
+        leaf_index: _builtins.int = ...,
+        record: _builtins.bytes = ...,
+        salt: _builtins.bytes = ...,
+        proof: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["leaf_index", b"leaf_index", "proof", b"proof", "record", b"record", "salt", b"salt", "trail", b"trail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Evidence: _TypeAlias = Evidence  # noqa: Y015
+
+@_typing.final
+class ListIncidentsRequest(_message.Message):
+    """ListIncidentsRequest filters incidents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    OPEN_ONLY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    workspace_id: _builtins.str
+    """From an operator: only of this workspace; empty: of all."""
+    open_only: _builtins.bool
+    """Only those that are not closed."""
+    page_size: _builtins.int
+    """At most this many, 1 to 200; 0: 50."""
+    page_token: _builtins.str
+    """Where the page before ended."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        open_only: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIncidentsRequest: _TypeAlias = ListIncidentsRequest  # noqa: Y015
+
+@_typing.final
+class ListIncidentsResponse(_message.Message):
+    """ListIncidentsResponse is one page of incidents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def incidents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Incident]:
+        """The incidents, newest first."""
+
+    def __init__(
+        self,
+        *,
+        incidents: _abc.Iterable[Global___Incident] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incidents", b"incidents", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIncidentsResponse: _TypeAlias = ListIncidentsResponse  # noqa: Y015
+
+@_typing.final
+class GetIncidentRequest(_message.Message):
+    """GetIncidentRequest names an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    incident_id: _builtins.str
+    """Which."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        incident_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "incident_id", b"incident_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIncidentRequest: _TypeAlias = GetIncidentRequest  # noqa: Y015
+
+@_typing.final
+class GetIncidentResponse(_message.Message):
+    """GetIncidentResponse carries an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def incident(self) -> Global___Incident:
+        """The incident."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evidence]:
+        """The events at which it became one, and some before them."""
+
+    def __init__(
+        self,
+        *,
+        incident: Global___Incident | None = ...,
+        evidence: _abc.Iterable[Global___Evidence] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["incident", b"incident"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "incident", b"incident"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetIncidentResponse: _TypeAlias = GetIncidentResponse  # noqa: Y015
+
+@_typing.final
+class ChangeIncidentRequest(_message.Message):
+    """ChangeIncidentRequest takes an incident to a later state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    incident_id: _builtins.str
+    """Which."""
+    state: Global___IncidentState.ValueType
+    """To which state."""
+    def __init__(
+        self,
+        *,
+        incident_id: _builtins.str = ...,
+        state: Global___IncidentState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incident_id", b"incident_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIncidentRequest: _TypeAlias = ChangeIncidentRequest  # noqa: Y015
+
+@_typing.final
+class ChangeIncidentResponse(_message.Message):
+    """ChangeIncidentResponse says that it is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIncidentResponse: _TypeAlias = ChangeIncidentResponse  # noqa: Y015
+
+@_typing.final
+class ListNoticesRequest(_message.Message):
+    """ListNoticesRequest names a sink."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINK_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    sink: _builtins.str
+    """The sink's name, as herald is configured."""
+    page_size: _builtins.int
+    """At most this many, 1 to 200; 0: 50."""
+    def __init__(
+        self,
+        *,
+        sink: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "sink", b"sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNoticesRequest: _TypeAlias = ListNoticesRequest  # noqa: Y015
+
+@_typing.final
+class ListNoticesResponse(_message.Message):
+    """ListNoticesResponse carries notices, the oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTICES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
+        """The notices."""
+
+    def __init__(
+        self,
+        *,
+        notices: _abc.Iterable[Global___Notice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notices", b"notices"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNoticesResponse: _TypeAlias = ListNoticesResponse  # noqa: Y015
+
+@_typing.final
+class Notice(_message.Message):
+    """Notice is what a sink is told of an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """OPENED, CHANGED, or a reminder: DUE_IN_12_HOURS, DUE_IN_4_HOURS, DUE_IN_1_HOUR, OVERDUE."""
+    number: _builtins.int
+    """With CHANGED: the number of the change; otherwise 0."""
+    @_builtins.property
+    def incident(self) -> Global___Incident:
+        """The incident, as it stands now."""
+
+    def __init__(
+        self,
+        *,
+        incident: Global___Incident | None = ...,
+        kind: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["incident", b"incident"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incident", b"incident", "kind", b"kind", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015
+
+@_typing.final
+class ConfirmNoticeRequest(_message.Message):
+    """ConfirmNoticeRequest says that a sink has been told."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINK_FIELD_NUMBER: _builtins.int
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    sink: _builtins.str
+    """The sink's name."""
+    incident_id: _builtins.str
+    """Of which incident."""
+    kind: _builtins.str
+    """As the notice says."""
+    number: _builtins.int
+    """As the notice says."""
+    def __init__(
+        self,
+        *,
+        sink: _builtins.str = ...,
+        incident_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incident_id", b"incident_id", "kind", b"kind", "number", b"number", "sink", b"sink"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmNoticeRequest: _TypeAlias = ConfirmNoticeRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmNoticeResponse(_message.Message):
+    """ConfirmNoticeResponse says that it is remembered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmNoticeResponse: _TypeAlias = ConfirmNoticeResponse  # noqa: Y015

@@ -367,3 +367,255 @@ class Audit:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class IncidentsStub:
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListIncidents = channel.unary_unary(
+                '/authpipe.audit.v1.Incidents/ListIncidents',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsResponse.FromString,
+                _registered_method=True)
+        self.GetIncident = channel.unary_unary(
+                '/authpipe.audit.v1.Incidents/GetIncident',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentResponse.FromString,
+                _registered_method=True)
+        self.ChangeIncident = channel.unary_unary(
+                '/authpipe.audit.v1.Incidents/ChangeIncident',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentResponse.FromString,
+                _registered_method=True)
+        self.ListNotices = channel.unary_unary(
+                '/authpipe.audit.v1.Incidents/ListNotices',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesResponse.FromString,
+                _registered_method=True)
+        self.ConfirmNotice = channel.unary_unary(
+                '/authpipe.audit.v1.Incidents/ConfirmNotice',
+                request_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeRequest.SerializeToString,
+                response_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeResponse.FromString,
+                _registered_method=True)
+
+
+class IncidentsServicer:
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it.
+    """
+
+    def ListIncidents(self, request, context):
+        """Lists incidents, newest first: to an operator of all workspaces, to edge of the grant's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIncident(self, request, context):
+        """Gives an incident with its evidence, and the proofs of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeIncident(self, request, context):
+        """Takes an incident to a later state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotices(self, request, context):
+        """Gives what a sink has not been told of incidents yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ConfirmNotice(self, request, context):
+        """Remembers that a sink has been told.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_IncidentsServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListIncidents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIncidents,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsResponse.SerializeToString,
+            ),
+            'GetIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIncident,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentResponse.SerializeToString,
+            ),
+            'ChangeIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeIncident,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentResponse.SerializeToString,
+            ),
+            'ListNotices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotices,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesResponse.SerializeToString,
+            ),
+            'ConfirmNotice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmNotice,
+                    request_deserializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeRequest.FromString,
+                    response_serializer=authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'authpipe.audit.v1.Incidents', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('authpipe.audit.v1.Incidents', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Incidents:
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it.
+    """
+
+    @staticmethod
+    def ListIncidents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Incidents/ListIncidents',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ListIncidentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Incidents/GetIncident',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.GetIncidentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Incidents/ChangeIncident',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ChangeIncidentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Incidents/ListNotices',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ListNoticesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmNotice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.audit.v1.Incidents/ConfirmNotice',
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeRequest.SerializeToString,
+            authpipe_dot_audit_dot_v1_dot_audit__pb2.ConfirmNoticeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

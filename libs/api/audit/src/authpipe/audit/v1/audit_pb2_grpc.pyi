@@ -140,3 +140,82 @@ class AuditServicer(metaclass=_abc_1.ABCMeta):
         """Gives a tile or an entry bundle (C2SP tlog-tiles)."""
 
 def add_AuditServicer_to_server(servicer: AuditServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class IncidentsStub:
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> IncidentsAsyncStub: ...
+    ListIncidents: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListIncidentsRequest, _audit_pb2.ListIncidentsResponse]
+    """Lists incidents, newest first: to an operator of all workspaces, to edge of the grant's."""
+    GetIncident: _grpc.UnaryUnaryMultiCallable[_audit_pb2.GetIncidentRequest, _audit_pb2.GetIncidentResponse]
+    """Gives an incident with its evidence, and the proofs of it."""
+    ChangeIncident: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ChangeIncidentRequest, _audit_pb2.ChangeIncidentResponse]
+    """Takes an incident to a later state."""
+    ListNotices: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListNoticesRequest, _audit_pb2.ListNoticesResponse]
+    """Gives what a sink has not been told of incidents yet."""
+    ConfirmNotice: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ConfirmNoticeRequest, _audit_pb2.ConfirmNoticeResponse]
+    """Remembers that a sink has been told."""
+
+@_typing.type_check_only
+class IncidentsAsyncStub(IncidentsStub):
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListIncidents: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListIncidentsRequest, _audit_pb2.ListIncidentsResponse]  # type: ignore[assignment]
+    """Lists incidents, newest first: to an operator of all workspaces, to edge of the grant's."""
+    GetIncident: _aio.UnaryUnaryMultiCallable[_audit_pb2.GetIncidentRequest, _audit_pb2.GetIncidentResponse]  # type: ignore[assignment]
+    """Gives an incident with its evidence, and the proofs of it."""
+    ChangeIncident: _aio.UnaryUnaryMultiCallable[_audit_pb2.ChangeIncidentRequest, _audit_pb2.ChangeIncidentResponse]  # type: ignore[assignment]
+    """Takes an incident to a later state."""
+    ListNotices: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListNoticesRequest, _audit_pb2.ListNoticesResponse]  # type: ignore[assignment]
+    """Gives what a sink has not been told of incidents yet."""
+    ConfirmNotice: _aio.UnaryUnaryMultiCallable[_audit_pb2.ConfirmNoticeRequest, _audit_pb2.ConfirmNoticeResponse]  # type: ignore[assignment]
+    """Remembers that a sink has been told."""
+
+class IncidentsServicer(metaclass=_abc_1.ABCMeta):
+    """Incidents keeps what detectors found in the log (docs/alarms.md), until somebody has looked into it."""
+
+    @_abc_1.abstractmethod
+    def ListIncidents(
+        self,
+        request: _audit_pb2.ListIncidentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListIncidentsResponse, _abc.Awaitable[_audit_pb2.ListIncidentsResponse]]:
+        """Lists incidents, newest first: to an operator of all workspaces, to edge of the grant's."""
+
+    @_abc_1.abstractmethod
+    def GetIncident(
+        self,
+        request: _audit_pb2.GetIncidentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.GetIncidentResponse, _abc.Awaitable[_audit_pb2.GetIncidentResponse]]:
+        """Gives an incident with its evidence, and the proofs of it."""
+
+    @_abc_1.abstractmethod
+    def ChangeIncident(
+        self,
+        request: _audit_pb2.ChangeIncidentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ChangeIncidentResponse, _abc.Awaitable[_audit_pb2.ChangeIncidentResponse]]:
+        """Takes an incident to a later state."""
+
+    @_abc_1.abstractmethod
+    def ListNotices(
+        self,
+        request: _audit_pb2.ListNoticesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ListNoticesResponse, _abc.Awaitable[_audit_pb2.ListNoticesResponse]]:
+        """Gives what a sink has not been told of incidents yet."""
+
+    @_abc_1.abstractmethod
+    def ConfirmNotice(
+        self,
+        request: _audit_pb2.ConfirmNoticeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_pb2.ConfirmNoticeResponse, _abc.Awaitable[_audit_pb2.ConfirmNoticeResponse]]:
+        """Remembers that a sink has been told."""
+
+def add_IncidentsServicer_to_server(servicer: IncidentsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -50,6 +50,14 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     """Taking a connection back that was kept."""
     ACT_ERASE_END_USER: _Act.ValueType  # 18
     """Erasing everything of one end user."""
+    ACT_PLACE_DECOY: _Act.ValueType  # 19
+    """Making a connection a decoy."""
+    ACT_ROTATE: _Act.ValueType  # 20
+    """Rotating tokens."""
+    ACT_REVOKE_API_KEYS: _Act.ValueType  # 21
+    """Revoking all API keys of the workspace."""
+    ACT_FREEZE: _Act.ValueType  # 22
+    """Freezing the workspace."""
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -78,6 +86,14 @@ ACT_RECONNECT: Act.ValueType  # 17
 """Taking a connection back that was kept."""
 ACT_ERASE_END_USER: Act.ValueType  # 18
 """Erasing everything of one end user."""
+ACT_PLACE_DECOY: Act.ValueType  # 19
+"""Making a connection a decoy."""
+ACT_ROTATE: Act.ValueType  # 20
+"""Rotating tokens."""
+ACT_REVOKE_API_KEYS: Act.ValueType  # 21
+"""Revoking all API keys of the workspace."""
+ACT_FREEZE: Act.ValueType  # 22
+"""Freezing the workspace."""
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final
@@ -474,3 +490,158 @@ class RevokeApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class RevokeApiKeysRequest(_message.Message):
+    """RevokeApiKeysRequest names a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    workspace_id: _builtins.str
+    """From an operator: the workspace."""
+    dry_run: _builtins.bool
+    """Only say how many there are; nothing is done."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "grant", b"grant", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeApiKeysRequest: _TypeAlias = RevokeApiKeysRequest  # noqa: Y015
+
+@_typing.final
+class RevokeApiKeysResponse(_message.Message):
+    """RevokeApiKeysResponse says how many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOKED_COUNT_FIELD_NUMBER: _builtins.int
+    revoked_count: _builtins.int
+    """How many were active, and are revoked."""
+    def __init__(
+        self,
+        *,
+        revoked_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revoked_count", b"revoked_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeApiKeysResponse: _TypeAlias = RevokeApiKeysResponse  # noqa: Y015
+
+@_typing.final
+class FreezeWorkspaceRequest(_message.Message):
+    """FreezeWorkspaceRequest names a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    workspace_id: _builtins.str
+    """From an operator: the workspace."""
+    dry_run: _builtins.bool
+    """Only say whether it is frozen; nothing is done."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "grant", b"grant", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeWorkspaceRequest: _TypeAlias = FreezeWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class FreezeWorkspaceResponse(_message.Message):
+    """FreezeWorkspaceResponse says what was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_FROZEN_FIELD_NUMBER: _builtins.int
+    was_frozen: _builtins.bool
+    """Whether it was frozen already."""
+    def __init__(
+        self,
+        *,
+        was_frozen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_frozen", b"was_frozen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FreezeWorkspaceResponse: _TypeAlias = FreezeWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class UnfreezeWorkspaceRequest(_message.Message):
+    """UnfreezeWorkspaceRequest names a workspace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """The workspace."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnfreezeWorkspaceRequest: _TypeAlias = UnfreezeWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class UnfreezeWorkspaceResponse(_message.Message):
+    """UnfreezeWorkspaceResponse says that it is served again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnfreezeWorkspaceResponse: _TypeAlias = UnfreezeWorkspaceResponse  # noqa: Y015

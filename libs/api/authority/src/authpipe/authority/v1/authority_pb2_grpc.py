@@ -65,6 +65,21 @@ class AuthorityStub:
                 request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RevokeApiKeys = channel.unary_unary(
+                '/authpipe.authority.v1.Authority/RevokeApiKeys',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysResponse.FromString,
+                _registered_method=True)
+        self.FreezeWorkspace = channel.unary_unary(
+                '/authpipe.authority.v1.Authority/FreezeWorkspace',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.UnfreezeWorkspace = channel.unary_unary(
+                '/authpipe.authority.v1.Authority/UnfreezeWorkspace',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceResponse.FromString,
+                _registered_method=True)
 
 
 class AuthorityServicer:
@@ -114,6 +129,28 @@ class AuthorityServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevokeApiKeys(self, request, context):
+        """Revokes all API keys of a workspace, at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeWorkspace(self, request, context):
+        """Freezes a workspace: nothing of it is served or changed, but disconnected, rotated and read in the log. Its tokens are
+        kept alive, so that nothing is lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnfreezeWorkspace(self, request, context):
+        """Has a workspace served again. No API key can ask for it: it may be the one that was stolen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthorityServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -146,6 +183,21 @@ def add_AuthorityServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'RevokeApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKeys,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysResponse.SerializeToString,
+            ),
+            'FreezeWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeWorkspace,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceResponse.SerializeToString,
+            ),
+            'UnfreezeWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnfreezeWorkspace,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -311,6 +363,87 @@ class Authority:
             '/authpipe.authority.v1.Authority/RevokeApiKey',
             authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyRequest.SerializeToString,
             authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Authority/RevokeApiKeys',
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.RevokeApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Authority/FreezeWorkspace',
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.FreezeWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnfreezeWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Authority/UnfreezeWorkspace',
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_authority__pb2.UnfreezeWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

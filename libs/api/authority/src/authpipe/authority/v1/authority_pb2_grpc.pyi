@@ -47,6 +47,14 @@ class AuthorityStub:
     """Creates an API key and shows it, this once."""
     RevokeApiKey: _grpc.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeyRequest, _authority_pb2.RevokeApiKeyResponse]
     """Revokes an API key."""
+    RevokeApiKeys: _grpc.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeysRequest, _authority_pb2.RevokeApiKeysResponse]
+    """Revokes all API keys of a workspace, at once."""
+    FreezeWorkspace: _grpc.UnaryUnaryMultiCallable[_authority_pb2.FreezeWorkspaceRequest, _authority_pb2.FreezeWorkspaceResponse]
+    """Freezes a workspace: nothing of it is served or changed, but disconnected, rotated and read in the log. Its tokens are
+    kept alive, so that nothing is lost.
+    """
+    UnfreezeWorkspace: _grpc.UnaryUnaryMultiCallable[_authority_pb2.UnfreezeWorkspaceRequest, _authority_pb2.UnfreezeWorkspaceResponse]
+    """Has a workspace served again. No API key can ask for it: it may be the one that was stolen."""
 
 @_typing.type_check_only
 class AuthorityAsyncStub(AuthorityStub):
@@ -67,6 +75,14 @@ class AuthorityAsyncStub(AuthorityStub):
     """Creates an API key and shows it, this once."""
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeyRequest, _authority_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes an API key."""
+    RevokeApiKeys: _aio.UnaryUnaryMultiCallable[_authority_pb2.RevokeApiKeysRequest, _authority_pb2.RevokeApiKeysResponse]  # type: ignore[assignment]
+    """Revokes all API keys of a workspace, at once."""
+    FreezeWorkspace: _aio.UnaryUnaryMultiCallable[_authority_pb2.FreezeWorkspaceRequest, _authority_pb2.FreezeWorkspaceResponse]  # type: ignore[assignment]
+    """Freezes a workspace: nothing of it is served or changed, but disconnected, rotated and read in the log. Its tokens are
+    kept alive, so that nothing is lost.
+    """
+    UnfreezeWorkspace: _aio.UnaryUnaryMultiCallable[_authority_pb2.UnfreezeWorkspaceRequest, _authority_pb2.UnfreezeWorkspaceResponse]  # type: ignore[assignment]
+    """Has a workspace served again. No API key can ask for it: it may be the one that was stolen."""
 
 class AuthorityServicer(metaclass=_abc_1.ABCMeta):
     """Authority answers "may I?"."""
@@ -120,5 +136,31 @@ class AuthorityServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_authority_pb2.RevokeApiKeyResponse, _abc.Awaitable[_authority_pb2.RevokeApiKeyResponse]]:
         """Revokes an API key."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKeys(
+        self,
+        request: _authority_pb2.RevokeApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authority_pb2.RevokeApiKeysResponse, _abc.Awaitable[_authority_pb2.RevokeApiKeysResponse]]:
+        """Revokes all API keys of a workspace, at once."""
+
+    @_abc_1.abstractmethod
+    def FreezeWorkspace(
+        self,
+        request: _authority_pb2.FreezeWorkspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authority_pb2.FreezeWorkspaceResponse, _abc.Awaitable[_authority_pb2.FreezeWorkspaceResponse]]:
+        """Freezes a workspace: nothing of it is served or changed, but disconnected, rotated and read in the log. Its tokens are
+        kept alive, so that nothing is lost.
+        """
+
+    @_abc_1.abstractmethod
+    def UnfreezeWorkspace(
+        self,
+        request: _authority_pb2.UnfreezeWorkspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_authority_pb2.UnfreezeWorkspaceResponse, _abc.Awaitable[_authority_pb2.UnfreezeWorkspaceResponse]]:
+        """Has a workspace served again. No API key can ask for it: it may be the one that was stolen."""
 
 def add_AuthorityServicer_to_server(servicer: AuthorityServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

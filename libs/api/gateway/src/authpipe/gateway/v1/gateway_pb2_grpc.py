@@ -1200,3 +1200,343 @@ class Gateway:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ContainmentStub:
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.PlaceDecoy = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/PlaceDecoy',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyResponse.FromString,
+                _registered_method=True)
+        self.ListIncidents = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/ListIncidents',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsResponse.FromString,
+                _registered_method=True)
+        self.GetIncident = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/GetIncident',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetIncidentRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Incident.FromString,
+                _registered_method=True)
+        self.RotateTokens = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/RotateTokens',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RotateTokensRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.FromString,
+                _registered_method=True)
+        self.GetRotation = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/GetRotation',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetRotationRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.FromString,
+                _registered_method=True)
+        self.RevokeApiKeys = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/RevokeApiKeys',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysResponse.FromString,
+                _registered_method=True)
+        self.FreezeWorkspace = channel.unary_unary(
+                '/authpipe.gateway.v1.Containment/FreezeWorkspace',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceResponse.FromString,
+                _registered_method=True)
+
+
+class ContainmentServicer:
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act.
+    """
+
+    def PlaceDecoy(self, request, context):
+        """Makes a connection a decoy: whoever uses it raises an alarm. That it is one shows nowhere but in the audit log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIncidents(self, request, context):
+        """Lists what was found alarming in the workspace's audit log, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetIncident(self, request, context):
+        """Gives an incident with its evidence, and the proofs of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateTokens(self, request, context):
+        """Begins to rotate every token of a connection, a provider configuration, or the workspace.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRotation(self, request, context):
+        """Says how far a rotation is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeApiKeys(self, request, context):
+        """Revokes all API keys of the workspace, also the one that asks.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FreezeWorkspace(self, request, context):
+        """Freezes the workspace: nothing is served or changed, and nothing is lost. Only we can undo it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ContainmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'PlaceDecoy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceDecoy,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyResponse.SerializeToString,
+            ),
+            'ListIncidents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIncidents,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsResponse.SerializeToString,
+            ),
+            'GetIncident': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetIncident,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetIncidentRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Incident.SerializeToString,
+            ),
+            'RotateTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateTokens,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RotateTokensRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.SerializeToString,
+            ),
+            'GetRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRotation,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetRotationRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.SerializeToString,
+            ),
+            'RevokeApiKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeApiKeys,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysResponse.SerializeToString,
+            ),
+            'FreezeWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.FreezeWorkspace,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'authpipe.gateway.v1.Containment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('authpipe.gateway.v1.Containment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Containment:
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act.
+    """
+
+    @staticmethod
+    def PlaceDecoy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/PlaceDecoy',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.PlaceDecoyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIncidents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/ListIncidents',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListIncidentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetIncident(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/GetIncident',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetIncidentRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Incident.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/RotateTokens',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RotateTokensRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/GetRotation',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.GetRotationRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.Rotation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeApiKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/RevokeApiKeys',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.RevokeApiKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FreezeWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Containment/FreezeWorkspace',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.FreezeWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

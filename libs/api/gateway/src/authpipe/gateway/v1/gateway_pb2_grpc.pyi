@@ -362,3 +362,106 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         """Lists the workspace's audit events."""
 
 def add_GatewayServicer_to_server(servicer: GatewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ContainmentStub:
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ContainmentAsyncStub: ...
+    PlaceDecoy: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.PlaceDecoyRequest, _gateway_pb2.PlaceDecoyResponse]
+    """Makes a connection a decoy: whoever uses it raises an alarm. That it is one shows nowhere but in the audit log."""
+    ListIncidents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListIncidentsRequest, _gateway_pb2.ListIncidentsResponse]
+    """Lists what was found alarming in the workspace's audit log, newest first."""
+    GetIncident: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetIncidentRequest, _gateway_pb2.Incident]
+    """Gives an incident with its evidence, and the proofs of it."""
+    RotateTokens: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.RotateTokensRequest, _gateway_pb2.Rotation]
+    """Begins to rotate every token of a connection, a provider configuration, or the workspace."""
+    GetRotation: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetRotationRequest, _gateway_pb2.Rotation]
+    """Says how far a rotation is."""
+    RevokeApiKeys: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.RevokeApiKeysRequest, _gateway_pb2.RevokeApiKeysResponse]
+    """Revokes all API keys of the workspace, also the one that asks."""
+    FreezeWorkspace: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.FreezeWorkspaceRequest, _gateway_pb2.FreezeWorkspaceResponse]
+    """Freezes the workspace: nothing is served or changed, and nothing is lost. Only we can undo it."""
+
+@_typing.type_check_only
+class ContainmentAsyncStub(ContainmentStub):
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PlaceDecoy: _aio.UnaryUnaryMultiCallable[_gateway_pb2.PlaceDecoyRequest, _gateway_pb2.PlaceDecoyResponse]  # type: ignore[assignment]
+    """Makes a connection a decoy: whoever uses it raises an alarm. That it is one shows nowhere but in the audit log."""
+    ListIncidents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListIncidentsRequest, _gateway_pb2.ListIncidentsResponse]  # type: ignore[assignment]
+    """Lists what was found alarming in the workspace's audit log, newest first."""
+    GetIncident: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetIncidentRequest, _gateway_pb2.Incident]  # type: ignore[assignment]
+    """Gives an incident with its evidence, and the proofs of it."""
+    RotateTokens: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RotateTokensRequest, _gateway_pb2.Rotation]  # type: ignore[assignment]
+    """Begins to rotate every token of a connection, a provider configuration, or the workspace."""
+    GetRotation: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetRotationRequest, _gateway_pb2.Rotation]  # type: ignore[assignment]
+    """Says how far a rotation is."""
+    RevokeApiKeys: _aio.UnaryUnaryMultiCallable[_gateway_pb2.RevokeApiKeysRequest, _gateway_pb2.RevokeApiKeysResponse]  # type: ignore[assignment]
+    """Revokes all API keys of the workspace, also the one that asks."""
+    FreezeWorkspace: _aio.UnaryUnaryMultiCallable[_gateway_pb2.FreezeWorkspaceRequest, _gateway_pb2.FreezeWorkspaceResponse]  # type: ignore[assignment]
+    """Freezes the workspace: nothing is served or changed, and nothing is lost. Only we can undo it."""
+
+class ContainmentServicer(metaclass=_abc_1.ABCMeta):
+    """Containment is for the day on which something is stolen: what was found, and what takes access away in one act."""
+
+    @_abc_1.abstractmethod
+    def PlaceDecoy(
+        self,
+        request: _gateway_pb2.PlaceDecoyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.PlaceDecoyResponse, _abc.Awaitable[_gateway_pb2.PlaceDecoyResponse]]:
+        """Makes a connection a decoy: whoever uses it raises an alarm. That it is one shows nowhere but in the audit log."""
+
+    @_abc_1.abstractmethod
+    def ListIncidents(
+        self,
+        request: _gateway_pb2.ListIncidentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ListIncidentsResponse, _abc.Awaitable[_gateway_pb2.ListIncidentsResponse]]:
+        """Lists what was found alarming in the workspace's audit log, newest first."""
+
+    @_abc_1.abstractmethod
+    def GetIncident(
+        self,
+        request: _gateway_pb2.GetIncidentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Incident, _abc.Awaitable[_gateway_pb2.Incident]]:
+        """Gives an incident with its evidence, and the proofs of it."""
+
+    @_abc_1.abstractmethod
+    def RotateTokens(
+        self,
+        request: _gateway_pb2.RotateTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Rotation, _abc.Awaitable[_gateway_pb2.Rotation]]:
+        """Begins to rotate every token of a connection, a provider configuration, or the workspace."""
+
+    @_abc_1.abstractmethod
+    def GetRotation(
+        self,
+        request: _gateway_pb2.GetRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.Rotation, _abc.Awaitable[_gateway_pb2.Rotation]]:
+        """Says how far a rotation is."""
+
+    @_abc_1.abstractmethod
+    def RevokeApiKeys(
+        self,
+        request: _gateway_pb2.RevokeApiKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.RevokeApiKeysResponse, _abc.Awaitable[_gateway_pb2.RevokeApiKeysResponse]]:
+        """Revokes all API keys of the workspace, also the one that asks."""
+
+    @_abc_1.abstractmethod
+    def FreezeWorkspace(
+        self,
+        request: _gateway_pb2.FreezeWorkspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.FreezeWorkspaceResponse, _abc.Awaitable[_gateway_pb2.FreezeWorkspaceResponse]]:
+        """Freezes the workspace: nothing is served or changed, and nothing is lost. Only we can undo it."""
+
+def add_ContainmentServicer_to_server(servicer: ContainmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1862,6 +1862,173 @@ class EraseEndUserResponse(_message.Message):
 Global___EraseEndUserResponse: _TypeAlias = EraseEndUserResponse  # noqa: Y015
 
 @_typing.final
+class PlaceDecoyRequest(_message.Message):
+    """PlaceDecoyRequest names a connection whose credential nothing refreshes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """The grant to act for the workspace; the workspace comes from it."""
+    connection_id: _builtins.str
+    """The connection."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceDecoyRequest: _TypeAlias = PlaceDecoyRequest  # noqa: Y015
+
+@_typing.final
+class PlaceDecoyResponse(_message.Message):
+    """PlaceDecoyResponse says that it is one from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaceDecoyResponse: _TypeAlias = PlaceDecoyResponse  # noqa: Y015
+
+@_typing.final
+class BeginRotationRequest(_message.Message):
+    """BeginRotationRequest says what is to be rotated; of connection, provider configuration and everything at most one is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    CONNECTION_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_CONFIG_ID_FIELD_NUMBER: _builtins.int
+    EVERYTHING_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    workspace_id: _builtins.str
+    """From an operator: the workspace; empty with `everything`."""
+    connection_id: _builtins.str
+    """Only this connection."""
+    provider_config_id: _builtins.str
+    """Only the connections of this provider configuration."""
+    everything: _builtins.bool
+    """From an operator: every workspace."""
+    dry_run: _builtins.bool
+    """Only say how many there are; nothing is done."""
+    request_id: _builtins.str
+    """The request this belongs to."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        connection_id: _builtins.str = ...,
+        provider_config_id: _builtins.str = ...,
+        everything: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection_id", b"connection_id", "dry_run", b"dry_run", "everything", b"everything", "grant", b"grant", "provider_config_id", b"provider_config_id", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRotationRequest: _TypeAlias = BeginRotationRequest  # noqa: Y015
+
+@_typing.final
+class BeginRotationResponse(_message.Message):
+    """BeginRotationResponse says how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rotation(self) -> _types_pb2.Rotation:
+        """The rotation; after a dry run it has no id."""
+
+    def __init__(
+        self,
+        *,
+        rotation: _types_pb2.Rotation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BeginRotationResponse: _TypeAlias = BeginRotationResponse  # noqa: Y015
+
+@_typing.final
+class GetRotationRequest(_message.Message):
+    """GetRotationRequest names a rotation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GRANT_FIELD_NUMBER: _builtins.int
+    ROTATION_ID_FIELD_NUMBER: _builtins.int
+    grant: _builtins.str
+    """From edge: the grant to act for the workspace. From an operator: empty."""
+    rotation_id: _builtins.str
+    """Which."""
+    def __init__(
+        self,
+        *,
+        grant: _builtins.str = ...,
+        rotation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "rotation_id", b"rotation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRotationRequest: _TypeAlias = GetRotationRequest  # noqa: Y015
+
+@_typing.final
+class GetRotationResponse(_message.Message):
+    """GetRotationResponse says how far it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rotation(self) -> _types_pb2.Rotation:
+        """The rotation."""
+
+    def __init__(
+        self,
+        *,
+        rotation: _types_pb2.Rotation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rotation", b"rotation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRotationResponse: _TypeAlias = GetRotationResponse  # noqa: Y015
+
+@_typing.final
 class DisconnectResponse(_message.Message):
     """DisconnectResponse says how far it came; the rest goes on without the caller."""
 

@@ -1464,3 +1464,168 @@ class Coordinator:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ContainmentStub:
+    """Containment is for the day on which something is stolen: traps, and every token anew.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.PlaceDecoy = channel.unary_unary(
+                '/authpipe.oauth.v1.Containment/PlaceDecoy',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyResponse.FromString,
+                _registered_method=True)
+        self.BeginRotation = channel.unary_unary(
+                '/authpipe.oauth.v1.Containment/BeginRotation',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationResponse.FromString,
+                _registered_method=True)
+        self.GetRotation = channel.unary_unary(
+                '/authpipe.oauth.v1.Containment/GetRotation',
+                request_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationRequest.SerializeToString,
+                response_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationResponse.FromString,
+                _registered_method=True)
+
+
+class ContainmentServicer:
+    """Containment is for the day on which something is stolen: traps, and every token anew.
+    """
+
+    def PlaceDecoy(self, request, context):
+        """Makes a connection a decoy: whoever uses it raises an alarm. That it is one stands in the log alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BeginRotation(self, request, context):
+        """Begins to rotate every token of a connection, a provider configuration, a workspace, or all: each is refreshed once,
+        whoever dies meanwhile.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRotation(self, request, context):
+        """Says how far a rotation is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ContainmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'PlaceDecoy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlaceDecoy,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyResponse.SerializeToString,
+            ),
+            'BeginRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginRotation,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationResponse.SerializeToString,
+            ),
+            'GetRotation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRotation,
+                    request_deserializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationRequest.FromString,
+                    response_serializer=authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'authpipe.oauth.v1.Containment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('authpipe.oauth.v1.Containment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Containment:
+    """Containment is for the day on which something is stolen: traps, and every token anew.
+    """
+
+    @staticmethod
+    def PlaceDecoy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Containment/PlaceDecoy',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.PlaceDecoyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Containment/BeginRotation',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.BeginRotationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRotation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.oauth.v1.Containment/GetRotation',
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationRequest.SerializeToString,
+            authpipe_dot_oauth_dot_v1_dot_coordinator__pb2.GetRotationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -434,3 +434,64 @@ class CoordinatorServicer(metaclass=_abc_1.ABCMeta):
         """Has the records of a connection or provider configuration sealed again, after its connection key was rotated."""
 
 def add_CoordinatorServicer_to_server(servicer: CoordinatorServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class ContainmentStub:
+    """Containment is for the day on which something is stolen: traps, and every token anew."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> ContainmentAsyncStub: ...
+    PlaceDecoy: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.PlaceDecoyRequest, _coordinator_pb2.PlaceDecoyResponse]
+    """Makes a connection a decoy: whoever uses it raises an alarm. That it is one stands in the log alone."""
+    BeginRotation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRotationRequest, _coordinator_pb2.BeginRotationResponse]
+    """Begins to rotate every token of a connection, a provider configuration, a workspace, or all: each is refreshed once,
+    whoever dies meanwhile.
+    """
+    GetRotation: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetRotationRequest, _coordinator_pb2.GetRotationResponse]
+    """Says how far a rotation is."""
+
+@_typing.type_check_only
+class ContainmentAsyncStub(ContainmentStub):
+    """Containment is for the day on which something is stolen: traps, and every token anew."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    PlaceDecoy: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.PlaceDecoyRequest, _coordinator_pb2.PlaceDecoyResponse]  # type: ignore[assignment]
+    """Makes a connection a decoy: whoever uses it raises an alarm. That it is one stands in the log alone."""
+    BeginRotation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.BeginRotationRequest, _coordinator_pb2.BeginRotationResponse]  # type: ignore[assignment]
+    """Begins to rotate every token of a connection, a provider configuration, a workspace, or all: each is refreshed once,
+    whoever dies meanwhile.
+    """
+    GetRotation: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetRotationRequest, _coordinator_pb2.GetRotationResponse]  # type: ignore[assignment]
+    """Says how far a rotation is."""
+
+class ContainmentServicer(metaclass=_abc_1.ABCMeta):
+    """Containment is for the day on which something is stolen: traps, and every token anew."""
+
+    @_abc_1.abstractmethod
+    def PlaceDecoy(
+        self,
+        request: _coordinator_pb2.PlaceDecoyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.PlaceDecoyResponse, _abc.Awaitable[_coordinator_pb2.PlaceDecoyResponse]]:
+        """Makes a connection a decoy: whoever uses it raises an alarm. That it is one stands in the log alone."""
+
+    @_abc_1.abstractmethod
+    def BeginRotation(
+        self,
+        request: _coordinator_pb2.BeginRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.BeginRotationResponse, _abc.Awaitable[_coordinator_pb2.BeginRotationResponse]]:
+        """Begins to rotate every token of a connection, a provider configuration, a workspace, or all: each is refreshed once,
+        whoever dies meanwhile.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRotation(
+        self,
+        request: _coordinator_pb2.GetRotationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.GetRotationResponse, _abc.Awaitable[_coordinator_pb2.GetRotationResponse]]:
+        """Says how far a rotation is."""
+
+def add_ContainmentServicer_to_server(servicer: ContainmentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

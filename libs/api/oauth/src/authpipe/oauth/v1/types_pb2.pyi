@@ -993,3 +993,57 @@ class RefreshFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefreshFailure: _TypeAlias = RefreshFailure  # noqa: Y015
+
+@_typing.final
+class Rotation(_message.Message):
+    """Rotation is how far the rotation of tokens is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROTATION_ID_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    ROTATED_COUNT_FIELD_NUMBER: _builtins.int
+    FAILED_COUNT_FIELD_NUMBER: _builtins.int
+    IRREPLACEABLE_COUNT_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    rotation_id: _builtins.str
+    """Its id."""
+    workspace_id: _builtins.str
+    """Whose; empty: of all workspaces."""
+    total_count: _builtins.int
+    """How many connections have a token that can be refreshed, and are to be."""
+    rotated_count: _builtins.int
+    """How many were refreshed since it began."""
+    failed_count: _builtins.int
+    """How many could not be; each has its REFRESH_FAILED with the reason."""
+    irreplaceable_count: _builtins.int
+    """How many connections have a credential that we cannot replace: API keys, basic pairs, tokens without a refresh token."""
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ended; absent: it goes on."""
+
+    def __init__(
+        self,
+        *,
+        rotation_id: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        total_count: _builtins.int = ...,
+        rotated_count: _builtins.int = ...,
+        failed_count: _builtins.int = ...,
+        irreplaceable_count: _builtins.int = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "end_time", b"end_time", "failed_count", b"failed_count", "irreplaceable_count", b"irreplaceable_count", "rotated_count", b"rotated_count", "rotation_id", b"rotation_id", "total_count", b"total_count", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rotation: _TypeAlias = Rotation  # noqa: Y015

@@ -197,6 +197,24 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """Everything of an end user was erased: the connections, and the key of the pseudonym in `target`. Nothing leads from the
     person to the log any more.
     """
+    EVENT_NAME_RECORDS_REFUSED: _EventName.ValueType  # 83
+    """Records were asked for of a connection that has none or is disconnected; floods of these are counted and sampled."""
+    EVENT_NAME_DECOY_PLACED: _EventName.ValueType  # 84
+    """A connection was made that nobody should ever use: whoever does raises an alarm."""
+    EVENT_NAME_INCIDENT_OPENED: _EventName.ValueType  # 85
+    """audit found something alarming and opened the incident in `target`; the detector stands in `reason`."""
+    EVENT_NAME_INCIDENT_CHANGED: _EventName.ValueType  # 86
+    """An incident came to the state in `reason`."""
+    EVENT_NAME_ROTATION_BEGUN: _EventName.ValueType  # 87
+    """Every token of what `target` names is to be rotated: `count` of them."""
+    EVENT_NAME_ROTATION_ENDED: _EventName.ValueType  # 88
+    """A rotation has ended: `count` tokens were rotated. Those that were not are told by REFRESH_FAILED, each."""
+    EVENT_NAME_API_KEYS_REVOKED: _EventName.ValueType  # 89
+    """All API keys of a workspace were revoked, `count` of them; each has its own API_KEY_REVOKED."""
+    EVENT_NAME_WORKSPACE_FROZEN: _EventName.ValueType  # 90
+    """A workspace was frozen: nothing of it is served or changed; its tokens are kept alive."""
+    EVENT_NAME_WORKSPACE_UNFROZEN: _EventName.ValueType  # 91
+    """A workspace is served again."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -373,6 +391,24 @@ EVENT_NAME_END_USER_ERASED: EventName.ValueType  # 82
 """Everything of an end user was erased: the connections, and the key of the pseudonym in `target`. Nothing leads from the
 person to the log any more.
 """
+EVENT_NAME_RECORDS_REFUSED: EventName.ValueType  # 83
+"""Records were asked for of a connection that has none or is disconnected; floods of these are counted and sampled."""
+EVENT_NAME_DECOY_PLACED: EventName.ValueType  # 84
+"""A connection was made that nobody should ever use: whoever does raises an alarm."""
+EVENT_NAME_INCIDENT_OPENED: EventName.ValueType  # 85
+"""audit found something alarming and opened the incident in `target`; the detector stands in `reason`."""
+EVENT_NAME_INCIDENT_CHANGED: EventName.ValueType  # 86
+"""An incident came to the state in `reason`."""
+EVENT_NAME_ROTATION_BEGUN: EventName.ValueType  # 87
+"""Every token of what `target` names is to be rotated: `count` of them."""
+EVENT_NAME_ROTATION_ENDED: EventName.ValueType  # 88
+"""A rotation has ended: `count` tokens were rotated. Those that were not are told by REFRESH_FAILED, each."""
+EVENT_NAME_API_KEYS_REVOKED: EventName.ValueType  # 89
+"""All API keys of a workspace were revoked, `count` of them; each has its own API_KEY_REVOKED."""
+EVENT_NAME_WORKSPACE_FROZEN: EventName.ValueType  # 90
+"""A workspace was frozen: nothing of it is served or changed; its tokens are kept alive."""
+EVENT_NAME_WORKSPACE_UNFROZEN: EventName.ValueType  # 91
+"""A workspace is served again."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
@@ -432,6 +468,7 @@ class AuditEvent(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
     TREE_SIZE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Random, made by the emitter."""
     name: Global___EventName.ValueType
@@ -470,6 +507,8 @@ class AuditEvent(_message.Message):
     """How many, where an event tells of many."""
     tree_size: _builtins.int
     """The size of the tree that it tells of."""
+    provider: _builtins.str
+    """The id of the Provider concerned."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When, by the emitter's clock."""
@@ -502,10 +541,11 @@ class AuditEvent(_message.Message):
         count: _builtins.int = ...,
         until_time: _timestamp_pb2.Timestamp | None = ...,
         tree_size: _builtins.int = ...,
+        provider: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "digest", b"digest", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "request_id", b"request_id", "sequence", b"sequence", "source_address", b"source_address", "target", b"target", "time", b"time", "trace_id", b"trace_id", "tree_size", b"tree_size", "until_time", b"until_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "digest", b"digest", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "provider", b"provider", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "request_id", b"request_id", "sequence", b"sequence", "source_address", b"source_address", "target", b"target", "time", b"time", "trace_id", b"trace_id", "tree_size", b"tree_size", "until_time", b"until_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

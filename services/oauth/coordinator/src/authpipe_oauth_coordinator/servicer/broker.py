@@ -1,16 +1,15 @@
-"""The wire side of coordinator: protobuf to rules and back. The workspace comes from the grant, never from a request."""
+"""The broker: provider configurations, flows, connections."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import types_pb2
-from authpipe_grants import Grant, GrantError
 from authpipe_oauth_coordinator.domain.answers import Answers
 from authpipe_oauth_coordinator.domain.connections import Connections
 from authpipe_oauth_coordinator.domain.device_flows import DeviceFlows
@@ -42,6 +41,7 @@ from authpipe_oauth_coordinator.peers import (
     to_wire_pairs,
     to_wire_values,
 )
+from authpipe_oauth_coordinator.servicer.acting import ActingOf
 from authpipe_providers import Document, Entry, EntryError, ValueRule
 from authpipe_rpc import current_actor, current_caller
 from authpipe_sensitive import Label
@@ -86,8 +86,7 @@ class CoordinatorServicer:
         subjects: The rules over end users.
         config_table: For lists.
         connection_table: For lists.
-        verify: Verifies grants.
-        audience: What a grant must name to act here.
+        acting_of: Says on whose behalf, from a grant.
     """
 
     def __init__(  # required means argument
@@ -105,8 +104,7 @@ class CoordinatorServicer:
         subjects: Subjects,
         config_table: ConfigStore,
         connection_table: ConnectionStore,
-        verify: Callable[[str], Grant],
-        audience: str,
+        acting_of: ActingOf,
     ) -> None:
         self._configs = configs
         self._entries = entries
@@ -121,14 +119,13 @@ class CoordinatorServicer:
         self._subjects = subjects
         self._config_table = config_table
         self._connection_table = connection_table
-        self._verify = verify
-        self._audience = audience
+        self._acting_of = acting_of
 
     async def DraftProviderConfig(
         self, request: pb.DraftProviderConfigRequest, _: object
     ) -> pb.DraftProviderConfigResponse:
         """Pins a Provider's endpoints under a new id."""
-        acting = self._acting(request.grant, request.request_id, "draft_provider_config")
+        acting = self._acting_of(request.grant, request.request_id, "draft_provider_config")
         endpoints = from_wire_endpoints(request.endpoints) if request.HasField("endpoints") else None
         draft = Draft(
             request.provider,
@@ -147,21 +144,21 @@ class CoordinatorServicer:
         self, request: pb.ActivateProviderConfigRequest, _: object
     ) -> pb.ActivateProviderConfigResponse:
         """Makes a draft usable."""
-        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        acting = self._acting_of(request.grant, request.request_id, "configure_provider", request.id)
         return pb.ActivateProviderConfigResponse(
             provider_config=_config(await self._configs.activate(acting, request.id))
         )
 
     async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, _: object) -> pb.GetProviderConfigResponse:
         """Gives one provider configuration."""
-        acting = self._acting(request.grant, "", "read_provider_configs")
+        acting = self._acting_of(request.grant, "", "read_provider_configs")
         return pb.GetProviderConfigResponse(provider_config=_config(await self._configs.get(acting, request.id)))
 
     async def ListProviderConfigs(
         self, request: pb.ListProviderConfigsRequest, _: object
     ) -> pb.ListProviderConfigsResponse:
         """Lists provider configurations."""
-        acting = self._acting(request.grant, "", "read_provider_configs")
+        acting = self._acting_of(request.grant, "", "read_provider_configs")
         size = _page(request.page_size)
         found = await self._config_table.list_configs(acting.workspace, size + 1, request.page_token)
         token = found[size - 1].id if len(found) > size else ""
@@ -171,7 +168,7 @@ class CoordinatorServicer:
         self, request: pb.UpdateProviderConfigRequest, _: object
     ) -> pb.UpdateProviderConfigResponse:
         """Changes a provider configuration."""
-        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        acting = self._acting_of(request.grant, request.request_id, "configure_provider", request.id)
         changed = await self._configs.update(
             acting, request.id, tuple(request.scopes), tuple(request.redirect_uris), request.display_name
         )
@@ -181,7 +178,7 @@ class CoordinatorServicer:
         self, request: pb.ActivateClientSecretRequest, _: object
     ) -> pb.ActivateClientSecretResponse:
         """Takes a further client secret into use."""
-        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        acting = self._acting_of(request.grant, request.request_id, "configure_provider", request.id)
         changed = await self._configs.activate_secret(acting, request.id, request.record_class)
         return pb.ActivateClientSecretResponse(provider_config=_config(changed))
 
@@ -189,7 +186,7 @@ class CoordinatorServicer:
         self, request: pb.RetireClientSecretRequest, _: object
     ) -> pb.RetireClientSecretResponse:
         """Takes the older client secret out of use."""
-        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        acting = self._acting_of(request.grant, request.request_id, "configure_provider", request.id)
         changed, retired = await self._configs.retire_secret(acting, request.id)
         return pb.RetireClientSecretResponse(provider_config=_config(changed), retired_class=retired)
 
@@ -197,19 +194,19 @@ class CoordinatorServicer:
         self, request: pb.DeleteProviderConfigRequest, _: object
     ) -> pb.DeleteProviderConfigResponse:
         """Deletes a provider configuration."""
-        acting = self._acting(request.grant, request.request_id, "configure_provider", request.id)
+        acting = self._acting_of(request.grant, request.request_id, "configure_provider", request.id)
         await self._configs.delete(acting, request.id)
         return pb.DeleteProviderConfigResponse()
 
     async def ListProviders(self, request: pb.ListProvidersRequest, _: object) -> pb.ListProvidersResponse:
         """Lists the Providers that are known."""
-        acting = self._acting(request.grant, "", "read_provider_configs")
+        acting = self._acting_of(request.grant, "", "read_provider_configs")
         known = await self._entries.known(acting.workspace)
         return pb.ListProvidersResponse(providers=[_provider(entry, own=own) for entry, own in known])
 
     async def GetProvider(self, request: pb.GetProviderRequest, _: object) -> pb.GetProviderResponse:
         """Gives what is known of a Provider."""
-        acting = self._acting(request.grant, "", "read_provider_configs")
+        acting = self._acting_of(request.grant, "", "read_provider_configs")
         found = await self._entries.find(acting.workspace, request.name)
         if found is None:
             raise NotFoundError
@@ -217,13 +214,13 @@ class CoordinatorServicer:
 
     async def AddProvider(self, request: pb.AddProviderRequest, _: object) -> pb.AddProviderResponse:
         """Describes a Provider."""
-        acting = self._acting(request.grant, request.request_id, "describe_provider")
+        acting = self._acting_of(request.grant, request.request_id, "describe_provider")
         added = await self._entries.add(acting, _document(request.document))
         return pb.AddProviderResponse(provider=_provider(added, own=True))
 
     async def DeleteProvider(self, request: pb.DeleteProviderRequest, _: object) -> pb.DeleteProviderResponse:
         """Deletes such a description."""
-        acting = self._acting(request.grant, request.request_id, "describe_provider")
+        acting = self._acting_of(request.grant, request.request_id, "describe_provider")
         await self._entries.delete(acting, request.name)
         return pb.DeleteProviderResponse()
 
@@ -231,7 +228,7 @@ class CoordinatorServicer:
         self, request: pb.CreateConnectSessionRequest, _: object
     ) -> pb.CreateConnectSessionResponse:
         """Makes a connect session."""
-        acting = self._acting(request.grant, request.request_id, "create_connect_session")
+        acting = self._acting_of(request.grant, request.request_id, "create_connect_session")
         token, session = await self._flows.create_session(
             acting,
             request.end_user_id,
@@ -284,7 +281,7 @@ class CoordinatorServicer:
 
     async def BeginDeviceFlow(self, request: pb.BeginDeviceFlowRequest, _: object) -> pb.BeginDeviceFlowResponse:
         """Begins a device flow."""
-        acting = self._acting(request.grant, request.request_id, "create_connect_session")
+        acting = self._acting_of(request.grant, request.request_id, "create_connect_session")
         flow, begun = await self._devices.begin(
             acting, request.provider_config_id, request.end_user_id, _mapping(request.values)
         )
@@ -298,12 +295,12 @@ class CoordinatorServicer:
 
     async def GetDeviceFlow(self, request: pb.GetDeviceFlowRequest, _: object) -> pb.GetDeviceFlowResponse:
         """Says how far a device flow is."""
-        acting = self._acting(request.grant, "", "read_connections")
+        acting = self._acting_of(request.grant, "", "read_connections")
         return pb.GetDeviceFlowResponse(status=(await self._devices.get(acting, request.connection_id)).status)
 
     async def DraftConnection(self, request: pb.DraftConnectionRequest, _: object) -> pb.DraftConnectionResponse:
         """Reserves an id for an import."""
-        acting = self._acting(request.grant, request.request_id, "draft_connection")
+        acting = self._acting_of(request.grant, request.request_id, "draft_connection")
         kind = _KINDS_BACK.get(request.kind)
         if kind is None:
             raise MalformedError(field=Label("kind"))
@@ -326,7 +323,7 @@ class CoordinatorServicer:
         self, request: pb.ActivateConnectionRequest, _: object
     ) -> pb.ActivateConnectionResponse:
         """Makes an imported connection usable."""
-        acting = self._acting(request.grant, request.request_id, "import_connection", request.connection_id)
+        acting = self._acting_of(request.grant, request.request_id, "import_connection", request.connection_id)
         expires = request.expire_time.ToDatetime(dt.UTC) if request.HasField("expire_time") else None
         outcome = TokenOutcome("", tuple(request.scopes), expires, request.refreshable)
         connection = await self._imports.activate(acting, request.connection_id, outcome)
@@ -334,12 +331,12 @@ class CoordinatorServicer:
 
     async def GetConnection(self, request: pb.GetConnectionRequest, _: object) -> pb.GetConnectionResponse:
         """Gives one connection."""
-        acting = self._acting(request.grant, "", "read_connections")
+        acting = self._acting_of(request.grant, "", "read_connections")
         return pb.GetConnectionResponse(connection=_connection(await self._connections.get(acting, request.id)))
 
     async def ListConnections(self, request: pb.ListConnectionsRequest, _: object) -> pb.ListConnectionsResponse:
         """Lists connections."""
-        acting = self._acting(request.grant, "", "read_connections")
+        acting = self._acting_of(request.grant, "", "read_connections")
         size = _page(request.page_size)
         found = await self._connection_table.list_connections(
             acting.workspace, request.end_user_id, size + 1, request.page_token
@@ -350,9 +347,9 @@ class CoordinatorServicer:
     async def EnsureFresh(self, request: pb.EnsureFreshRequest, _: object) -> pb.EnsureFreshResponse:
         """Refreshes unless fresh."""
         if request.force:
-            acting = self._acting(request.grant, request.request_id, "refresh", request.connection_id)
+            acting = self._acting_of(request.grant, request.request_id, "refresh", request.connection_id)
         else:
-            acting = self._acting(request.grant, request.request_id, "serve")
+            acting = self._acting_of(request.grant, request.request_id, "serve")
         min_ttl = dt.timedelta(seconds=max(0, min(request.min_ttl_seconds, 86_400)))
         connection, refreshed, pending = await self._connections.ensure_fresh(
             acting, request.connection_id, min_ttl, force=request.force
@@ -364,7 +361,7 @@ class CoordinatorServicer:
 
     async def GetProxyRoute(self, request: pb.GetProxyRouteRequest, _: object) -> pb.GetProxyRouteResponse:
         """Gives where a Provider's API is."""
-        acting = self._acting(request.grant, "", "proxy", request.connection_id)
+        acting = self._acting_of(request.grant, "", "proxy", request.connection_id)
         route = await self._connections.route(acting, request.connection_id, request.worker_thumbprint)
         connection, entry, client = route.connection, route.entry, route.client
         response = pb.GetProxyRouteResponse(
@@ -381,34 +378,34 @@ class CoordinatorServicer:
 
     async def GetWebhookScheme(self, request: pb.GetWebhookSchemeRequest, _: object) -> pb.GetWebhookSchemeResponse:
         """Gives how a Provider signs."""
-        acting = self._acting(request.grant, "", "verify_webhook", request.connection_id)
+        acting = self._acting_of(request.grant, "", "verify_webhook", request.connection_id)
         scheme = await self._connections.webhook_scheme(acting, request.connection_id)
         wire = types_pb2.WebhookScheme(**scheme._asdict()) if scheme is not None else None
         return pb.GetWebhookSchemeResponse(scheme=wire)
 
     async def CheckConnection(self, request: pb.CheckConnectionRequest, _: object) -> pb.CheckConnectionResponse:
         """Has a credential tried."""
-        acting = self._acting(request.grant, request.request_id, "check_health", request.connection_id)
+        acting = self._acting_of(request.grant, request.request_id, "check_health", request.connection_id)
         return pb.CheckConnectionResponse(
             connection=_connection(await self._health.check(acting, request.connection_id))
         )
 
     async def Reconnect(self, request: pb.ReconnectRequest, _: object) -> pb.ReconnectResponse:
         """Takes a connection back."""
-        acting = self._acting(request.grant, request.request_id, "reconnect", request.connection_id)
+        acting = self._acting_of(request.grant, request.request_id, "reconnect", request.connection_id)
         connection = await self._disconnecting.reconnect(acting, request.connection_id, request.record_grant)
         return pb.ReconnectResponse(connection=_connection(connection))
 
     async def Disconnect(self, request: pb.DisconnectRequest, _: object) -> pb.DisconnectResponse:
         """Disconnects."""
-        acting = self._acting(request.grant, request.request_id, "disconnect", request.connection_id)
+        acting = self._acting_of(request.grant, request.request_id, "disconnect", request.connection_id)
         keep = dt.timedelta(days=min(request.keep_days, _LONGEST_KEPT_DAYS))
         connection = await self._disconnecting.disconnect(acting, request.connection_id, keep)
         return pb.DisconnectResponse(connection=_connection(connection))
 
     async def EraseEndUser(self, request: pb.EraseEndUserRequest, _: object) -> pb.EraseEndUserResponse:
         """Erases everything of one end user."""
-        acting = self._acting(request.grant, request.request_id, "erase_end_user")
+        acting = self._acting_of(request.grant, request.request_id, "erase_end_user")
         return pb.EraseEndUserResponse(disconnected_count=await self._subjects.erase(acting, request.end_user_id))
 
     async def ClaimAnswer(self, request: pb.ClaimAnswerRequest, _: object) -> pb.ClaimAnswerResponse:
@@ -433,16 +430,6 @@ class CoordinatorServicer:
         else:
             raise MalformedError(field=Label("target"))
         return pb.ResealRecordsResponse(resealed_count=count)
-
-    def _acting(self, token: str, request_id: str, act: str, target: str = "") -> Acting:
-        """Says on whose behalf, from a grant that authority signed for this act, for whoever calls."""
-        grant = self._verify(token)
-        signed_here = grant.issuer == "gateway/authority" and self._audience in grant.audience
-        if not signed_here or grant.purpose != f"manage.{act}" or grant.consumer != current_caller():
-            raise GrantError
-        if target and target not in grant.connections:
-            raise GrantError
-        return Acting(grant.workspace, grant.actor, request_id, grant.source)
 
 
 def _page(size: int) -> int:

@@ -1,4 +1,4 @@
-"""The wire side of audit: protobuf to rules and back."""
+"""The log: appended to, listed, exported, published."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from authpipe_audit.domain.trails import Trail, trail_of
 from authpipe_audit.domain.witnesses import Witnesses
 from authpipe_audit.errors import BatchSignatureError, MalformedEventError, NoSuchTileError, PageTokenError
 from authpipe_audit.store import Listing, Log, Name, WriteTable
-from authpipe_grants import Grant, GrantError
+from authpipe_grants import GrantError
 from authpipe_rpc import Coalescer, current_caller
 from authpipe_sensitive import DomainError
 from authpipe_transparency import ProofError, Record, batch_root, batch_statement, parse_time, verify_batch
@@ -41,9 +41,8 @@ class AuditServicer:
         witnesses: Who cosigns its checkpoints.
         exporting: Its events with their proofs.
         writes: What it says is stored.
-        verify: Verifies grants.
         verify_chain: Verifies a certificate chain (DER, leaf first) under our CA; gives its public key and SPIFFE path.
-        audience: What a grant must name to list here.
+        workspace_of: Gives the workspace of a grant to read its log, and refuses any other.
     """
 
     def __init__(  # one per part
@@ -54,9 +53,8 @@ class AuditServicer:
         witnesses: Witnesses,
         exporting: Exporting,
         writes: WriteTable,
-        verify: Callable[[str], Grant],
         verify_chain: Callable[[Sequence[bytes]], tuple[object, str]],
-        audience: str,
+        workspace_of: Callable[[str], str],
     ) -> None:
         self._log = log
         self._listing = listing
@@ -64,9 +62,8 @@ class AuditServicer:
         self._witnesses = witnesses
         self._exporting = exporting
         self._writes = writes
-        self._verify = verify
         self._verify_chain = verify_chain
-        self._audience = audience
+        self._workspace_of = workspace_of
         self._appending = {
             trail: Coalescer(_appender(log, trail), largest=_MOST_BATCHES, outstanding=1) for trail in Trail
         }
@@ -98,11 +95,11 @@ class AuditServicer:
 
     async def List(self, request: pb.ListRequest, _: object) -> pb.ListResponse:
         """Lists a workspace's events, as of one size of each tree."""
-        grant = self._grant(request.grant)
+        workspace = self._workspace_of(request.grant)
         token = PageToken.decode(request.page_token) if request.page_token else None
         sizes = token.sizes if token else await self._publishing.sizes()
         wanted = Wanted(
-            workspace=grant.workspace,
+            workspace=workspace,
             sizes=sizes,
             trail=Trail(request.trail) if request.trail else None,
             name=_NAMES.Name(request.name).removeprefix("EVENT_NAME_") if request.name else "",
@@ -173,7 +170,7 @@ class AuditServicer:
 
     async def Export(self, request: pb.ExportRequest, _: object) -> pb.ExportResponse:
         """Exports a page of a workspace's events of one trail."""
-        workspace, trail = self._grant(request.grant).workspace, _trail(request.trail)
+        workspace, trail = self._workspace_of(request.grant), _trail(request.trail)
         if request.cursor:
             lines, cursor = await self._exporting.page(trail, workspace, Cursor.decode(request.cursor))
         else:
@@ -187,13 +184,6 @@ class AuditServicer:
                 request.seen_size,
             )
         return pb.ExportResponse(lines=lines, cursor=cursor.encode() if cursor else "")
-
-    def _grant(self, token: str) -> Grant:
-        grant = self._verify(token)
-        wrong_place = self._audience not in grant.audience or grant.consumer != current_caller()
-        if grant.purpose != "manage.read_audit" or grant.issuer != "gateway/authority" or wrong_place:
-            raise GrantError
-        return grant
 
 
 def _appender(log: Log, trail: Trail) -> Callable[[Sequence[Batch]], Awaitable[Sequence[int | DomainError]]]:
@@ -239,6 +229,7 @@ def to_wire(record: Record) -> events_pb2.AuditEvent:
         count=int(record.get("count", 0)),
         until_time=_timestamp(record["until"]) if "until" in record else None,
         tree_size=int(record.get("size", 0)),
+        provider=record.get("provider", ""),
     )
 
 

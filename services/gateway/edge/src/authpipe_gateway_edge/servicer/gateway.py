@@ -1,14 +1,11 @@
-"""The public gRPC door: the same operations and errors as REST, by the same domain."""
+"""Provider configurations, connections, tokens, the log."""
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Iterable
 
-import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.gateway.v1 import gateway_pb2 as pb
 from authpipe.types.v1 import events_pb2, records_pb2
@@ -20,20 +17,22 @@ from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.webhooks import Webhooks
 from authpipe_gateway_edge.domain.words import Caller
-from authpipe_gateway_edge.errors import MalformedRequestError, problem_of
+from authpipe_gateway_edge.errors import MalformedRequestError
+from authpipe_gateway_edge.servicer.public import (
+    Context,
+    PublicServicer,
+    abort_call,
+    after,
+    page_size,
+    to_wire_time,
+)
 from authpipe_gateway_edge.rest.problems import new_request_id
-from authpipe_gateway_edge.rest.tokens import bearer
-from authpipe_rpc import IncidentError, PeerRefused
-from authpipe_rpc.errors import abort
-from authpipe_sensitive import DomainError, Label, Secret, Status, get_log
+from authpipe_sensitive import Label, Secret
 
-Context = grpc.aio.ServicerContext[Any, Any]
 _LONGEST_KEPT_DAYS = 30
-ShownT = TypeVar("ShownT")
-WorkT = TypeVar("WorkT")
 
 
-class GatewayServicer:
+class GatewayServicer(PublicServicer):
     """Serves authpipe.gateway.v1.Gateway.
 
     Args:
@@ -56,7 +55,7 @@ class GatewayServicer:
         sources: Sources,
         public_url: str,
     ) -> None:
-        self._sources = sources
+        super().__init__(sources)
         self._webhooks = webhooks
         self._serving = serving
         self._managing = managing
@@ -82,11 +81,11 @@ class GatewayServicer:
             display_name=request.display_name,
             bearer_only=request.bearer_only,
         )
-        return await self._run(context, lambda caller: _after(self._importing.configure(caller, new), _config))
+        return await self.run(context, lambda caller: after(self._importing.configure(caller, new), _config))
 
     async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, context: Context) -> pb.ProviderConfig:
         """Gives a provider configuration."""
-        return await self._run(context, lambda caller: _after(self._managing.get_config(caller, request.id), _config))
+        return await self.run(context, lambda caller: after(self._managing.get_config(caller, request.id), _config))
 
     async def ListProviderConfigs(
         self, request: pb.ListProviderConfigsRequest, context: Context
@@ -94,18 +93,18 @@ class GatewayServicer:
         """Lists provider configurations."""
 
         async def work(caller: Caller) -> pb.ListProviderConfigsResponse:
-            found, token = await self._managing.list_configs(caller, _size(request.page_size), request.page_token)
+            found, token = await self._managing.list_configs(caller, page_size(request.page_size), request.page_token)
             return pb.ListProviderConfigsResponse(provider_configs=map(_config, found), next_page_token=token)
 
-        return await self._run(context, work)
+        return await self.run(context, work)
 
     async def UpdateProviderConfig(
         self, request: pb.UpdateProviderConfigRequest, context: Context
     ) -> pb.ProviderConfig:
         """Changes a provider configuration."""
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.update_config(
                     caller, request.id, request.scopes, request.redirect_uris, request.display_name
                 ),
@@ -116,23 +115,21 @@ class GatewayServicer:
     async def AddClientSecret(self, request: pb.AddClientSecretRequest, context: Context) -> pb.ProviderConfig:
         """Adds a second client secret."""
         secret = Secret(request.client_secret.encode())
-        return await self._run(
-            context, lambda caller: _after(self._importing.add_secret(caller, request.id, secret), _config)
+        return await self.run(
+            context, lambda caller: after(self._importing.add_secret(caller, request.id, secret), _config)
         )
 
     async def RetireClientSecret(self, request: pb.RetireClientSecretRequest, context: Context) -> pb.ProviderConfig:
         """Retires the older client secret."""
-        return await self._run(
-            context, lambda caller: _after(self._importing.retire_secret(caller, request.id), _config)
-        )
+        return await self.run(context, lambda caller: after(self._importing.retire_secret(caller, request.id), _config))
 
     async def DeleteProviderConfig(
         self, request: pb.DeleteProviderConfigRequest, context: Context
     ) -> pb.DeleteProviderConfigResponse:
         """Deletes a provider configuration."""
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.delete_config(caller, request.id), lambda _: pb.DeleteProviderConfigResponse()
             ),
         )
@@ -143,28 +140,28 @@ class GatewayServicer:
         async def work(caller: Caller) -> pb.ListProvidersResponse:
             return pb.ListProvidersResponse(providers=map(_provider, await self._managing.list_providers(caller)))
 
-        return await self._run(context, work)
+        return await self.run(context, work)
 
     async def GetProvider(self, request: pb.GetProviderRequest, context: Context) -> pb.ProviderEntry:
         """Gives what is known of a Provider."""
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.get_provider(caller, request.name), lambda text: pb.ProviderEntry(document=text)
             ),
         )
 
     async def AddProvider(self, request: pb.AddProviderRequest, context: Context) -> pb.Provider:
         """Describes a Provider."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.add_provider(caller, request.document), _provider)
+        return await self.run(
+            context, lambda caller: after(self._managing.add_provider(caller, request.document), _provider)
         )
 
     async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: Context) -> pb.DeleteProviderResponse:
         """Deletes such a description."""
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.delete_provider(caller, request.name), lambda _: pb.DeleteProviderResponse()
             ),
         )
@@ -179,24 +176,24 @@ class GatewayServicer:
             token, expires = await self._managing.create_session(
                 caller, request.end_user_id, request.provider_config_ids, values, request.connection_id
             )
-            return pb.ConnectSession(url=f"{self._public_url}/connect/{token}", expire_time=_time(expires))
+            return pb.ConnectSession(url=f"{self._public_url}/connect/{token}", expire_time=to_wire_time(expires))
 
-        return await self._run(context, work)
+        return await self.run(context, work)
 
     async def BeginDeviceFlow(self, request: pb.BeginDeviceFlowRequest, context: Context) -> pb.DeviceFlow:
         """Begins a device flow."""
         values = _pairs(request.values)
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.begin_device(caller, request.provider_config_id, request.end_user_id, values), _device
             ),
         )
 
     async def GetDeviceFlow(self, request: pb.GetDeviceFlowRequest, context: Context) -> pb.DeviceFlow:
         """Says how far a device flow is."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.device(caller, request.connection_id), _device)
+        return await self.run(
+            context, lambda caller: after(self._managing.device(caller, request.connection_id), _device)
         )
 
     async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:
@@ -221,14 +218,14 @@ class GatewayServicer:
             material=tuple((each.name, Secret(each.value.encode())) for each in request.material),
             rotate_at=request.rotate_time.ToDatetime(dt.UTC) if request.HasField("rotate_time") else None,
         )
-        return await self._run(
-            context, lambda caller: _after(self._importing.import_connection(caller, new), _connection)
+        return await self.run(
+            context, lambda caller: after(self._importing.import_connection(caller, new), _connection)
         )
 
     async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.Connection:
         """Gives a connection."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.get_connection(caller, request.id), _connection)
+        return await self.run(
+            context, lambda caller: after(self._managing.get_connection(caller, request.id), _connection)
         )
 
     async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:
@@ -236,16 +233,16 @@ class GatewayServicer:
 
         async def work(caller: Caller) -> pb.ListConnectionsResponse:
             found, token = await self._managing.list_connections(
-                caller, request.end_user_id, _size(request.page_size), request.page_token
+                caller, request.end_user_id, page_size(request.page_size), request.page_token
             )
             return pb.ListConnectionsResponse(connections=map(_connection, found), next_page_token=token)
 
-        return await self._run(context, work)
+        return await self.run(context, work)
 
     async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.Token:
         """Gives the live credential."""
         if not 0 <= request.min_ttl_seconds <= 86_400:
-            await _abort(context, MalformedRequestError(field=Label("min_ttl_seconds")), new_request_id())
+            await abort_call(context, MalformedRequestError(field=Label("min_ttl_seconds")), new_request_id())
 
         async def work(caller: Caller) -> pb.Token:
             served = await self._serving.serve(caller, request.connection_id, request.min_ttl_seconds)
@@ -254,7 +251,7 @@ class GatewayServicer:
             token = pb.Token(
                 connection_id=served.connection,
                 kind=served.kind,
-                expire_time=_time(served.expires_at),
+                expire_time=to_wire_time(served.expires_at),
                 refresh_state=served.refresh,
                 refresh_failure=served.refresh_failure,
             )
@@ -275,29 +272,29 @@ class GatewayServicer:
                     token.webhook_secret = value
             return token
 
-        return await self._run(context, work)
+        return await self.run(context, work)
 
     async def RefreshConnection(self, request: pb.RefreshConnectionRequest, context: Context) -> pb.Connection:
         """Refreshes a token now."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.refresh(caller, request.connection_id), _connection)
+        return await self.run(
+            context, lambda caller: after(self._managing.refresh(caller, request.connection_id), _connection)
         )
 
     async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:
         """Disconnects."""
         keep_days = request.keep_days
         if keep_days > _LONGEST_KEPT_DAYS:
-            await _abort(context, MalformedRequestError(field=Label("keep_days")), new_request_id())
-        return await self._run(
+            await abort_call(context, MalformedRequestError(field=Label("keep_days")), new_request_id())
+        return await self.run(
             context,
-            lambda caller: _after(self._managing.disconnect(caller, request.connection_id, keep_days), _connection),
+            lambda caller: after(self._managing.disconnect(caller, request.connection_id, keep_days), _connection),
         )
 
     async def EraseEndUser(self, request: pb.EraseEndUserRequest, context: Context) -> pb.EraseEndUserResponse:
         """Erases everything of one end user."""
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._managing.erase_end_user(caller, request.end_user_id),
                 lambda count: pb.EraseEndUserResponse(disconnected_count=count),
             ),
@@ -305,14 +302,14 @@ class GatewayServicer:
 
     async def CheckConnection(self, request: pb.CheckConnectionRequest, context: Context) -> pb.Connection:
         """Tries a credential."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.check(caller, request.connection_id), _connection)
+        return await self.run(
+            context, lambda caller: after(self._managing.check(caller, request.connection_id), _connection)
         )
 
     async def ReconnectConnection(self, request: pb.ReconnectConnectionRequest, context: Context) -> pb.Connection:
         """Takes a connection back that was kept."""
-        return await self._run(
-            context, lambda caller: _after(self._managing.reconnect(caller, request.connection_id), _connection)
+        return await self.run(
+            context, lambda caller: after(self._managing.reconnect(caller, request.connection_id), _connection)
         )
 
     async def VerifyWebhook(self, request: pb.VerifyWebhookRequest, context: Context) -> pb.VerifyWebhookResponse:
@@ -323,9 +320,9 @@ class GatewayServicer:
                 *(getattr(request.scheme, name) for name in words.WebhookScheme._fields)
             )._replace(signed=request.scheme.signed or "{body}")
         arrived = words.Arrived(_pairs(request.headers), request.body, scheme)
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._webhooks.verify(caller, request.connection_id, arrived),
                 lambda reason: pb.VerifyWebhookResponse(valid=not reason, reason=reason),
             ),
@@ -334,9 +331,9 @@ class GatewayServicer:
     async def ProveKey(self, request: pb.ProveKeyRequest, context: Context) -> pb.ProveKeyResponse:
         """Makes a proof of a key."""
         wanted = words.Provable(request.method, request.url, request.nonce)
-        return await self._run(
+        return await self.run(
             context,
-            lambda caller: _after(
+            lambda caller: after(
                 self._proving.prove(caller, request.connection_id, wanted),
                 lambda proof: pb.ProveKeyResponse(proof=proof.expose().decode()),
             ),
@@ -353,7 +350,7 @@ class GatewayServicer:
             request.trail,
             request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
             request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
-            _size(request.page_size),
+            page_size(request.page_size),
             request.page_token,
         )
 
@@ -365,21 +362,7 @@ class GatewayServicer:
                 tree_sizes=found.tree_sizes,
             )
 
-        return await self._run(context, work)
-
-    async def _run(self, context: Context, work: Callable[[Caller], Awaitable[ShownT]]) -> ShownT:
-        request_id = new_request_id()
-        await context.send_initial_metadata((("x-request-id", request_id),))
-        try:
-            headers = [(name.encode(), _bytes(value)) for name, value in context.invocation_metadata() or ()]
-            source = self._sources.of_grpc(context.peer(), context.invocation_metadata() or ())
-            return await work(Caller(bearer(headers), request_id, source))
-        except DomainError as error:
-            await _abort(context, error, request_id)
-        except Exception as error:  # becomes INTERNAL with an incident id, never its text  # noqa: BLE001  # handed on or shown with an incident id, never swallowed
-            get_log().error("incident", error=error)
-            await _abort(context, IncidentError(), request_id)
-        raise AssertionError("An aborted call does not come here.")
+        return await self.run(context, work)
 
 
 def _event(event: words.Event) -> pb.LoggedEvent:
@@ -403,43 +386,12 @@ def _event(event: words.Event) -> pb.LoggedEvent:
         digest=event.digest,
         count=event.count,
         tree_size=event.tree_size,
+        provider=event.provider,
     )
     wire.time.FromDatetime(event.time)
     if event.until is not None:
         wire.until_time.FromDatetime(event.until)
     return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index, trail=event.trail)
-
-
-async def _abort(context: Context, error: DomainError, request_id: str) -> None:
-    reason, problem = problem_of(error)
-    status = error.status if reason == error.reason else Status.INTERNAL
-    if problem.http == 404:
-        # The same for what is another's and what does not exist, down to the reason.
-        reason, status = "NOT_FOUND", Status.NOT_FOUND
-    retry = {"retry_after_s": problem.retry_after_seconds} if problem.retry_after_seconds else {}
-    shown = PeerRefused(reason, status, request_id=Label(request_id), **retry)
-    shown.sentence = lambda: problem.detail  # type: ignore[method-assign]
-    await abort(context, shown)
-
-
-async def _after(work: Awaitable[WorkT], show: Callable[[WorkT], ShownT]) -> ShownT:
-    return show(await work)
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()
-
-
-def _size(size: int) -> int:
-    return size if 1 <= size <= 200 else 50
-
-
-def _time(moment: dt.datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    wire = Timestamp()
-    wire.FromDatetime(moment)
-    return wire
 
 
 def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
@@ -455,13 +407,13 @@ def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
         token_endpoint=config.token_endpoint,
         revocation_endpoint=config.revocation_endpoint,
         client_secret_masked=config.masked,
-        create_time=_time(config.created_at),
+        create_time=to_wire_time(config.created_at),
         values=map(_question, config.questions),
         client_secret_count=len(config.secret_classes),
         grants=config.grants,
         dpop=config.dpop,
         notice=config.notice,
-        notice_time=_time(config.noticed_at),
+        notice_time=to_wire_time(config.noticed_at),
     )
 
 
@@ -472,7 +424,7 @@ def _device(flow: words.DeviceFlow) -> pb.DeviceFlow:
         user_code=flow.user_code,
         verification_uri=flow.verification_uri,
         verification_uri_complete=flow.verification_uri_complete,
-        expire_time=_time(flow.expires_at),
+        expire_time=to_wire_time(flow.expires_at),
     )
 
 
@@ -509,27 +461,27 @@ def _connection(connection: words.Connection) -> pb.Connection:
         provider_config_id=connection.provider_config_id,
         end_user_id=connection.end_user_id,
         scopes=connection.scopes,
-        expire_time=_time(connection.expires_at),
+        expire_time=to_wire_time(connection.expires_at),
         refreshable=connection.refreshable,
         masked=connection.masked,
-        create_time=_time(connection.created_at),
-        state_time=_time(connection.state_at),
+        create_time=to_wire_time(connection.created_at),
+        state_time=to_wire_time(connection.state_at),
         state_help=connection.state_help,
         refresh_failure=_failing(connection.failing),
         values=_values(connection.values),
         metadata=_values(connection.metadata),
         renewal=connection.renewal,
         health=_health(connection.health),
-        rotate_time=_time(connection.rotate_at),
+        rotate_time=to_wire_time(connection.rotate_at),
         rotation_due=connection.rotation_due,
-        keep_until=_time(connection.keep_until),
+        keep_until=to_wire_time(connection.keep_until),
     )
 
 
 def _health(health: words.Health | None) -> pb.Health | None:
     if health is None:
         return None
-    return pb.Health(state=health.state, reason=health.reason, check_time=_time(health.checked_at))
+    return pb.Health(state=health.state, reason=health.reason, check_time=to_wire_time(health.checked_at))
 
 
 def _failing(failing: words.Failing | None) -> pb.RefreshFailure | None:
@@ -539,6 +491,6 @@ def _failing(failing: words.Failing | None) -> pb.RefreshFailure | None:
         reason=failing.reason,
         help=failing.helps,
         attempts=failing.attempts,
-        since_time=_time(failing.since),
-        retry_time=_time(failing.retry_at),
+        since_time=to_wire_time(failing.since),
+        retry_time=to_wire_time(failing.retry_at),
     )

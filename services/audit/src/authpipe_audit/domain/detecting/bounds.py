@@ -1,0 +1,35 @@
+"""Releases of keys near the bound at which keyservice refuses (ARCHITECTURE §4): before it refuses customers, somebody looks."""
+
+from __future__ import annotations
+
+from authpipe_audit.domain.detecting.words import MINUTE, Seen, Severity, State, Subject
+
+_NEAR = 0.8
+
+
+class NearBound:
+    """Counts the releases of each workspace, by the minute.
+
+    Args:
+        bound: How many keyservice releases of a workspace in a minute.
+    """
+
+    word = "WORKSPACE_NEAR_RELEASE_BOUND"
+    severity = Severity.HIGH
+
+    def __init__(self, bound: int) -> None:
+        self._limit = _NEAR * bound
+
+    def subject(self, seen: Seen) -> Subject | None:
+        """Gives the workspace whose key was released."""
+        if seen.name in {"RECORD_KEY_RELEASED", "WRITE_KEY_RELEASED"} and seen.emitter.startswith("keyservice/"):
+            return Subject(seen.workspace, seen.workspace)
+        return None
+
+    def look(self, seen: Seen, state: State) -> bool:
+        """Says whether four fifths of it are used up."""
+        minute = seen.at // MINUTE
+        if minute > state.get("minute", 0):
+            state |= {"minute": minute, "count": 0}
+        state["count"] += 1
+        return state["count"] >= self._limit

@@ -1,0 +1,56 @@
+"""Traps: what nobody has a reason to touch. A disconnected connection, and a decoy."""
+
+from __future__ import annotations
+
+from authpipe_audit.domain.detecting.words import HOUR, MINUTE, Seen, Severity, State, Subject
+
+_COORDINATOR = "oauth/coordinator"
+_ENDED = frozenset({"CONNECTION_DISCONNECTED", "CONNECTION_KEY_ERASED"})
+
+
+class DisconnectedUse:
+    """Remembers when each connection was disconnected.
+
+    Whoever asks within an hour may not have heard of it. After that it is somebody who has old ids; and a key that is
+    released a minute after a disconnect means that a part of us does not do what it should.
+    """
+
+    word = "DISCONNECTED_CONNECTION_USED"
+    severity = Severity.MEDIUM
+
+    def subject(self, seen: Seen) -> Subject | None:
+        """Gives the connection that was disconnected, taken back, used, or asked for."""
+        told = seen.emitter == _COORDINATOR and seen.name in {"CONNECTION_DISCONNECTING", "CONNECTION_RESTORED"}
+        return Subject(seen.workspace, seen.target) if told or seen.is_use or seen.is_refused_use else None
+
+    def look(self, seen: Seen, state: State) -> bool:
+        """Says whether it is used although it was disconnected."""
+        if seen.name == "CONNECTION_DISCONNECTING":
+            state.setdefault("since", seen.at)
+            return False
+        if seen.name == "CONNECTION_RESTORED":
+            state.pop("since", None)
+            return False
+        since = state.get("since")
+        if seen.is_use:
+            return since is not None and seen.at - since > MINUTE
+        return seen.reason in _ENDED and (since is None or seen.at - since > HOUR)
+
+
+class Honeytoken:
+    """Remembers which connections are decoys: made like any other, and nobody should ever use one."""
+
+    word = "HONEYTOKEN_USED"
+    severity = Severity.CRITICAL
+
+    def subject(self, seen: Seen) -> Subject | None:
+        """Gives the connection that is a decoy, is used, or asked for."""
+        placed = seen.emitter == _COORDINATOR and seen.name == "DECOY_PLACED"
+        return Subject(seen.workspace, seen.target) if placed or seen.is_use or seen.is_refused_use else None
+
+    def look(self, seen: Seen, state: State) -> bool:
+        """Says whether it is a decoy that is used."""
+        if seen.name == "DECOY_PLACED":
+            state["placed"] = seen.at
+            return False
+        return "placed" in state

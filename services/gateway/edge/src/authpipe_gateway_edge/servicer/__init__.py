@@ -1,0 +1,6 @@
+"""The public gRPC door: the same operations and errors as REST, by the same domain."""
+
+from authpipe_gateway_edge.servicer.containment import ContainmentServicer
+from authpipe_gateway_edge.servicer.gateway import GatewayServicer
+
+__all__ = ["ContainmentServicer", "GatewayServicer"]

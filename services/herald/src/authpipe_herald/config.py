@@ -1,0 +1,88 @@
+"""Settings of herald, parsed once; unknown names are refused; secrets are paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from authpipe_rpc import Files, PeerConfig, ServerConfig
+
+_NAME = r"^[a-z][a-z0-9-]{0,31}$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WebhookConfig(_Frozen):
+    """A webhook.
+
+    Args:
+        name: What audit remembers by what it was told. A new name is told of the last seven days.
+        url: Where notices are posted.
+        secret_file: The signing secret, as Standard Webhooks has it: whsec_ and base64.
+        ca: Whom to believe, PEM; None: whom this machine trusts.
+    """
+
+    name: str = Field(pattern=_NAME)
+    url: str = Field(pattern=r"^https://[^\s]{1,2000}$")
+    secret_file: Path
+    ca: Path | None = None
+
+
+class EmailConfig(_Frozen):
+    """A mailbox.
+
+    Args:
+        name: What audit remembers by what it was told.
+        host: The SMTP server.
+        port: Its port.
+        implicit_tls: Whether TLS begins with the first byte (port 465), and not with STARTTLS (port 587).
+        sender: From whom.
+        recipients: To whom.
+        user: As whom to log in; empty: not at all.
+        password_file: The password.
+        ca: Whom to believe, PEM; None: whom this machine trusts.
+    """
+
+    name: str = Field(pattern=_NAME)
+    host: str
+    port: int = 465
+    implicit_tls: bool = True
+    sender: str = Field(pattern=r"^[^\s@]+@[^\s@]+$")
+    recipients: tuple[str, ...] = Field(min_length=1)
+    user: str = ""
+    password_file: Path | None = None
+    ca: Path | None = None
+
+
+class Config(_Frozen):
+    """Settings.
+
+    Args:
+        audit: Who knows the incidents.
+        webhooks: Webhooks.
+        emails: Mailboxes. Of both together there is one at least: without anybody who listens it does not start.
+        tell_seconds: How often audit is asked.
+    """
+
+    region: str
+    files: Files
+    server: ServerConfig
+    audit: PeerConfig
+    webhooks: tuple[WebhookConfig, ...] = ()
+    emails: tuple[EmailConfig, ...] = ()
+    tell_seconds: float = Field(default=5.0, gt=0)
+    log_level: str = "info"
+    telemetry_file: Path | None = None
+    trace_ratio: float = 0.01
+
+    @model_validator(mode="after")
+    def _somebody_listens(self) -> Config:
+        names = [each.name for each in self.webhooks] + [each.name for each in self.emails]
+        if not names:
+            raise ValueError("Nobody listens: configure one of webhooks or emails at least.")
+        if len(set(names)) < len(names):
+            raise ValueError("Two sinks have one name.")
+        return self
