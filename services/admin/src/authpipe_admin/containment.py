@@ -96,8 +96,8 @@ def freeze(context: typer.Context, workspace: Workspace, *, dry_run: DryRun = Fa
 @app.command("unfreeze")
 def unfreeze(context: typer.Context, workspace: Workspace) -> None:
     """Has a workspace served again. No API key can do that: it may be the one that was stolen."""
-    call(_services(context).authority, lambda peer: peer.unfreeze(workspace))
-    _print("It is served again.")
+    was_frozen = call(_services(context).authority, lambda peer: peer.unfreeze(workspace))
+    _print("It is served again." if was_frozen else "It was not frozen. Nothing was done.")
 
 
 def _watch(services: Services, found: Rotation) -> None:

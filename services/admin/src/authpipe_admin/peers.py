@@ -307,12 +307,12 @@ class AuthorityPeer:
         )
         return bool((await self._peer.call_idempotent(lambda stub: stub.FreezeWorkspace, request)).was_frozen)
 
-    async def unfreeze(self, workspace: str) -> None:
-        """Has a workspace served again."""
+    async def unfreeze(self, workspace: str) -> bool:
+        """Has a workspace served again; says whether it was frozen."""
         request = authority_pb2.UnfreezeWorkspaceRequest(
             workspace_id=workspace, request_id=f"req_{secrets.token_hex(12)}"
         )
-        await self._peer.call_idempotent(lambda stub: stub.UnfreezeWorkspace, request)
+        return bool((await self._peer.call_idempotent(lambda stub: stub.UnfreezeWorkspace, request)).was_frozen)
 
 
 def _ref(name: Name) -> records_pb2.RecordRef:

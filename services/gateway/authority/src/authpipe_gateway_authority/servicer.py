@@ -137,8 +137,8 @@ class AuthorityServicer:
 
     async def UnfreezeWorkspace(self, request: pb.UnfreezeWorkspaceRequest, _: object) -> pb.UnfreezeWorkspaceResponse:
         """Has a workspace served again."""
-        await self._containing.unfreeze(Asked(current_caller(), "", request.workspace_id, request.request_id))
-        return pb.UnfreezeWorkspaceResponse()
+        asked = Asked(current_caller(), "", request.workspace_id, request.request_id)
+        return pb.UnfreezeWorkspaceResponse(was_frozen=await self._containing.unfreeze(asked))
 
     def _hash(self, api_key: Secret) -> bytes | None:
         with api_key:

@@ -95,17 +95,20 @@ class Containing:
         self._forget()
         return was_frozen
 
-    async def unfreeze(self, asked: Asked) -> None:
-        """Has a workspace served again.
+    async def unfreeze(self, asked: Asked) -> bool:
+        """Has a workspace served again; says whether it was frozen.
 
         Raises:
             MalformedError: No workspace is named.
             WorkspaceNotFoundError: There is no such workspace.
         """
         workspace, make = self._acting(asked, "")
-        if not await self._store.set_frozen(workspace, frozen=False, entry=make("WORKSPACE_UNFROZEN", workspace)):
+        entry = make("WORKSPACE_UNFROZEN", workspace)
+        was_frozen = await self._store.set_frozen(workspace, frozen=False, entry=entry)
+        if not was_frozen:
             note_nothing_done()
         self._forget()
+        return was_frozen
 
     def _acting(self, asked: Asked, act: str) -> tuple[str, Callable[[str, str], AuditEntry]]:
         """Says whose workspace it is, and makes events of who does it."""

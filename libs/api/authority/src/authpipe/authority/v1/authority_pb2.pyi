@@ -631,16 +631,21 @@ Global___UnfreezeWorkspaceRequest: _TypeAlias = UnfreezeWorkspaceRequest  # noqa
 
 @_typing.final
 class UnfreezeWorkspaceResponse(_message.Message):
-    """UnfreezeWorkspaceResponse says that it is served again."""
+    """UnfreezeWorkspaceResponse says what was."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    WAS_FROZEN_FIELD_NUMBER: _builtins.int
+    was_frozen: _builtins.bool
+    """Whether it was frozen; otherwise nothing was done."""
     def __init__(
         self,
+        *,
+        was_frozen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_frozen", b"was_frozen"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
