@@ -127,6 +127,14 @@ def test_a_key_that_goes_through_all_connections_is_found(traffic: Traffic) -> N
     assert "API_KEY_ENUMERATES" in said
 
 
+def test_a_job_that_goes_through_all_connections_every_monday_is_usual(traffic: Traffic) -> None:
+    said = []
+    for week in range(4):
+        monday = week * 7 * DAY + 4 * HOUR
+        said += traffic.words(traffic.seen(monday + nth, target=f"conn_{nth}") for nth in range(300))
+    assert "API_KEY_ENUMERATES" not in said
+
+
 @pytest.mark.promise("P26")
 def test_a_key_that_guesses_ids_is_found(traffic: Traffic) -> None:
     guesses = (

@@ -1,7 +1,8 @@
 """Enumeration: one API key goes through many connections, or asks for many that are not there, in ten minutes.
 
 How many different ones it had is estimated from a bitmap (linear counting: Whang, Vander-Zanden, Taylor, 1990), and compared
-with the second highest of the key's days: a nightly job that goes through all of them is usual.
+with the second highest of the days on which the key was used, or the highest of one that is used seldom: a job that goes through all
+of them every night, or every Monday, is usual.
 """
 
 from __future__ import annotations
@@ -59,5 +60,7 @@ class Enumeration:
             del state[key]
         if day - since < _KNOWN_DAYS:
             return _FLOOR_OF_NEW
-        highest = sorted(state.get(f"day {day - before}", 0) for before in range(1, min(_DAYS, day - since) + 1))
-        return max(_FLOOR, _FACTOR * highest[-2])
+        highest = sorted(found for key, found in state.items() if key.startswith("day ") and int(key[4:]) < day)
+        if not highest:
+            return _FLOOR_OF_NEW
+        return max(_FLOOR, _FACTOR * highest[-2 if len(highest) >= _KNOWN_DAYS else -1])
