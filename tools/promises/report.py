@@ -31,9 +31,13 @@ PROMISES = {
     "P16": "Every endpoint that changes state is protected from CSRF.",
     "P18": "A workspace's keys can be wrapped by the customer's own KMS.",
     "P24": "Databases accept only mutual TLS.",
-    "P26": "Unusual access is detected and raised (keyservice's part: bounds of releases, clocks, tampering).",
+    "P26": "Unusual access, unusual refreshes and possible exposure are detected and raised.",
+    "P27": "One action rotates every token of a workspace, provider configuration or the whole installation.",
+    "P29": "Erasure of one connection or end user is permanent and touches nothing else.",
     "P30": "Minimal scopes, mandatory PKCE and proper revocation for every Provider.",
-    "P31": "Every use and change is in an append-only log.",
+    "P31": "Every use and change is in a log that cannot be changed unnoticed by anyone with its public key.",
+    "P32": "Retention by plan.",
+    "P33": "The log is available through the API (the dashboard is to come).",
     "P34": "SECURITY.md and /.well-known/security.txt.",
     "P36": "However many ask at once, the Provider sees one refresh at a time, and no refresh token is lost.",
     "P37": "A catalog of Providers; any standards-compliant one works from its issuer URL alone.",
@@ -65,6 +69,9 @@ CASES = {
     25: "200 callers over four replicas, the lease holder stopped for a minute",
     26: "Revocation answered in every way, or never",
     27: "The customer's KMS disabled, throttled, hanging, deleted",
+    28: "audit down, hanging, its disk full; no sink: does not start",
+    29: "A superuser changes, deletes, reorders, inserts events",
+    30: "Bodies deleted by retention, and otherwise",
 }
 # The rest of what we promise, and of what is to be staged; it moves up when an issue claims it.
 LATER_PROMISES = {
@@ -75,19 +82,12 @@ LATER_PROMISES = {
     "P22": "Infrastructure is code; changes leave an immutable trail.",
     "P23": "Token storage has no internet access and is reached only through the API layer.",
     "P25": "Infrastructure secrets come from a secrets manager and rotate; certificates rotate without a restart.",
-    "P27": "One action rotates every token of a workspace, provider or the whole installation.",
     "P28": "The attack surface is tested in CI as an attacker would.",
-    "P29": "Erasure of one connection or end user is permanent and touches nothing else.",
-    "P32": "Retention by plan.",
-    "P33": "The log is available through dashboard and API.",
     "P35": "React SDK and backend SDKs under MIT.",
     "P38": "Workspaces, team members with roles, API keys with scopes, dashboard login.",
 }
 LATER_CASES = {
     22: "A provider configuration's token URL is changed afterwards",
-    28: "audit down, hanging, disk full",
-    29: "A superuser changes, deletes, reorders, inserts events",
-    30: "Bodies deleted by retention, and otherwise",
 }
 
 

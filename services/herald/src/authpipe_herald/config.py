@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from authpipe_rpc import Files, PeerConfig, ServerConfig
 
@@ -82,7 +83,9 @@ class Config(_Frozen):
     def _somebody_listens(self) -> Config:
         names = [each.name for each in self.webhooks] + [each.name for each in self.emails]
         if not names:
-            raise ValueError("Nobody listens: configure one of webhooks or emails at least.")
+            raise PydanticCustomError(
+                "webhooks_or_emails_are_missing", "Without anybody who listens herald does not start."
+            )
         if len(set(names)) < len(names):
-            raise ValueError("Two sinks have one name.")
+            raise PydanticCustomError("two_sinks_have_one_name", "Two sinks have one name.")
         return self

@@ -92,13 +92,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             CheckpointSigner(hsm, _SIGNING_KEY, public_key, CheckpointTable(database), config.origins),
         )
     else:
-        if config.audit is None:
-            raise SystemExit("keyservice does not start without an audit sink; set `audit`.")
         domain = _KeyDomain(config, hsm, database)
         await domain.prepare(stop)
         domain.add_to(server)
         leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
-        sink = AuditSink(config.audit, config.files)
+        sink = AuditSink(config.sink, config.files)
         beside.add(
             "audit relay", Relay(database, domain.outbox, sink, leaf.sign_batch, config.database.outbox_rows).run(stop)
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from authpipe_database import DatabaseConfig
 from authpipe_keyservice.kms.settings import KmsSettings
@@ -75,3 +76,20 @@ class Config(BaseModel):
     log_level: str = "info"
     telemetry_file: Path | None = None
     trace_ratio: float = 0.01
+
+    @property
+    def sink(self) -> PeerConfig:
+        """Gives where events go.
+
+        Raises:
+            PydanticCustomError: Nowhere.
+        """
+        if self.audit is None:
+            raise PydanticCustomError("audit_is_missing", "Without a sink for its events keyservice does not start.")
+        return self.audit
+
+    @model_validator(mode="after")
+    def _events_go_somewhere(self) -> Config:
+        if self.key_domain != "audit-log":
+            _ = self.sink
+        return self
