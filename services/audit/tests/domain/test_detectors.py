@@ -26,13 +26,14 @@ class Traffic:
         self.states: dict[Profile, State] = {}
         self.leaf = 0
 
-    def seen(self, at: int, name: str = "RECORD_KEY_RELEASED", **fields: str) -> Seen:
+    def seen(self, at: float, name: str = "RECORD_KEY_RELEASED", **fields: str) -> Seen:
         usual = {
             "emitter": "keyservice/user-credentials" if "RELEASE" in name else "oauth/coordinator",
             "workspace": "ws_1", "actor": KEY, "target": "conn_1", "purpose": "serve", "source": "192.0.2.7",
         }  # fmt: skip
         self.leaf += 1
-        return Seen(Trail.USER_CREDENTIALS, self.leaf, at=START + at, name=name, **(usual | fields))
+        micros = round(at % 1 * 1_000_000)
+        return Seen(Trail.USER_CREDENTIALS, self.leaf, at=START + int(at), name=name, micros=micros, **(usual | fields))
 
     def look(self, events: Iterable[Seen]) -> list[Finding]:
         return look(self.detectors, events, self.states)
@@ -188,6 +189,32 @@ def test_use_of_a_disconnected_connection_is_found_but_not_of_whoever_has_not_he
     assert asks(10 * MINUTE) == []
     assert asks(2 * HOUR) == ["DISCONNECTED_CONNECTION_USED"]
     assert traffic.words([traffic.seen(4 * HOUR)]) == ["DISCONNECTED_CONNECTION_USED"], "a key was even released"
+
+
+@pytest.mark.promise("P26")
+@pytest.mark.parametrize(("late", "found"), [(30, False), (2 * HOUR, True)])
+def test_a_use_that_is_seen_before_its_disconnect_is_judged_when_that_is_seen(
+    traffic: Traffic, late: int, found: bool
+) -> None:
+    assert traffic.words([traffic.seen(late)]) == []
+    assert bool(traffic.words([traffic.seen(0, "CONNECTION_DISCONNECTING")])) == found
+
+
+def test_who_asks_before_it_is_seen_that_it_was_disconnected_is_no_alarm(traffic: Traffic) -> None:
+    fields = {"emitter": "vault", "reason": "CONNECTION_DISCONNECTED"}
+    assert traffic.words([traffic.seen(5, "RECORDS_REFUSED", **fields)]) == []
+    assert traffic.words([traffic.seen(0, "CONNECTION_DISCONNECTING")]) == []
+    assert traffic.words([traffic.seen(2 * HOUR, "RECORDS_REFUSED", **fields)]) == ["DISCONNECTED_CONNECTION_USED"]
+
+
+@pytest.mark.promise("P26")
+def test_a_decoy_that_is_used_before_it_is_seen_that_it_is_one_is_found(traffic: Traffic) -> None:
+    assert traffic.words([traffic.seen(1.25)]) == []
+    assert traffic.words([traffic.seen(1.0, "DECOY_PLACED")]) == ["HONEYTOKEN_USED"]
+
+
+def test_what_was_used_before_it_became_a_decoy_is_no_alarm(traffic: Traffic) -> None:
+    assert traffic.words([traffic.seen(1.0), traffic.seen(1.25, "DECOY_PLACED")]) == []
 
 
 def test_a_connection_that_was_taken_back_may_be_used(traffic: Traffic) -> None:

@@ -204,18 +204,17 @@ with new as (
 insert into incident_changes (incident_id, number, state, actor, at)
 select id, 0, %(open)s, 'service:audit', %(opened_at)s from new
 """
-# The event at which it became alarming, and some of the same subject from the hour before it.
+# The event at which it became alarming, and some of the same subject from the hours around it, in whichever trail.
 _EVIDENCE = """
 insert into incident_evidence (incident_id, trail, leaf_index)
 select %(incident)s, trail, leaf_index from (
-    select %(trail)s::smallint as trail, %(leaf)s::bigint as leaf_index, 0 as nth
-    union all
-    select trail, leaf_index, nth from (
-        select b.trail, b.leaf_index, row_number() over (order by b.leaf_index desc) as nth
-        from bodies b join bodies last on last.trail = %(trail)s and last.leaf_index = %(leaf)s
-        where b.workspace_id = %(workspace)s and b.trail = %(trail)s and b.leaf_index < %(leaf)s
-        and b.ids @> array[%(subject)s] and b.time > last.time - interval '1 hour'
-        order by b.leaf_index desc limit %(before)s) as earlier) as all_of_it
+    select %(trail)s::smallint as trail, %(leaf)s::bigint as leaf_index
+    union
+    (select b.trail, b.leaf_index from bodies b join bodies last on last.trail = %(trail)s and last.leaf_index = %(leaf)s
+     where b.workspace_id = %(workspace)s and b.ids @> array[%(subject)s]
+     and not (b.trail = %(trail)s and b.leaf_index >= %(leaf)s)
+     and b.time between last.time - interval '1 hour' and last.time + interval '1 hour'
+     order by b.time desc limit %(before)s)) as all_of_it
 where (select count(*) from incident_evidence where incident_id = %(incident)s) < %(most)s
 on conflict do nothing
 """

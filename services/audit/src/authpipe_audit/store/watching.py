@@ -91,11 +91,12 @@ class WatchedLog:
 
 def seen_of(trail: Trail, index: int, record: Record) -> Seen:
     """Gives an event as detectors see it."""
+    time = parse_time(record["time"])
     return Seen(
         trail,
         index,
         record.emitter,
-        int(parse_time(record["time"]).timestamp()),
+        int(time.timestamp()),
         record["name"],
         record.get("workspace", ""),
         record["actor"],
@@ -104,6 +105,7 @@ def seen_of(trail: Trail, index: int, record: Record) -> Seen:
         record.get("reason", ""),
         record.get("source", ""),
         record.get("provider", ""),
+        time.microsecond,
     )
 
 

@@ -9,10 +9,11 @@ _ENDED = frozenset({"CONNECTION_DISCONNECTED", "CONNECTION_KEY_ERASED"})
 
 
 class DisconnectedUse:
-    """Remembers when each connection was disconnected.
+    """Remembers when each connection was disconnected, and when it was used or asked for last.
 
     Whoever asks within an hour may not have heard of it. After that it is somebody who has old ids; and a key that is
-    released a minute after a disconnect means that a part of us does not do what it should.
+    released a minute after a disconnect means that a part of us does not do what it should. Each trail comes in its own
+    time: a use may be seen before the disconnect that it came after, and is judged when that is.
     """
 
     word = "DISCONNECTED_CONNECTION_USED"
@@ -25,20 +26,28 @@ class DisconnectedUse:
 
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether it is used although it was disconnected."""
-        if seen.name == "CONNECTION_DISCONNECTING":
-            state.setdefault("since", seen.at)
-            return False
         if seen.name == "CONNECTION_RESTORED":
             state.pop("since", None)
             return False
-        since = state.get("since")
+        if seen.name == "CONNECTION_DISCONNECTING":
+            since = state.setdefault("since", seen.at)
+            return state.get("used", 0) - since > MINUTE or state.get("asked", 0) - since > HOUR
         if seen.is_use:
-            return since is not None and seen.at - since > MINUTE
-        return seen.reason in _ENDED and (since is None or seen.at - since > HOUR)
+            state["used"] = seen.at
+            return "since" in state and seen.at - state["since"] > MINUTE
+        if seen.reason not in _ENDED:
+            return False
+        # Of what was disconnected so long ago that nobody remembers, the first time it is asked for begins the hour.
+        since = state.get("since", state.get("asked", seen.at))
+        state.setdefault("asked", seen.at)
+        return seen.at - since > HOUR
 
 
 class Honeytoken:
-    """Remembers which connections are decoys: made like any other, and nobody should ever use one."""
+    """Remembers which connections are decoys, made like any other: nobody should ever use one. And when each was used last.
+
+    Each trail comes in its own time: a use may be seen before it is seen that the connection is a decoy.
+    """
 
     word = "HONEYTOKEN_USED"
     severity = Severity.CRITICAL
@@ -51,6 +60,7 @@ class Honeytoken:
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether it is a decoy that is used."""
         if seen.name == "DECOY_PLACED":
-            state["placed"] = seen.at
-            return False
+            state["placed"] = seen.at_micros
+            return state.get("used", 0) > seen.at_micros
+        state["used"] = seen.at_micros
         return "placed" in state

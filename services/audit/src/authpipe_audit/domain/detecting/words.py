@@ -38,6 +38,7 @@ class Seen(NamedTuple):
         reason: Why not.
         source: The address it came from.
         provider: The Provider concerned.
+        micros: The microseconds of the second.
     """
 
     trail: Trail
@@ -52,6 +53,12 @@ class Seen(NamedTuple):
     reason: str = ""
     source: str = ""
     provider: str = ""
+    micros: int = 0
+
+    @property
+    def at_micros(self) -> int:
+        """Gives microseconds since the epoch."""
+        return self.at * 1_000_000 + self.micros
 
     @property
     def is_use(self) -> bool:
