@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from authpipe_audit.domain.detecting.watching import Profile, detectors, look
 from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Seen, State
@@ -164,7 +165,7 @@ class Month:
         """Gives an amount around a mean, as independent visitors make it."""
         return max(0, round(self._random.gauss(mean, math.sqrt(mean)))) if mean else 0
 
-    def _seen(self, at: int, name: str, workspace: str, **fields: str) -> Seen:
+    def _seen(self, at: int, name: str, workspace: str, **fields: Any) -> Seen:
         self._leaf += 1
         return Seen(
             Trail.USER_CREDENTIALS, self._leaf, fields.pop("emitter", "keyservice/user-credentials"), START + at, name,
