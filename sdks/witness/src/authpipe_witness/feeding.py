@@ -62,11 +62,15 @@ class Feeder:
         Raises:
             FeedError: The log or the witness does not answer as it should, or the witness refuses.
         """
-        note = self._get("pending").decode()
         try:
-            checkpoint = Checkpoint.parse(Note.parse(note).text)
-        except FormatError:
-            raise FeedError("The log's checkpoint is not one.") from None
+            return self._carry()
+        except (FormatError, ValueError):
+            # A text that is none, a tile with other hashes than its width says.
+            raise FeedError("The log shows what is not a checkpoint or a tile.") from None
+
+    def _carry(self) -> int:
+        note = self._get("pending").decode()
+        checkpoint = Checkpoint.parse(Note.parse(note).text)
         if checkpoint.size == self._cosigned:
             return checkpoint.size
         answer = self._ask(note, checkpoint, self._cosigned)

@@ -70,7 +70,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     retention = Retention(retention_table, log, _signing(leaf), time.time_ns, os.urandom, config.retention_days)
     incident_table = IncidentTable(database, log)
     incidents = Incidents(incident_table, _signing(leaf), time.time_ns, os.urandom)
-    watching = Watching(WatchedLog(watching_database), incidents, detectors(config.release_bound))
+    watching = Watching(WatchedLog(watching_database), incidents, detectors(config.release_bound), time.time)
     workspace_of = workspace_reader(Verifier(anchor, time.time).verify, f"audit/{config.region}")
     health = Health()
     server = RpcServer(name, config.server, files, health)

@@ -49,7 +49,9 @@ class Stage:
         self.log, self.clock = log, NOW_NS
         self.table = IncidentTable(database, log)
         self.incidents = Incidents(self.table, sign, lambda: self.clock, os.urandom)
-        self.watching = Watching(WatchedLog(watch_database), self.incidents, detectors(600_000))
+        self.watching = Watching(
+            WatchedLog(watch_database), self.incidents, detectors(600_000), lambda: self.clock / 10**9
+        )
         self.checkpoints, self.tree = CheckpointTable(database), TreeTable(database)
 
     async def happen(self, *names: str, trail: Trail = Trail.CONTROL, **members: str) -> None:
@@ -152,7 +154,7 @@ async def test_whoever_dies_after_raising_and_before_remembering_raises_nothing_
 
 
 async def test_two_who_watch_at_once_find_it_once(stage: Stage, watch_database: Database, rows: Rows) -> None:
-    other = Watching(WatchedLog(watch_database), stage.incidents, detectors(600_000))
+    other = Watching(WatchedLog(watch_database), stage.incidents, detectors(600_000), time.time)
     await stage.use_a_decoy()
     await asyncio.gather(*(each.watch() for each in (stage.watching, other) * 4))
     assert rows("select count(*) from incidents") == [(1,)]
@@ -222,6 +224,18 @@ async def test_its_evidence_is_proved_by_the_log(stage: Stage) -> None:
         hashes = [base64.b64decode(line) for line in path]
         entry = leaf_hash(commitment(each.salt, each.record))
         verify_inclusion(each.place.leaf_index, root.size, entry, hashes, root.root)
+
+
+@pytest.mark.promise("P26")
+async def test_an_emitter_whose_clock_is_ahead_does_not_blind_the_detectors(stage: Stage, rows: Rows) -> None:
+    ahead = time_text(stage.clock + 90 * 24 * HOUR_NS)
+    await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS, time=ahead)
+    await stage.watching.watch()
+    assert rows("select count(*) from profiles where seen_at > now() + interval '1 minute'") == [(0,)]
+    stage.clock += 1000
+    await stage.use_a_decoy()
+    await stage.watching.watch()
+    assert (await stage.the_only()).detector == "HONEYTOKEN_USED"
 
 
 async def test_a_workspace_sees_its_own_incidents_only(stage: Stage) -> None:

@@ -63,7 +63,7 @@ class IncidentsServicer:
 
     async def ListIncidents(self, request: pb.ListIncidentsRequest, _: object) -> pb.ListIncidentsResponse:
         """Lists incidents, newest first."""
-        workspace = self._workspace(request.grant) or request.workspace_id or None
+        workspace = self._workspace(request.grant, request.workspace_id)
         size = min(request.page_size or _USUAL_PAGE, _LONGEST_PAGE)
         before = _decode(request.page_token) if request.page_token else None
         found = await self._stored.list_incidents(workspace, open_only=request.open_only, before=before, limit=size + 1)
@@ -74,7 +74,7 @@ class IncidentsServicer:
 
     async def GetIncident(self, request: pb.GetIncidentRequest, _: object) -> pb.GetIncidentResponse:
         """Gives an incident with its evidence."""
-        found = await self._stored.find(request.incident_id, self._workspace(request.grant))
+        found = await self._stored.find(request.incident_id, self._workspace(request.grant, ""))
         if found is None:
             raise NoSuchIncidentError
         return pb.GetIncidentResponse(
@@ -115,9 +115,9 @@ class IncidentsServicer:
             raise NoSuchIncidentError
         return pb.ConfirmNoticeResponse()
 
-    def _workspace(self, grant: str) -> str | None:
-        """Gives whose incidents the caller may see; None: everybody's."""
-        return None if str(current_caller()).startswith("operator/") else self._workspace_of(grant)
+    def _workspace(self, grant: str, wanted: str) -> str | None:
+        """Gives whose incidents the caller sees: an operator the one he wants, None: everybody's; edge the grant's alone."""
+        return (wanted or None) if current_caller().startswith("operator/") else self._workspace_of(grant)
 
 
 def _wire(incident: Incident) -> pb.Incident:

@@ -6,7 +6,7 @@ events, and raising it again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -90,9 +90,11 @@ class Watching:
         log: The log.
         incidents: Where findings go.
         each: The detectors.
+        clock: Gives seconds.
     """
 
-    def __init__(self, log: Log, incidents: Incidents, each: Sequence[Detector]) -> None:
+    def __init__(self, log: Log, incidents: Incidents, each: Sequence[Detector], clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._log = log
         self._incidents = incidents
         self._detectors = each
@@ -109,7 +111,9 @@ class Watching:
                 return False
             # What was disconnected and what is a decoy stands in this trail; uses in the others.
             for trail in (Trail.CONTROL, Trail.USER_CREDENTIALS, Trail.CLIENT_SECRETS):
-                events = await turn.read(trail, _MANY)
+                # An emitter whose clock is ahead must not move what we remember into the future, and so blind us.
+                now = int(self._clock())
+                events = [seen if seen.at <= now else seen._replace(at=now) for seen in await turn.read(trail, _MANY)]
                 if not events:
                     continue
                 states = await turn.states(list(profiles(self._detectors, events)))
