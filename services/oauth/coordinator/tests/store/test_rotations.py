@@ -15,7 +15,7 @@ from authpipe_oauth_coordinator.domain.rotating import Rotating, Rotation, Targe
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, Kind, State
 from authpipe_oauth_coordinator.errors import NotFoundError, RefreshFailedError
 from authpipe_oauth_coordinator.store import ConnectionTable, RotationTable
-from authpipe_sensitive import AuditEntry
+from authpipe_sensitive import AuditEntry, Label
 from authpipe_transparency import decode_event
 
 Make = Callable[..., Connection]
@@ -29,6 +29,7 @@ class Refreshing:
         self.refreshed: list[str] = []
         self.fails: set[str] = set()
         self.hangs: set[str] = set()
+        self.cause = "PROVIDER_UNAVAILABLE"
 
     async def once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
         """Refreshes."""
@@ -38,7 +39,7 @@ class Refreshing:
             await asyncio.Event().wait()
         self.refreshed.append(connection.id)
         if connection.id in self.fails:
-            raise RefreshFailedError
+            raise RefreshFailedError(cause=Label(self.cause))
         async with self._database.transaction() as database:
             await database.execute(
                 sa.text("update connections set refreshed_at = now() where id = :id"), {"id": connection.id}
@@ -150,6 +151,20 @@ async def test_a_token_that_cannot_be_rotated_is_tried_again_and_then_told(stage
     assert (done.rotated, done.failed) == (1, 1)
     (told,) = await stage.told("ROTATION_ENDED")
     assert (told["outcome"], told["reason"]) == ("FAILED", "TOKENS_NOT_ROTATED")
+
+
+@pytest.mark.promise("P27")
+async def test_however_long_a_part_of_ours_is_away_a_rotation_does_not_give_up(stage: Stage) -> None:
+    (token,) = await stage.add()
+    stage.refreshing.fails, stage.refreshing.cause = {token}, "DEPENDENCY_UNAVAILABLE"
+    begun = await stage.begin()
+    for _ in range(9):
+        await turn(stage.replica())
+        await stage.sql("update rotation_items set claimed_until = now() where workspace_id = :workspace")
+    assert (await stage.replica().get(stage.workspace, begun.id)).ended_at is None
+    stage.refreshing.fails = set()
+    await turn(stage.replica())
+    assert (await stage.replica().get(stage.workspace, begun.id)).rotated == 1
 
 
 async def test_what_is_disconnected_meanwhile_needs_no_rotation_and_what_needs_its_user_has_failed(

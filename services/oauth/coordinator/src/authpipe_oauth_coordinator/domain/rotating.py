@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from authpipe_oauth_coordinator.domain.failures import Cure, meaning
 from authpipe_oauth_coordinator.domain.refreshing import Refreshing
 from authpipe_oauth_coordinator.domain.words import Acting, Connection, State, audit_entry
-from authpipe_oauth_coordinator.errors import NotFoundError
-from authpipe_sensitive import AuditEntry, DomainError, Label, get_log
+from authpipe_oauth_coordinator.errors import NotFoundError, RefreshFailedError
+from authpipe_sensitive import AuditEntry, DomainError, Label, Status, get_log
 from authpipe_sensitive.duties import note_nothing_done
 
 _MOST_ATTEMPTS = 6
@@ -131,8 +132,8 @@ class Table(Protocol):
     async def settle(self, item: Item, outcome: str) -> None:
         """Says what came of one."""
 
-    async def postpone(self, item: Item, seconds: float) -> None:
-        """Leaves one for later."""
+    async def postpone(self, item: Item, seconds: float, *, counts: bool) -> None:
+        """Leaves one for later; whether this time counts as an attempt."""
 
     async def end_finished(self, entry: Callable[[Rotation, Acting, str], AuditEntry]) -> int:
         """Ends rotations of which nothing is left, each once, with its event; gives how many."""
@@ -240,13 +241,25 @@ class Rotating:
                 await self._refreshing.once(acting, found, forced=True)
             except DomainError as error:
                 get_log().info("a token was not rotated yet", error=error)
+                if _is_ours(error):
+                    # However long a part of ours is away: it is not the Provider that has said no.
+                    await self._table.postpone(item, _FIRST_PAUSE, counts=False)
+                    return
             found = await self._connections.get_connection(item.workspace, item.connection)
         if found is None or found.state in _ENDED or found.refreshed_at > item.began_at:
             await self._table.settle(item, ROTATED)
         elif found.state is not State.ACTIVE or item.attempts >= _MOST_ATTEMPTS:
             await self._table.settle(item, FAILED)
         else:
-            await self._table.postpone(item, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (item.attempts - 1)))
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (item.attempts - 1))
+            await self._table.postpone(item, pause, counts=True)
+
+
+def _is_ours(error: DomainError) -> bool:
+    """Says whether a refresh failed because a part of ours is away."""
+    if isinstance(error, RefreshFailedError):
+        return meaning(str(error.metadata.get("cause", ""))).cure is Cure.OURSELVES
+    return error.status is Status.UNAVAILABLE
 
 
 def _ended(rotation: Rotation, acting: Acting, target: str) -> AuditEntry:

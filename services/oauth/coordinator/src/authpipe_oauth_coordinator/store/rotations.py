@@ -79,10 +79,11 @@ class RotationTable:
         async with self._database.transaction() as connection:
             await connection.execute(sa.text(_SETTLE), _names(item) | {"outcome": outcome})
 
-    async def postpone(self, item: Item, seconds: float) -> None:
-        """Leaves one for later."""
+    async def postpone(self, item: Item, seconds: float, *, counts: bool) -> None:
+        """Leaves one for later; whether this time counts as an attempt."""
         async with self._database.transaction() as connection:
-            await connection.execute(sa.text(_POSTPONE), _names(item) | {"seconds": seconds})
+            values = _names(item) | {"seconds": seconds, "back": 0 if counts else 1}
+            await connection.execute(sa.text(_POSTPONE), values)
 
     async def end_finished(self, entry: Callable[[Rotation, Acting, str], AuditEntry]) -> int:
         """Ends rotations of which nothing is left, each once, with its event; gives how many."""
@@ -146,7 +147,7 @@ update rotation_items set outcome = :outcome
 where workspace_id = :workspace and rotation_id = :rotation and connection_id = :connection and outcome = ''
 """
 _POSTPONE = """
-update rotation_items set claimed_until = now() + make_interval(secs => :seconds)
+update rotation_items set claimed_until = now() + make_interval(secs => :seconds), attempts = attempts - :back
 where workspace_id = :workspace and rotation_id = :rotation and connection_id = :connection
 """
 _END = """
