@@ -36,6 +36,8 @@ _TOGETHER = {
     "canary": "the whole system",
     "chaos": "chaos",
     "keys": "keys",
+    # It takes as long as all the others of its folder, beside whom it was.
+    "keys/test_under_load.py": "keys under load",
 }
 
 
@@ -45,7 +47,8 @@ class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         top, _, rest = file.partition("/")
-        return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
+        folder = rest.partition("/")[0]
+        return _TOGETHER.get(rest) or _TOGETHER.get(folder, file) if top == "tests" else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:

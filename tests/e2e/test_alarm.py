@@ -324,8 +324,12 @@ def test_a_key_without_the_scope_contains_nothing(new_customer: Callable[..., Cu
     assert reader.get("/incidents").json()["reason"] == "SCOPE_MISSING"
 
 
-def test_grpc_does_the_same(connected: tuple[Customer, str, list[str]], stack: Stack, wait_for: Any) -> None:
-    customer, _, connections = connected
+@pytest.mark.case(16)
+@pytest.mark.promise("P05")
+def test_grpc_does_the_same_and_another_workspaces_ids_are_as_ids_that_do_not_exist(
+    connected: tuple[Customer, str, list[str]], stranger: Customer, stack: Stack, wait_for: Any
+) -> None:
+    customer, config, connections = connected
     key = customer.http.headers["authorization"]
     ca = grpc.ssl_channel_credentials(stack.public_ca.certificate_file.read_bytes())
     with grpc.secure_channel(stack.layout.grpc_address, ca) as channel:
@@ -347,8 +351,34 @@ def test_grpc_does_the_same(connected: tuple[Customer, str, list[str]], stack: S
         wanted = gateway_pb2.GetRotationRequest(rotation_id=begun.rotation_id)
         assert wait_for(lambda: stub.GetRotation(wanted, metadata=metadata).rotated_count == 3, 60)
         assert all(tokens(customer, connections)[each] != before[each] for each in connections)
+        nobodys_but_ours(
+            stub,
+            (("authorization", stranger.http.headers["authorization"]),),
+            ("PlaceDecoy", gateway_pb2.PlaceDecoyRequest, "connection_id", decoy),
+            ("GetIncident", gateway_pb2.GetIncidentRequest, "incident_id", incident.incident_id),
+            ("RotateTokens", gateway_pb2.RotateTokensRequest, "connection_id", connections[0]),
+            ("RotateTokens", gateway_pb2.RotateTokensRequest, "provider_config_id", config),
+            ("GetRotation", gateway_pb2.GetRotationRequest, "rotation_id", begun.rotation_id),
+        )
         frozen = stub.FreezeWorkspace(gateway_pb2.FreezeWorkspaceRequest(), metadata=metadata)
         assert not frozen.was_frozen
         assert customer.token(connections[0]).json()["reason"] == "WORKSPACE_FROZEN"
         assert stub.RevokeApiKeys(gateway_pb2.RevokeApiKeysRequest(), metadata=metadata).revoked_count == 1
         assert customer.token(connections[0]).json()["reason"] == "API_KEY_INVALID"
+
+
+def nobodys_but_ours(stub: Any, strangers: Any, *calls: tuple[str, Any, str, str]) -> None:
+    """Asks, as a stranger, for what is ours, for what does not exist, and for nonsense."""
+    methods = gateway_pb2.DESCRIPTOR.services_by_name["Containment"].methods
+    with_id = {
+        (method.name, field.name) for method in methods for field in method.input_type.fields if "_id" in field.name
+    }
+    assert with_id == {(name, field) for name, _, field, _ in calls}, "an operation on an id is not tried here"
+    for name, request, field, ours in calls:
+        seen = []
+        for value in (ours, ours.partition("_")[0] + "_" + "0" * 24, "nonsense"):
+            with pytest.raises(grpc.RpcError) as caught:
+                getattr(stub, name)(request(**{field: value}), metadata=strangers, timeout=20)
+            seen.append((caught.value.code(), caught.value.details()))
+        assert seen[0] == seen[1] == seen[2], name
+        assert seen[0][0] == grpc.StatusCode.NOT_FOUND, name

@@ -32,7 +32,7 @@ from authpipe_testing.softhsm import add_token, find_module, make_token
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYSERVICES = ("keyservice-user-credentials", "keyservice-user-credentials-2")
-GRACE_DAYS = 2 / 86_400
+GRACE_SECONDS = 8
 
 
 @dataclass
@@ -309,12 +309,12 @@ def kms_settings(vendors: Mapping[str, Vendor]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def keys(vendors: dict[str, Vendor]) -> Iterator[Stack]:
-    """The whole system with two replicas of keyservice, in which a disabled KEK can be destroyed after two seconds."""
-    home = ROOT / ".authpipe" / "test-keys"
+    """The whole system with two replicas of keyservice, in which a disabled KEK can be destroyed after some seconds."""
+    home = ROOT / ".authpipe" / f"test-keys{os.environ.get('PYTEST_XDIST_WORKER', '')}"
     customer_pin = home / "customer-pin"
     kms = kms_settings(vendors) | {"tokens": {"customer": {"token_label": "customer", "pin_file": str(customer_pin)}}}
     bound = {"minute": 60_000, "second": 1_000}
-    own = {"kek_grace_days": GRACE_DAYS, "kms": kms, "per_workspace": bound}
+    own = {"kek_grace_days": GRACE_SECONDS / 86_400, "kms": kms, "per_workspace": bound}
     settings = {"keyservice-user-credentials": own}
 
     def make() -> Stack:
@@ -329,6 +329,12 @@ def keys(vendors: dict[str, Vendor]) -> Iterator[Stack]:
     running.up()
     yield running
     running.down()
+
+
+@pytest.fixture(scope="session")
+def grace_seconds() -> float:
+    """After what time a disabled KEK can be destroyed. It is longer than these machines take for a command."""
+    return GRACE_SECONDS
 
 
 @pytest.fixture

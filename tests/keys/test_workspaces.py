@@ -212,7 +212,12 @@ def test_a_workspace_that_is_erased_stays_erased_and_no_other_is_touched(
 
 @pytest.mark.timeout(120)
 def test_drill_a_backup_of_keyservice_brings_an_erased_workspace_back_until_its_kek_version_is_destroyed(
-    keys: Stack, tenant: Customer, admin: Callable[..., Any], database: Callable[..., Any], wait_for: Callable[..., Any]
+    keys: Stack,
+    tenant: Customer,
+    admin: Callable[..., Any],
+    database: Callable[..., Any],
+    wait_for: Callable[..., Any],
+    grace_seconds: float,
 ) -> None:
     connection = tenant.import_api_key(SECRET)["id"]
     backup = database("select version, kek_version, wrapped, state from deks where workspace_id = %s", tenant.workspace)
@@ -240,7 +245,7 @@ def test_drill_a_backup_of_keyservice_brings_an_erased_workspace_back_until_its_
     assert admin("rotate", *DOMAIN).returncode == 0
     disabled = "select state from kek_versions where version = %s"
     assert wait_for(lambda: database(disabled, kek) == [("disabled",)])
-    time.sleep(2.5)
+    time.sleep(grace_seconds + 0.5)
     for operator in ("operator", "operator-2"):
         assert admin("destroy", *DOMAIN, "--version", str(kek), operator=operator).returncode == 0
     assert wait_for(lambda: database("select erased from kek_versions where version = %s", kek) == [(True,)])

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
-from authpipe_devstack.layout import LOG_NAME, TRAILS
+from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from authpipe_devstack.layout import LOG_NAME, TRAILS, TRUST_DOMAIN
+from authpipe_testing.ca import CertificateAuthority
 
 if TYPE_CHECKING:
     from conftest import Auditor
@@ -100,11 +103,20 @@ def test_a_range_of_time_shows_its_events_and_of_the_others_their_hashes(auditor
         (lambda lines: [line for number, line in enumerate(lines) if number != first(lines, "position")], 3),
         (lambda lines: changed(lines, "record", lambda record: {**record, "sequence": record["sequence"] + 1}), 5),
         (lambda lines: changed(lines, "entry", lambda entry: entry[::-1]), 5),
-        (lambda lines: changed(lines, "roots", lambda roots: [roots[0][::-1], *roots[1:]]), 6),
+        (lambda lines: changed(lines, "roots", lambda roots: [roots[0][::-1], *roots[1:]], beside="gap"), 6),
         (lambda lines: changed(lines, "checkpoint", lambda note: note.replace("\n\n", "\nx\n\n", 1)), 4),
         (lambda lines: changed(lines, "head", lambda head: [head[0] + 1, head[1]]), 8),
         (lambda lines: changed(lines, "path", lambda path: [*path, "00" * 32]), 8),
         (lambda lines: without_body(lines), 9),
+        (lambda lines: [line for line in lines if "batch" not in line], 11),
+        (lambda lines: changed(lines, "emitter", lambda _: "authority"), 11),
+        (lambda lines: changed(lines, "root", lambda root: root[::-1]), 11),
+        (
+            lambda lines: changed(
+                lines, "signature", lambda text: text[:60] + ("A" if text[60] != "A" else "B") + text[61:]
+            ),
+            11,
+        ),
     ],
 )
 def test_an_export_that_was_edited_is_refused_and_it_says_why(
@@ -125,8 +137,8 @@ def first(lines: list[Any], member: str) -> int:
     return next(number for number, line in enumerate(lines) if member in line)
 
 
-def changed(lines: list[Any], member: str, change: Callable[[Any], Any]) -> list[Any]:
-    at = first(lines, member)
+def changed(lines: list[Any], member: str, change: Callable[[Any], Any], beside: str = "") -> list[Any]:
+    at = first(lines, beside or member)
     return [{**line, member: change(line[member])} if number == at else line for number, line in enumerate(lines)]
 
 
@@ -135,6 +147,45 @@ def without_body(lines: list[Any]) -> list[Any]:
     at = [number for number, line in enumerate(lines) if "position" in line][1]
     bare = {name: lines[at][name] for name in ("leaf", "position", "entry")}
     return [bare if number == at else line for number, line in enumerate(lines)]
+
+
+@pytest.mark.case(29)
+@pytest.mark.promise("P31")
+def test_who_knows_the_emitters_ca_sees_that_every_event_is_its_emitters(auditor: Auditor, tmp_path: Path) -> None:
+    file = auditor.covered()
+    said = auditor.verify(file, "--emitters", str(auditor.stack.ca.certificate_file), "--trust-domain", TRUST_DOMAIN)
+    assert said.code == 0, said.out
+    assert "was not looked at" not in said.out
+    another = CertificateAuthority(tmp_path, "another").certificate_file
+    assert auditor.verify(file, "--emitters", str(another), "--trust-domain", TRUST_DOMAIN).code == 11
+    ca = str(auditor.stack.ca.certificate_file)
+    assert auditor.verify(file, "--emitters", ca, "--trust-domain", "another.example").code == 11
+    assert auditor.verify(file, "--emitters", str(file), "--trust-domain", TRUST_DOMAIN).code == 1
+    assert auditor.verify(file, "--emitters", ca).code == 2
+
+
+@pytest.mark.promise("P33")
+def test_the_log_is_exported_by_grpc_as_by_rest(auditor: Auditor) -> None:
+    credentials = grpc.ssl_channel_credentials(auditor.stack.public_ca.certificate_file.read_bytes())
+    metadata = (("authorization", auditor.customer.http.headers["authorization"]),)
+    lines, token = b"", ""
+    with grpc.secure_channel(auditor.stack.layout.grpc_address, credentials) as channel:
+        gateway = gateway_pb2_grpc.GatewayStub(channel)
+        for trail in TRAILS:
+            while True:
+                request = gateway_pb2.ExportAuditLogRequest(trail=trail, page_token=token)
+                page = gateway.ExportAuditLog(request, metadata=metadata)
+                lines, token = lines + page.lines, page.next_page_token
+                if not token:
+                    break
+        for wrong in ({"trail": "control", "page_token": "none"}, {"trail": "none"}):
+            with pytest.raises(grpc.RpcError) as refused:
+                gateway.ExportAuditLog(gateway_pb2.ExportAuditLogRequest(**wrong), metadata=metadata)
+            assert refused.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+    file = auditor.folder / "grpc.jsonl"
+    file.write_bytes(lines)
+    said = auditor.verify(file)
+    assert said.code == 0, said.out
 
 
 @pytest.mark.promise("P33")

@@ -1,7 +1,7 @@
 // The audit log verified from docs/audit.md, RFC 6962 and C2SP alone: nothing of it is ours.
 //   node log.mjs tree <prefix> <vkey>      the published tree: checkpoint, tiles, entries
-//   node log.mjs export <file> <vkey>...   an export: events, tree, chain
-import { createHash, createPublicKey, verify } from "node:crypto";
+//   node log.mjs export <file> <vkey>...   an export: events, tree, chain, what emitters signed
+import { createHash, createPublicKey, verify, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 
 const sha = (...parts) => createHash("sha256").update(Buffer.concat(parts.map((p) => Buffer.from(p)))).digest();
@@ -82,11 +82,13 @@ const canonical = (value) => Array.isArray(value) ? `[${value.map(canonical).joi
     ? `{${Object.keys(value).sort().map((k) => `${JSON.stringify(k)}:${canonical(value[k])}`).join(",")}}`
     : JSON.stringify(value);
 
-function exported(file, vkeys) {
-  const keys = Object.fromEntries(vkeys.map(parseKey).map((key) => [key.name, key]));
-  const hex = (text) => Buffer.from(text, "hex");
-  let header, checkpoint, parts, size, chain, position, events, covered;
-  const add = (hash, width) => {          // a full subtree, by its root; equally large neighbours become one
+const hex = (text) => Buffer.from(text, "hex");
+
+// A tree that grows from left to right, as the roots of its full subtrees.
+function growing() {
+  const parts = [];
+  let size = 0;
+  const add = (hash, width) => {          // equally large neighbours become one
     parts.push([hash, width]);
     size += width;
     while (parts.length > 1 && parts.at(-1)[1] === parts.at(-2)[1]) {
@@ -94,32 +96,72 @@ function exported(file, vkeys) {
       parts.push([nodeHash(left[0], right[0]), 2 * left[1]]);
     }
   };
+  const skip = (roots, to) => {           // takes the roots of what is not shown
+    while (size < to) {
+      let width = 1;                      // the largest full subtree that begins here and ends there
+      while (size % (2 * width) === 0 && size + 2 * width <= to) width *= 2;
+      add(roots.shift() ?? fail("a root is missing"), width);
+    }
+  };
   const root = () => parts.map(([hash]) => hash).reduceRight((right, left) => nodeHash(left, right));
+  return { add, skip, root, size: () => size };
+}
+
+function exported(file, vkeys) {
+  const keys = Object.fromEntries(vkeys.map(parseKey).map((key) => [key.name, key]));
+  const base64 = (text) => Buffer.from(text, "base64");
+  let header, checkpoint, grown, chain, position, events, covered, certified, batch;
+  // What an emitter signed: four lines, over the tree of its events, those that are not shown by the roots of subtrees.
+  const endBatch = () => {
+    if (!batch) return;
+    const { line, tree, roots } = batch;
+    tree.skip(roots, line.batch[2]);
+    if (roots.length || !same(tree.root(), hex(line.root))) fail(`the batch at leaf ${line.batch[0]} is not as it was signed`);
+    batch = undefined;
+  };
+  const beginBatch = (line) => {
+    endBatch();
+    const [, sequence, count] = line.batch;
+    const statement = `authpipe-audit-batch/v1\n${line.emitter}\n${sequence} ${count}\n${hex(line.root).toString("base64")}\n`;
+    const key = createPublicKey({ key: base64(line.key), format: "der", type: "spki" });
+    if (!verify("sha256", Buffer.from(statement), key, base64(line.signature))) fail("a batch is not signed");
+    if (!certified.has(`${line.key} ${line.emitter}`)) fail(`no certificate of ${line.emitter}`);
+    batch = { line, tree: growing(), roots: line.roots.map(hex) };
+  };
+  const isEmitters = ({ leaf, record }) => {
+    const { line, tree, roots } = batch ?? fail(`nobody signed leaf ${leaf}`);
+    const at = leaf - line.batch[0];
+    if (record.emitter !== line.emitter || record.sequence !== line.batch[1] + at) fail(`leaf ${leaf} is not of its batch`);
+    tree.skip(roots, at);
+    tree.add(leafHash(canonical(record.event)), 1);
+  };
   const sections = [];
   for (const line of readFileSync(file, "utf8").trimEnd().split("\n").map((text) => JSON.parse(text))) {
     if (line.export) {
       header = line;
       checkpoint = openCheckpoint(line.checkpoint, keys[line.origin]);
-      [parts, size, position, events, covered] = [[], 0, 0, 0, 0];
+      [grown, position, events, covered, certified] = [growing(), 0, 0, 0, new Set()];
       chain = sha(`authpipe-audit-chain/v1\n${line.origin}\n${line.workspace}`);
     } else if (line.gap) {
-      let [at, end] = line.gap;
-      if (at !== size) fail("a gap in the wrong place");
-      for (const each of line.roots) {
-        let width = 1;                     // the largest full subtree that begins here and ends in the gap
-        while (at % (2 * width) === 0 && at + 2 * width <= end) width *= 2;
-        add(hex(each), width);
-        at += width;
-      }
-      if (at !== end) fail("a gap of another length");
+      const roots = line.roots.map(hex);
+      if (line.gap[0] !== grown.size()) fail("a gap in the wrong place");
+      grown.skip(roots, line.gap[1]);
+      if (roots.length || grown.size() !== line.gap[1]) fail("a gap of another length");
+    } else if (line.certificate) {
+      const { publicKey, subjectAltName } = new X509Certificate(base64(line.certificate[0]));
+      const [, emitter] = subjectAltName.match(/URI:spiffe:\/\/[^/]+\/([a-z0-9/-]+)/);
+      certified.add(`${publicKey.export({ type: "spki", format: "der" }).toString("base64")} ${emitter}`);
+    } else if (line.batch) {
+      beginBatch(line);
     } else if (line.checkpoint) {
       const there = openCheckpoint(line.checkpoint, keys[header.origin]);
-      if (there.size !== size || !same(there.root, root())) fail(`the tree of ${size} leaves is another one`);
+      if (there.size !== grown.size() || !same(there.root, grown.root())) fail(`the tree of ${there.size} leaves is another one`);
     } else if (line.entry) {
       const entry = hex(line.entry);
-      if (line.leaf !== size) fail("a leaf in the wrong place");
+      if (line.leaf !== grown.size()) fail("a leaf in the wrong place");
       if (line.record && !same(sha(hex(line.salt), canonical(line.record)), entry)) fail(`leaf ${line.leaf} was changed`);
-      add(leafHash(entry), 1);
+      grown.add(leafHash(entry), 1);
+      if (line.record) isEmitters(line);
       if (line.position) {
         if (line.position !== position + 1) fail(`position ${position + 1} is left out`);
         position = line.position;
@@ -142,7 +184,9 @@ function exported(file, vkeys) {
         covered = there;
       }
     } else if ("end" in line) {
-      if (size !== checkpoint.size || (size && !same(root(), checkpoint.root))) fail("another root than the checkpoint's");
+      endBatch();
+      const size = grown.size();
+      if (size !== checkpoint.size || (size && !same(grown.root(), checkpoint.root))) fail("another root than the checkpoint's");
       sections.push({ origin: header.origin, size, events, position, covered });
     } else fail("an unknown line");
   }

@@ -1,7 +1,7 @@
 """The audit log at full speed: batches of five emitters over mutual TLS, until a signed checkpoint has all of them; and verifying.
 
     python log.py HOME EVENTS      (HOME: of a running system, whose emitters are idle)
-    python log.py export FILE      (a million events, to verify; prints the log's key)
+    python log.py export FILE      (a million events, to verify; prints the log's key; their emitter's CA lies beside it)
 
 A process of its own, so that the load does not share the event loop of what is measured. Prints JSON.
 """
@@ -21,7 +21,9 @@ from typing import Any
 from authpipe_rpc import Files, Peer, PeerConfig  # first: it sets grpc's cipher list
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe_audit.domain.attesting import StoredBatch, batch_line, certificate_line
 from authpipe_grants import Leaf, SignedBatch
+from authpipe_testing.ca import CertificateAuthority
 from authpipe_transparency import (
     LOG_KEY,
     Checkpoint,
@@ -73,18 +75,30 @@ def events(amount: int) -> list[bytes]:
     return [event(f"ws_{number % 500:024x}") for number in range(amount)]
 
 
-def write_export(file: Path, amount: int) -> str:
-    """Writes an export of so many events of one workspace; gives the log's key."""
+def write_export(file: Path, amount: int, ca_folder: Path) -> str:
+    """Writes an export of so many events of one workspace, in its emitter's batches; gives the log's key."""
     signing = Ed25519PrivateKey.generate()
     key = VerifierKey("example.com/log/user-credentials", LOG_KEY, signing.public_key().public_bytes_raw())
+    names = {"common_name": "vault", "uris": ("spiffe://example.com/vault",), "dns": ("vault.example.com",)}
+    files = CertificateAuthority(ca_folder, "ca").issue(ca_folder, "vault", **names)  # type: ignore[arg-type]
+    leaf = Leaf(files.certificate, files.key, "example.com", time.time)
     frontier = Frontier()
     body = file.with_suffix(".body")
     with body.open("wb") as lines:
-        for index in range(amount):
-            salt, record = os.urandom(32), record_of("vault", index + 1, event("ws_1"))
-            entry = commitment(salt, record)
-            frontier.append(leaf_hash(entry))
-            lines.write(write_line(LeafLine(index, index + 1, entry, record, salt)))
+        for first in range(0, amount, _BATCH):
+            made = [event("ws_1") for _ in range(min(_BATCH, amount - first))]
+            signed = leaf.sign_batch(first + 1, made)
+            batch = StoredBatch(
+                first, "vault", first + 1, b"".join(map(leaf_hash, made)), signed.signature, signed.chain
+            )
+            if not first:
+                lines.write(write_line(certificate_line(batch)))
+            lines.write(write_line(batch_line(batch, range(first, first + len(made)))))
+            for index, each in enumerate(made, first):
+                salt, record = os.urandom(32), record_of("vault", index + 1, each)
+                entry = commitment(salt, record)
+                frontier.append(leaf_hash(entry))
+                lines.write(write_line(LeafLine(index, index + 1, entry, record, salt)))
     checkpoint = Checkpoint(key.name, amount, frontier.root())
     line = SignatureLine(key.name, key.key_id, signing.sign(checkpoint.text.encode()))
     header = Header(key.name, "ws_1", "", "", str(key), str(Note(checkpoint.text, (line,))))
@@ -175,6 +189,6 @@ async def main(home: Path, amount: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "export":
-        sys.stdout.write(write_export(Path(sys.argv[2]), 1_000_000))
+        sys.stdout.write(write_export(Path(sys.argv[2]), 1_000_000, Path(sys.argv[2]).parent / "emitters"))
     else:
         sys.stdout.write(json.dumps(asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))))

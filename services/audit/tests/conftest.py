@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 from authpipe_audit.domain.growing import Batch
 from authpipe_audit.domain.reading import new_event
+from authpipe_audit.domain.stating import SignedEvents
 from authpipe_audit.store import Log
+from authpipe_cli.emitters import verifier
 from authpipe_database import Database, DatabaseConfig
+from authpipe_grants import Leaf
+from authpipe_testing.ca import CertificateAuthority
 from authpipe_testing.database import config_of, own_database
 from authpipe_testing.postgres import Cluster
-from authpipe_transparency import encode_event, sign_batch, time_text
-from cryptography.hazmat.primitives.asymmetric import ec
+from authpipe_transparency import encode_event, time_text
 
 NAME = "example.com/log"
-KEY = ec.generate_private_key(ec.SECP256R1())
+TRUST_DOMAIN = "authpipe.test"
+# For as long as the clocks of tests are put ahead.
+CERTIFIED = dt.timedelta(days=100)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +87,35 @@ def log(database: Database) -> Log:
 
 
 class Emit:
-    """Makes what emitters send."""
+    """Makes what emitters send.
 
-    key = KEY
+    Args:
+        folder: Where their certificates are.
+
+    Attributes:
+        verify_chain: Verifies them, as an auditor does who knows the CA.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ca = CertificateAuthority(folder, "ca")
+        self._leaves: dict[str, Leaf] = {}
+        self.verify_chain = verifier(self._ca.certificate_file, TRUST_DOMAIN)
+
+    def leaf(self, emitter: str) -> Leaf:
+        """Gives an emitter's certificate and key."""
+        if emitter not in self._leaves:
+            name = emitter.replace("/", "-")
+            uri = f"spiffe://{TRUST_DOMAIN}/{emitter}"
+            files = self._ca.issue(
+                self._folder, name, common_name=name, uris=(uri,), dns=(f"{name}.example",), life=CERTIFIED
+            )
+            self._leaves[emitter] = Leaf(files.certificate, files.key, TRUST_DOMAIN, time.time)
+        return self._leaves[emitter]
+
+    def signed(self, emitter: str, first: int, events: Sequence[bytes]) -> SignedEvents:
+        """Signs events as an emitter."""
+        return SignedEvents(*self.leaf(emitter).sign_batch(first, events))
 
     @staticmethod
     def event(request: str, workspace: str = "ws_1", name: str = "TOKEN_REFRESHED") -> bytes:
@@ -100,17 +132,16 @@ class Emit:
             }
         )
 
-    @staticmethod
-    def batch(first: int, *events: bytes, emitter: str = "vault") -> Batch:
+    def batch(self, first: int, *events: bytes, emitter: str = "vault") -> Batch:
         """Gives a signed batch."""
-        signature = sign_batch(KEY, emitter, first, events)
-        return Batch(emitter, first, [new_event(each) for each in events], signature, (b"certificate",))
+        signed = self.signed(emitter, first, events)
+        return Batch(emitter, first, [new_event(each) for each in events], signed.signature, signed.chain)
 
 
 @pytest.fixture(scope="session")
-def emit() -> type[Emit]:
+def emit(tmp_path_factory: pytest.TempPathFactory) -> Emit:
     """Makes what emitters send."""
-    return Emit
+    return Emit(tmp_path_factory.mktemp("emitters"))
 
 
 @pytest.fixture

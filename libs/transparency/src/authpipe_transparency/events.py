@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from authpipe_transparency.errors import FormatError
 
@@ -128,8 +128,24 @@ def record_of(emitter: str, sequence: int, event: bytes) -> bytes:
     return b'{"emitter":"%b","event":%b,"sequence":%d}' % (emitter.encode(), event, sequence)
 
 
-def check_record(record: bytes) -> str:
-    """Gives the emitter of a record that is in its canonical encoding; costs half of reading it.
+class Emitted(NamedTuple):
+    """Who says an event.
+
+    Args:
+        emitter: The path of the emitter's SPIFFE id.
+        sequence: The emitter's number of the event.
+        event: The event's own encoding.
+        time: When, as it stands there.
+    """
+
+    emitter: str
+    sequence: int
+    event: bytes
+    time: str
+
+
+def emitted(record: bytes) -> Emitted:
+    """Gives who says the event of a record that is in its canonical encoding; costs half of reading it.
 
     Raises:
         FormatError: It is not.
@@ -137,7 +153,7 @@ def check_record(record: bytes) -> str:
     found = _RECORD.fullmatch(record)
     if found is None:
         raise FormatError("This is not a record in its canonical encoding.")
-    return found["emitter"].decode()
+    return Emitted(found["emitter"].decode(), int(found["sequence"]), found["event"], found["time"].decode())
 
 
 class Record(dict[str, str]):

@@ -12,12 +12,18 @@ with its members in this order and no spaces; hashes are in hexadecimal.
 {"leaf":19,"position":5,"entry":"…"}                  an event outside the time asked for, whose hash the chain needs
 {"leaf":20,"entry":"…","record":{…},"salt":"…","head":[position,"chain"],"path":["…"]}
                                                       the log's statement of all chains, and this workspace's head in it
+{"certificate":["<DER>",…]}                           of an emitter, its own first, in base64: before what it signed
+{"batch":[17,4,2],"emitter":"vault","root":"…","signature":"<DER>","key":"<DER>","roots":["…"]}
+                                                      what an emitter signed, before the first event of it: the first leaf,
+                                                      the emitter's number of it, how many; the root over all its events;
+                                                      the roots of those that are not shown with a record, as in a gap
 {"checkpoint":"<note>"}                               the tree as it is here had this root: what differs, differs before
 {"end":17}                                            how many leaves were shown
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Sequence
@@ -38,6 +44,14 @@ _LEAF = re.compile(
     re.ASCII,
 )
 _GAP = re.compile(rb'\{"gap":\[(' + _NUMBER + rb"),(" + _NUMBER + rb')\],"roots":\[([0-9a-f",]*)\]\}', re.ASCII)
+_BASE64 = rb"[A-Za-z0-9+/]+={0,2}"
+_BATCH = re.compile(
+    rb'\{"batch":\[(' + _NUMBER + rb"),([1-9][0-9]{0,17}),([1-9][0-9]{0,17})\]"
+    rb',"emitter":"([a-z][a-z0-9/-]{0,63})","root":"(' + _HASH + rb')","signature":"(' + _BASE64 + rb')"'
+    rb',"key":"(' + _BASE64 + rb')","roots":\[([0-9a-f",]*)\]\}',
+    re.ASCII,
+)
+_CERTIFICATE = re.compile(rb'\{"certificate":\["(' + _BASE64 + rb'(?:","' + _BASE64 + rb')*)"\]\}', re.ASCII)
 _END = re.compile(rb'\{"end":(' + _NUMBER + rb")\}", re.ASCII)
 _HEADER_MEMBERS = ["export", "origin", "workspace", "since", "until", "key", "checkpoint"]
 
@@ -105,7 +119,37 @@ class End(NamedTuple):
     leaves: int
 
 
-Line = Header | Gap | LeafLine | CheckpointLine | End
+class CertificateLine(NamedTuple):
+    """The certificate chain of an emitter, DER, its own first."""
+
+    chain: Sequence[bytes]
+
+
+class BatchLine(NamedTuple):
+    """A batch as its emitter signed it (`batches`).
+
+    Args:
+        leaf: The index of its first leaf.
+        sequence: The emitter's number of its first event.
+        events: How many.
+        emitter: The path of the emitter's SPIFFE id.
+        root: Over all its events.
+        signature: Of the emitter, DER.
+        key: The public key that verifies it: SubjectPublicKeyInfo, DER.
+        roots: The full subtrees of those events that are not shown with a record, each stretch cut by `gap_ranges`.
+    """
+
+    leaf: int
+    sequence: int
+    events: int
+    emitter: str
+    root: bytes
+    signature: bytes
+    key: bytes
+    roots: Sequence[bytes]
+
+
+Line = Header | Gap | LeafLine | CheckpointLine | CertificateLine | BatchLine | End
 
 
 def gap_ranges(part: Range) -> list[Range]:
@@ -127,8 +171,14 @@ def write_line(line: Line) -> bytes:
         case LeafLine():
             return _write_leaf(line)
         case Gap():
-            roots = ",".join(f'"{root.hex()}"' for root in line.roots)
-            return f'{{"gap":[{line.part.start},{line.part.end}],"roots":[{roots}]}}\n'.encode()
+            return f'{{"gap":[{line.part.start},{line.part.end}],"roots":[{_listed(line.roots)}]}}\n'.encode()
+        case BatchLine():
+            return (
+                f'{{"batch":[{line.leaf},{line.sequence},{line.events}],"emitter":"{line.emitter}","root":"{line.root.hex()}"'
+                f',"signature":"{_text(line.signature)}","key":"{_text(line.key)}","roots":[{_listed(line.roots)}]}}\n'
+            ).encode()
+        case CertificateLine():
+            value = {"certificate": [_text(each) for each in line.chain]}
         case Header():
             value = dict(zip(_HEADER_MEMBERS, (FORMAT, *line), strict=True))
         case CheckpointLine():
@@ -148,9 +198,16 @@ def _write_leaf(line: LeafLine) -> bytes:
     if line.expired:
         parts.append(b',"expired":true')
     if line.head is not None:
-        path = ",".join(f'"{each.hex()}"' for each in line.path)
-        parts.append(f',"head":[{line.head.position},"{line.head.chain.hex()}"],"path":[{path}]'.encode())
+        parts.append(f',"head":[{line.head.position},"{line.head.chain.hex()}"],"path":[{_listed(line.path)}]'.encode())
     return b"".join([*parts, b"}\n"])
+
+
+def _listed(hashes: Sequence[bytes]) -> str:
+    return ",".join(f'"{each.hex()}"' for each in hashes)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 def read_leaf(line: bytes) -> LeafLine | None:
@@ -184,6 +241,19 @@ def read_line(line: bytes) -> Line:
         return Gap(Range(int(found[1]), int(found[2])), _hashes(found[3]))
     if found := _END.fullmatch(line):
         return End(int(found[1]))
+    if found := _BATCH.fullmatch(line):
+        return BatchLine(
+            int(found[1]),
+            int(found[2]),
+            int(found[3]),
+            found[4].decode(),
+            bytes.fromhex(found[5].decode()),
+            _data(found[6]),
+            _data(found[7]),
+            _hashes(found[8]),
+        )
+    if found := _CERTIFICATE.fullmatch(line):
+        return CertificateLine(tuple(map(_data, found[1].split(b'","'))))
     return _read_other(line)
 
 
@@ -199,6 +269,13 @@ def _read_other(line: bytes) -> Header | CheckpointLine:
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
     raise FormatError("A line of the export is not written as docs/audit.md says.")
+
+
+def _data(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise FormatError("A line of the export has base64 that is none.") from None
 
 
 def _hashes(data: bytes) -> tuple[bytes, ...]:

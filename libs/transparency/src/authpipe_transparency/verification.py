@@ -6,58 +6,32 @@ Each line is first read by itself (`measure`, which runs in several processes); 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from authpipe_transparency.chains import Head, chain_next, chain_start, map_key, verify_in_map
+from authpipe_transparency.emitting import Emitters, VerifyChain, verify_signature
 from authpipe_transparency.errors import FormatError, ProofError
-from authpipe_transparency.events import Record, check_record, commitment
-from authpipe_transparency.exports import CheckpointLine, End, Gap, Header, LeafLine, Line, gap_ranges, read_line
+from authpipe_transparency.events import Emitted, Record, commitment, emitted
+from authpipe_transparency.exports import (
+    BatchLine,
+    CertificateLine,
+    CheckpointLine,
+    End,
+    Gap,
+    Header,
+    LeafLine,
+    Line,
+    gap_ranges,
+    read_line,
+)
+from authpipe_transparency.findings import Finding, Kind
 from authpipe_transparency.merkle import Frontier, leaf_hash
 from authpipe_transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
 STATEMENT, RETENTION = "CHAINS_STATED", "BODIES_EXPIRED"
 _STATER = "audit"
-
-
-class Kind(enum.IntEnum):
-    """What is wrong with a log, as the exit code that says so."""
-
-    FORMAT = 3
-    SIGNATURE = 4
-    CHANGED = 5
-    TREE = 6
-    FORKED = 7
-    OMITTED = 8
-    MISSING = 9
-    WITNESSES = 10
-
-
-_SENTENCES = {
-    Kind.FORMAT: "This is not a whole export, or it was cut or edited",
-    Kind.SIGNATURE: "A checkpoint is not signed by the log's key",
-    Kind.CHANGED: "An event is not the one that was logged",
-    Kind.TREE: "Events were changed, removed, inserted or moved in the tree",
-    Kind.FORKED: "The log contradicts a checkpoint that was seen before: it was rewritten or set back, or this export is an old one",
-    Kind.OMITTED: "The workspace's chain is not as the log itself stated it: events are left out",
-    Kind.MISSING: "The body of an event is gone, and no retention that was logged explains it",
-    Kind.WITNESSES: "Fewer witnesses than asked for have cosigned the checkpoint",
-}
-
-
-class Finding(Exception):
-    """A log, or an export of it, is not as it must be.
-
-    Args:
-        kind: What is wrong.
-        place: Where, in words.
-    """
-
-    def __init__(self, kind: Kind, place: str) -> None:
-        super().__init__(f"{_SENTENCES[kind]} ({place}).")
-        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +43,14 @@ class Known:
         seen: Of each origin the checkpoints seen before: root by size.
         witnesses: The witnesses' keys.
         quorum: How many of them must have cosigned.
+        verify_chain: Verifies the emitters' certificates; none: their CA is not known, and whose keys signed is not looked at.
     """
 
     keys: Mapping[str, VerifierKey]
     seen: Mapping[str, Mapping[int, bytes]] = field(default_factory=dict)
     witnesses: Sequence[VerifierKey] = ()
     quorum: int = 0
+    verify_chain: VerifyChain | None = None
 
 
 class Section(NamedTuple):
@@ -90,6 +66,7 @@ class Section(NamedTuple):
         before: How many before the first event, and
         after: how many after the last, are outside the time that was asked for.
         witnesses: Who cosigned.
+        batches: How many batches of emitters the events that were shown are of.
     """
 
     checkpoint: Checkpoint
@@ -101,6 +78,7 @@ class Section(NamedTuple):
     before: int
     after: int
     witnesses: frozenset[str]
+    batches: int
 
 
 class Run(NamedTuple):
@@ -111,12 +89,20 @@ class Run(NamedTuple):
         position: Its position in the chain.
         shown: A byte for each: 2 its body is shown, 1 its body is gone with retention, 0 neither.
         hashes: 32 bytes for each.
+        emitter: Whose events they are; empty: they are not shown.
+        sequence: The emitter's number of the first.
+        events: Of each event's own encoding the leaf hash; nothing: they are not shown.
+        latest: When the latest was.
     """
 
     leaf: int
     position: int
     shown: bytes
     hashes: bytes
+    emitter: str
+    sequence: int
+    events: bytes
+    latest: str
 
 
 class Own(NamedTuple):
@@ -126,58 +112,101 @@ class Own(NamedTuple):
     hashed: bytes
 
 
-Measured = Header | Gap | CheckpointLine | End | Run | Own
+Measured = Header | Gap | CheckpointLine | CertificateLine | BatchLine | End | Run | Own
 _HASH_SIZE = 32
 _OWN, _SHOWN, _EXPIRED, _HIDDEN = 3, 2, 1, 0
+
+
+_NOBODY = Emitted("", 0, b"", "")
+
+
+class _Growing:
+    """Leaves that stand beside each other, of one emitter.
+
+    Args:
+        first: The first of them.
+        says: Who says it.
+    """
+
+    def __init__(self, first: LeafLine, says: Emitted) -> None:
+        self._first, self._says = first, says
+        self._shown, self._hashes, self._events, self._latest = bytearray(), bytearray(), bytearray(), ""
+
+    def goes_on_with(self, line: LeafLine, says: Emitted) -> bool:
+        """Says whether a leaf is the next one."""
+        amount = len(self._shown)
+        return (line.leaf, line.position, says.emitter, says.sequence) == (
+            self._first.leaf + amount,
+            self._first.position + amount,
+            self._says.emitter,
+            self._says.sequence + amount if self._says.emitter else 0,
+        )
+
+    def add(self, line: LeafLine, hashed: bytes, says: Emitted) -> None:
+        """Adds it."""
+        self._shown.append(_SHOWN if line.record else _EXPIRED if line.expired else _HIDDEN)
+        self._hashes += hashed
+        if line.record:
+            self._events += leaf_hash(says.event)
+            self._latest = max(self._latest, says.time)
+
+    def run(self) -> Run:
+        """Gives them."""
+        return Run(
+            self._first.leaf,
+            self._first.position,
+            bytes(self._shown),
+            bytes(self._hashes),
+            self._says.emitter,
+            self._says.sequence,
+            bytes(self._events),
+            self._latest,
+        )
 
 
 def measure(lines: Iterable[bytes]) -> list[Measured]:
     """Reads lines, without their newlines, and checks what can be checked in each alone. It may run in any process.
 
     Raises:
-        Finding: FORMAT or CHANGED.
+        Finding: FORMAT, CHANGED or EMITTER.
     """
     measured: list[Measured] = []
-    shown, hashes = bytearray(), bytearray()
-    first: LeafLine | None = None
-
-    def end_run() -> None:
-        nonlocal first
-        if first is not None:
-            measured.append(Run(first.leaf, first.position, bytes(shown), bytes(hashes)))
-            shown.clear()
-            hashes.clear()
-            first = None
-
+    growing: _Growing | None = None
     for raw in lines:
-        line, hashed, is_own = _measure(raw)
-        if not isinstance(line, LeafLine) or is_own:
-            end_run()
+        line, hashed, says = _measure(raw)
+        run = line if isinstance(line, LeafLine) and not _is_alone(line, says) else None
+        if growing is not None and not (run is not None and growing.goes_on_with(run, says)):
+            measured.append(growing.run())
+            growing = None
+        if run is not None:
+            growing = growing or _Growing(run, says)
+            growing.add(run, hashed, says)
+        else:
             measured.append(Own(line, hashed) if isinstance(line, LeafLine) else line)
-            continue
-        if first is not None and (line.leaf, line.position) != (first.leaf + len(shown), first.position + len(shown)):
-            end_run()
-        first = first or line
-        shown.append(_SHOWN if line.record else _EXPIRED if line.expired else _HIDDEN)
-        hashes += hashed
-    end_run()
-    return measured
+    return [*measured, growing.run()] if growing is not None else measured
 
 
-def _measure(raw: bytes) -> tuple[Line, bytes, bool]:
-    """Gives a line, of a leaf its hash, and whether it is to be looked at by itself."""
+def _is_alone(line: LeafLine, says: Emitted) -> bool:
+    """Says whether a leaf is the log's own, or none of the chain."""
+    return not line.position or line.head is not None or says.emitter == _STATER
+
+
+def _measure(raw: bytes) -> tuple[Line, bytes, Emitted]:
+    """Gives a line; of a leaf its hash, and who says what is shown of it."""
     try:
         line = read_line(raw)
+        if isinstance(line, BatchLine):
+            verify_signature(line)
         if not isinstance(line, LeafLine):
-            return line, b"", False
-        is_own = not line.position or line.head is not None
+            return line, b"", _NOBODY
+        says = _NOBODY
         if line.record:
             if commitment(line.salt, line.record) != line.entry:
                 raise Finding(Kind.CHANGED, f"leaf {line.leaf}")
-            is_own = check_record(line.record) == _STATER or is_own
+            says = emitted(line.record)
     except FormatError:
         raise Finding(Kind.FORMAT, f"the line that begins {raw[:24].decode('ascii', 'replace')!r}") from None
-    return line, leaf_hash(line.entry), is_own
+    return line, leaf_hash(line.entry), says
 
 
 class Verification:
@@ -241,6 +270,7 @@ class _Open:
         # Those seen before were compared with each other then: it is enough that the largest is passed.
         self._due = max((each for each in self._seen if each <= size), default=0)
         self._frontier = Frontier()
+        self._emitters = Emitters(known.verify_chain)
         self._good = self._passed = 0
         self._head = Head(0, chain_start(header.origin, header.workspace))
         self._chain_began = self._asked_began = False
@@ -255,7 +285,7 @@ class _Open:
             raise Finding(Kind.SIGNATURE, place) from None
         return checkpoint, frozenset(cosigned)
 
-    def add(self, measured: Run | Own | Gap | CheckpointLine) -> None:
+    def add(self, measured: Run | Own | Gap | CheckpointLine | CertificateLine | BatchLine) -> None:
         match measured:
             case Run():
                 self._run(measured)
@@ -265,6 +295,10 @@ class _Open:
                 self._gap(measured)
             case CheckpointLine():
                 self._intermediate(measured)
+            case CertificateLine():
+                self._emitters.certificate(measured)
+            case BatchLine():
+                self._emitters.begin(measured)
 
     def _run(self, run: Run) -> None:
         self._require_place(run.leaf)
@@ -274,6 +308,8 @@ class _Open:
             self._compare()
             self._chained(run.leaf + offset, run.position + offset, shown, hashed)
         self._leaves += len(run.shown)
+        if run.emitter:
+            self._emitters.take(run.leaf, run.emitter, run.sequence, run.events, run.latest)
 
     def _alone(self, line: LeafLine, hashed: bytes) -> None:
         self._require_place(line.leaf)
@@ -283,7 +319,9 @@ class _Open:
         if line.position:
             self._chained(line.leaf, line.position, _OWN if line.record else _HIDDEN, hashed)
         if line.record:
-            self._own(line, Record(line.record))
+            record = Record(line.record)
+            self._emitters.take(line.leaf, record.emitter, record.sequence, leaf_hash(record.event), record["time"])
+            self._own(line, record)
         elif line.head is not None:
             raise Finding(Kind.FORMAT, f"leaf {line.leaf} is no statement of the chains before it")
 
@@ -377,6 +415,7 @@ class _Open:
         if self._frontier.size != self._checkpoint.size or line.leaves != self._leaves:
             raise Finding(Kind.FORMAT, f"it ends after {self._frontier.size} of {self._checkpoint.size} leaves")
         self._require_root(self._checkpoint)
+        self._emitters.end()
         if self._passed < self._due:
             raise Finding(Kind.FORKED, f"nothing is shown of the tree of {self._due} leaves that was seen before")
         if self._highest_expired > self._excused:
@@ -391,4 +430,5 @@ class _Open:
             self._before,
             self._hidden,
             self._witnesses,
+            self._emitters.batches,
         )

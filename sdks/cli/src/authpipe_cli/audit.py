@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,18 +11,20 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from authpipe_cli.emitters import CaError, verifier
 from authpipe_cli.exporting import ExportError, fetch, read_key
 from authpipe_cli.seen import Seen, SeenError
 from authpipe_cli.verifying import headers, verify
 from authpipe_transparency import FormatError, VerifierKey
-from authpipe_transparency.verification import Finding, Known, Section
+from authpipe_transparency.findings import Finding
+from authpipe_transparency.verification import Known, Section
 
 _SEEN = Path(typer.get_app_dir("authpipe")) / "logs-seen.json"
 _console, _errors = Console(), Console(stderr=True)
 _CODES = (
     "Exit codes: 0 it is sound; 3 no whole export; 4 a checkpoint is not the log's; 5 an event was changed;"
     " 6 the tree was changed; 7 it contradicts what was seen before; 8 events are left out;"
-    " 9 a body is gone without a logged reason; 10 too few witnesses; 1 anything else."
+    " 9 a body is gone without a logged reason; 10 too few witnesses; 11 an event is not its emitter's; 1 anything else."
 )
 
 app = typer.Typer(no_args_is_help=True, help="The audit log: what happened, and that nobody changed it since.")
@@ -65,12 +68,20 @@ def verify_export(
     ] = None,
     witness: Annotated[list[str] | None, typer.Option(help="The key of a witness that you trust.")] = None,
     quorum: Annotated[int, typer.Option(min=0, help="How many of them must have cosigned.")] = 0,
+    emitters: Annotated[
+        Path | None,
+        typer.Option(help="The CA of the processes that emit events, PEM, from elsewhere than the log."),
+    ] = None,
+    trust_domain: Annotated[str, typer.Option(help="With --emitters: their SPIFFE trust domain.")] = "",
     seen_file: SeenOption = _SEEN,
 ) -> None:
     """Verifies an export: signatures, the tree, what was seen before, and that nothing is left out. It asks nobody."""
+    if (emitters is None) != (not trust_domain):
+        raise typer.BadParameter("--emitters and --trust-domain belong together.")
     try:
         seen = Seen(seen_file)
-        known = _known(file, seen, key or [], witness or [], quorum)
+        verify_chain = verifier(emitters, trust_domain) if emitters else None
+        known = replace(_known(file, seen, key or [], witness or [], quorum), verify_chain=verify_chain)
         with _progress() as progress:
             task = progress.add_task("Verifying", total=file.stat().st_size)
             sections = verify(file, known, lambda size: progress.advance(task, size))
@@ -80,10 +91,10 @@ def verify_export(
     except Finding as finding:
         _errors.print(str(finding), markup=False)
         raise typer.Exit(int(finding.kind)) from None
-    except (FormatError, SeenError, OSError) as error:
+    except (FormatError, SeenError, CaError, OSError) as error:
         _errors.print(str(error), markup=False)
         raise typer.Exit(1) from None
-    _show(sections)
+    _show(sections, is_ca_known=emitters is not None)
 
 
 def _known(file: Path, seen: Seen, keys: list[str], witnesses: list[str], quorum: int) -> Known:
@@ -101,9 +112,9 @@ def _known(file: Path, seen: Seen, keys: list[str], witnesses: list[str], quorum
     return Known(known, newest, tuple(map(VerifierKey.parse, witnesses)), quorum)
 
 
-def _show(sections: list[Section]) -> None:
+def _show(sections: list[Section], *, is_ca_known: bool) -> None:
     table = Table(box=None, pad_edge=False)
-    for column in ("trail", "tree", "events", "expired", "complete to", "of", "witnesses"):
+    for column in ("trail", "tree", "events", "expired", "complete to", "of", "batches", "witnesses"):
         table.add_column(column, justify="left" if column in {"trail", "witnesses"} else "right")
     for each in sections:
         table.add_row(
@@ -113,12 +124,15 @@ def _show(sections: list[Section]) -> None:
             f"{each.expired:,}",
             f"{each.complete_to:,}",
             f"{each.last:,}",
+            f"{each.batches:,}",
             ", ".join(sorted(each.witnesses)) or "none",
         )
     _console.print(table)
     hidden = sum(each.before + each.after for each in sections)
     if hidden:
         _console.print(f"{hidden:,} events are outside the time that was exported; only their hashes are here.")
+    if not is_ca_known:
+        _console.print("Each event is signed; whose keys signed was not looked at (--emitters, --trust-domain).")
     _console.print("Sound: signatures, trees and chains hold, and agree with what was seen before.")
 
 

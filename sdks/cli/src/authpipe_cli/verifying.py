@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from authpipe_transparency.exports import Header
-from authpipe_transparency.verification import Finding, Kind, Known, Measured, Section, Verification, measure
+from authpipe_transparency.findings import Finding, Kind
+from authpipe_transparency.verification import Known, Measured, Section, Verification, measure
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 16
@@ -80,7 +81,7 @@ def measure_chunk(chunk: bytes) -> list[Measured]:
     """Measures whole lines, each with its newline.
 
     Raises:
-        Finding: FORMAT or CHANGED.
+        Finding: FORMAT, CHANGED or EMITTER.
     """
     return measure(chunk.removesuffix(b"\n").split(b"\n"))
 

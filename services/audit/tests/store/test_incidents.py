@@ -7,7 +7,8 @@ import base64
 import datetime as dt
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -15,7 +16,6 @@ import pytest
 from authpipe_audit.domain.detecting.watching import Watching, detectors
 from authpipe_audit.domain.evidence import Evidences
 from authpipe_audit.domain.incidents import Incidents, IncidentState, Place
-from authpipe_audit.domain.stating import SignedEvents
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.errors import IncidentStateError, NoSuchIncidentError
 from authpipe_audit.store import CheckpointTable, IncidentTable, Log, TreeTable, WatchedLog
@@ -28,7 +28,6 @@ from authpipe_transparency import (
     encode_event,
     fold,
     leaf_hash,
-    sign_batch,
     time_text,
     verify_inclusion,
 )
@@ -42,13 +41,10 @@ class Stage:
     """A log that is watched."""
 
     def __init__(self, log: Log, database: Database, watch_database: Database, emit: Any) -> None:
-        def sign(first: int, events: Sequence[bytes]) -> SignedEvents:
-            return SignedEvents(first, events, sign_batch(emit.key, "audit", first, events), (b"certificate",))
-
         self._emit, self._next = emit, dict.fromkeys(Trail, 1)
         self.log, self.clock = log, NOW_NS
         self.table = IncidentTable(database, log)
-        self.incidents = Incidents(self.table, sign, lambda: self.clock, os.urandom)
+        self.incidents = Incidents(self.table, partial(emit.signed, "audit"), lambda: self.clock, os.urandom)
         self.watching = Watching(
             WatchedLog(watch_database), self.incidents, detectors(600_000), lambda: self.clock / 10**9
         )

@@ -32,7 +32,7 @@ from authpipe_transparency import Frontier, Record, commitment, encode_event, le
 from authpipe_transparency.notes import LOG_KEY, Checkpoint, VerifierKey
 
 # With AUTHPIPE_CRASH_EVENTS=1000000 a million of them; each step is tried with any number.
-EVENTS = int(os.environ.get("AUTHPIPE_CRASH_EVENTS", "120000"))
+EVENTS = int(os.environ.get("AUTHPIPE_CRASH_EVENTS", "50000"))
 NAME, DOMAIN = "example.com/log", "authpipe.internal"
 EMITTERS = {"vault": 1, "clientsecrets": 2}
 LOG, CHECKPOINTING = "authpipe_audit.store.log", "authpipe_audit.domain.checkpointing"

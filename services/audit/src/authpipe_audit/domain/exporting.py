@@ -6,13 +6,16 @@ and ends at one after the last, so that nothing can be left out between; what th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
+from authpipe_audit.domain.attesting import StoredBatch, batch_line, certificate_line
 from authpipe_audit.domain.checkpointing import Signer, Trees
 from authpipe_audit.domain.stating import map_leaves
 from authpipe_audit.domain.trails import Trail
@@ -20,7 +23,8 @@ from authpipe_audit.errors import NoCheckpointError, PageTokenError
 from authpipe_transparency import LOG_KEY, Head, Range, VerifierKey, map_key, map_path
 from authpipe_transparency.exports import CheckpointLine, End, Gap, Header, LeafLine, Line, gap_ranges, write_line
 
-_PAGE_LEAVES = 1000
+# Of the workspace's, and the rest of their last batch: a page is a message, and those end at 4 MiB.
+_PAGE_LEAVES = 500
 _CHECKPOINTS = 64
 _RETENTION = b'"name":"BODIES_EXPIRED"'
 
@@ -65,6 +69,9 @@ class Stored(Protocol):
 
     async def checkpoints(self, trail: Trail, size: int, amount: int) -> dict[int, str]:
         """Gives about so many checkpoints before a size, by their size."""
+
+    async def batches(self, trail: Trail, leaves: Sequence[int]) -> list[StoredBatch]:
+        """Gives the batches that leaves are of, each once, in their order."""
 
 
 class Notes(Protocol):
@@ -196,21 +203,48 @@ class Exporting:
             trail, workspace, (cursor.begin, cursor.finish), (cursor.leaf, cursor.size), _PAGE_LEAVES
         )
         more = len(leaves) == _PAGE_LEAVES
-        end = leaves[-1].leaf + 1 if more else cursor.size
+        end = cursor.size
+        if more:
+            # A batch is shown on one page.
+            (last,) = await self._stored.batches(trail, [leaves[-1].leaf])
+            end = last.end
+            leaves += await self._stored.chain_leaves(
+                trail, workspace, (cursor.begin, cursor.finish), (leaves[-1].leaf + 1, end), end
+            )
         lines: list[LeafLine] = [_shown(leaf, cursor) for leaf in leaves]
         statements = [each for each in {cursor.anchor, cursor.closing} if cursor.leaf <= each < end]
         lines = sorted([*lines, *[await self._statement(trail, workspace, each) for each in statements]])
         notes = await self._stored.checkpoints(trail, cursor.size, _CHECKPOINTS)
-        written = await self._write(trail, lines, Range(cursor.leaf, end), notes, cursor.seen)
+        signed = await self._signed(trail, [each.leaf for each in lines if each.record])
+        written = await self._write(trail, lines, signed, Range(cursor.leaf, end), notes, cursor.seen)
         shown = cursor.shown + len(lines)
         if more:
             return written, cursor._replace(leaf=end, shown=shown)
         return written + write_line(End(shown)), None
 
-    async def _write(
-        self, trail: Trail, leaves: Sequence[LeafLine], part: Range, notes: Mapping[int, str], seen: int
+    async def _signed(self, trail: Trail, shown: Sequence[int]) -> dict[int, list[Line]]:
+        """Gives what stands before the first leaf of each batch of which a record is shown, by that leaf."""
+        signed: dict[int, list[Line]] = {}
+        chains: set[tuple[bytes, ...]] = set()
+        for batch in await self._stored.batches(trail, shown):
+            of_it = shown[bisect_left(shown, batch.leaf) : bisect_left(shown, batch.end)]
+            certificate = [] if batch.chain in chains else [certificate_line(batch)]
+            chains.add(batch.chain)
+            signed[of_it[0]] = [*certificate, batch_line(batch, of_it)]
+            # A large batch takes a millisecond, and others wait.
+            await asyncio.sleep(0)
+        return signed
+
+    async def _write(  # one per kind of line
+        self,
+        trail: Trail,
+        leaves: Sequence[LeafLine],
+        signed: Mapping[int, Sequence[Line]],
+        part: Range,
+        notes: Mapping[int, str],
+        seen: int,
     ) -> bytes:
-        """Writes leaves, what lies between them, and the checkpoints on the way."""
+        """Writes leaves, what emitters signed of them, what lies between them, and the checkpoints on the way."""
         breaks = sorted(each for each in {*notes, seen} if part.start < each < part.end)
         lines: list[Line] = []
         gaps: list[tuple[int, Range]] = []
@@ -225,6 +259,7 @@ class Exporting:
                 if at in notes and at < part.end:
                     lines.append(CheckpointLine(notes[at]))
             if leaf:
+                lines += signed.get(leaf.leaf, ())
                 lines.append(leaf)
                 at += 1
                 if at in notes and at < part.end:

@@ -33,10 +33,10 @@ create table writes (
     primary key (trail, workspace_id, target, record_class, leaf_index));
 create index writes_by_leaf on writes (trail, leaf_index);
 
-create table certificates (digest bytea primary key, chain bytea not null);
+create table certificates (digest bytea primary key, chain bytea[] not null);
 create table batches (
     trail smallint, first_leaf bigint, emitter text not null, first_sequence bigint not null, events int not null,
-    signature bytea not null, certificate bytea not null references certificates,
+    hashes bytea not null, signature bytea not null, certificate bytea not null references certificates,
     primary key (trail, first_leaf));
 create unique index batches_of_emitter on batches (trail, emitter, first_sequence);
 

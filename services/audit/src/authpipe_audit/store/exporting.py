@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
+from authpipe_audit.domain.attesting import StoredBatch
 from authpipe_audit.domain.exporting import StoredLeaf
 from authpipe_audit.domain.trails import Trail
 from authpipe_database import Database
@@ -104,6 +106,16 @@ class ExportTable:
             )
             return {cast("int", row[0]): cast("str", row[1]) for row in await cursor.fetchall()}
 
+    async def batches(self, trail: Trail, leaves: Sequence[int]) -> list[StoredBatch]:
+        """Gives the batches that leaves are of, each once, in their order."""
+        async with self._database.hot() as connection:
+            values = {"trail": int(trail), "leaves": list(leaves)}
+            rows = await (await connection.execute(_BATCHES, values, binary=True)).fetchall()
+        return [
+            StoredBatch(*cast("tuple[int, str, int, bytes, bytes]", row[:5]), tuple(cast("list[bytes]", row[5])))
+            for row in rows
+        ]
+
     async def _number(self, query: str, values: tuple[object, ...]) -> int:
         async with self._database.hot() as connection:
             row = await (await connection.execute(query.encode(), values)).fetchone()
@@ -126,3 +138,14 @@ class ExportTable:
             )
             for row in rows
         ]
+
+
+_BATCHES = """
+with wanted as (
+    select distinct (select first_leaf from batches where trail = %(trail)s and first_leaf <= leaf
+                     order by first_leaf desc limit 1) as first_leaf
+    from unnest(%(leaves)b::bigint[]) as leaf)
+select b.first_leaf, b.emitter, b.first_sequence, b.hashes, b.signature, c.chain from wanted
+join batches b on b.trail = %(trail)s and b.first_leaf = wanted.first_leaf
+join certificates c on c.digest = b.certificate order by b.first_leaf
+"""

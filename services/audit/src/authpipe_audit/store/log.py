@@ -14,7 +14,7 @@ from authpipe_audit.domain.growing import Batch, Growth, TrailHead, require_same
 from authpipe_audit.domain.trails import Trail
 from authpipe_database import Database, columns
 from authpipe_sensitive import DomainError
-from authpipe_transparency import Frontier, Head, Record
+from authpipe_transparency import Frontier, Head, Record, leaf_hash
 
 _LOCK = 0x7472_6565
 _MOST_KNOWN = 200_000
@@ -244,13 +244,14 @@ async def _write(connection: _Connection, growth: Growth) -> None:
             (trail, *columns(writes, 5)),
         )
     chains = {batch.chain: hashlib.sha256(b"".join(batch.chain)).digest() for _, batch in growth.batches}
+    for chain, digest in chains.items():
+        await connection.execute(
+            "insert into certificates (digest, chain) values (%b, %b::bytea[]) on conflict do nothing",
+            (digest, list(chain)),
+        )
     await connection.execute(
-        "insert into certificates (digest, chain) select * from unnest(%b::bytea[], %b::bytea[]) on conflict do nothing",
-        (list(chains.values()), [b"".join(chain) for chain in chains]),
-    )
-    await connection.execute(
-        "insert into batches (trail, first_leaf, emitter, first_sequence, events, signature, certificate)"
-        " select %s, * from unnest(%b::bigint[], %b::text[], %b::bigint[], %b::int[], %b::bytea[], %b::bytea[])",
+        "insert into batches (trail, first_leaf, emitter, first_sequence, events, hashes, signature, certificate)"
+        " select %s, * from unnest(%b::bigint[], %b::text[], %b::bigint[], %b::int[], %b::bytea[], %b::bytea[], %b::bytea[])",
         (
             trail,
             *columns(
@@ -260,12 +261,13 @@ async def _write(connection: _Connection, growth: Growth) -> None:
                         batch.emitter,
                         batch.first_sequence,
                         len(batch.events),
+                        b"".join(leaf_hash(event.event) for event in batch.events),
                         batch.signature,
                         chains[batch.chain],
                     )
                     for first, batch in growth.batches
                 ],
-                6,
+                7,
             ),
         ),
     )

@@ -184,10 +184,15 @@ class Managing:
 
     async def export(self, caller: Caller, wanted: Export) -> AsyncIterator[bytes]:
         """Gives an export of the workspace's log, in pieces. The caller's right is looked at for each of them."""
-        cursor = ""
+        token = ""
         while True:
-            verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
-            lines, cursor = await self._audit.export(verdict, wanted, cursor)
+            lines, token = await self.export_page(caller, wanted, token)
             yield lines
-            if not cursor:
+            if not token:
                 return
+
+    async def export_page(self, caller: Caller, wanted: Export, page_token: str) -> tuple[bytes, str]:
+        """Gives lines of such an export, and where they ended; empty: that was all."""
+        verdict = await self._authority.authorize(caller, Act.READ_AUDIT, "")
+        require_plain(page_token, "page_token")
+        return await self._audit.export(verdict, wanted, page_token)

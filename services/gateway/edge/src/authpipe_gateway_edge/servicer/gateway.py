@@ -348,8 +348,7 @@ class GatewayServicer(PublicServicer):
             request.outcome,
             request.some_id,
             request.trail,
-            request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
-            request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+            *_times(request),
             page_size(request.page_size),
             request.page_token,
         )
@@ -363,6 +362,25 @@ class GatewayServicer(PublicServicer):
             )
 
         return await self.run(context, work)
+
+    async def ExportAuditLog(self, request: pb.ExportAuditLogRequest, context: Context) -> pb.ExportAuditLogResponse:
+        """Exports a page of the log."""
+        wanted = words.Export(request.trail, *_times(request), request.seen_size)
+
+        async def work(caller: Caller) -> pb.ExportAuditLogResponse:
+            lines, token = await self._managing.export_page(caller, wanted, request.page_token)
+            return pb.ExportAuditLogResponse(lines=lines, next_page_token=token)
+
+        return await self.run(context, work)
+
+
+def _times(
+    request: pb.ListAuditEventsRequest | pb.ExportAuditLogRequest,
+) -> tuple[dt.datetime | None, dt.datetime | None]:
+    return (
+        request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+        request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+    )
 
 
 def _event(event: words.Event) -> pb.LoggedEvent:

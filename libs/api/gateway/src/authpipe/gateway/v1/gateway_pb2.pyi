@@ -1768,6 +1768,74 @@ class ListAuditEventsResponse(_message.Message):
 Global___ListAuditEventsResponse: _TypeAlias = ListAuditEventsResponse  # noqa: Y015
 
 @_typing.final
+class ExportAuditLogRequest(_message.Message):
+    """ExportAuditLogRequest asks for a page of an export. What is asked for stays the same from page to page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAIL_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    SEEN_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    trail: _builtins.str
+    """The trail: user-credentials, client-secrets or control."""
+    seen_size: _builtins.int
+    """The size of a tree whose checkpoint you have: the export proves that its tree extends that one. 0: none."""
+    page_token: _builtins.str
+    """Where the page before ended; empty: the first page, of the newest checkpoint."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Only from then on."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Only before then."""
+
+    def __init__(
+        self,
+        *,
+        trail: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        seen_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_token", b"page_token", "seen_size", b"seen_size", "since", b"since", "trail", b"trail", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditLogRequest: _TypeAlias = ExportAuditLogRequest  # noqa: Y015
+
+@_typing.final
+class ExportAuditLogResponse(_message.Message):
+    """ExportAuditLogResponse is a page of an export."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    lines: _builtins.bytes
+    """Lines of JSON, as docs/audit.md says, each whole."""
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    def __init__(
+        self,
+        *,
+        lines: _builtins.bytes = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportAuditLogResponse: _TypeAlias = ExportAuditLogResponse  # noqa: Y015
+
+@_typing.final
 class LoggedEvent(_message.Message):
     """LoggedEvent is an event with its place in the tree of its trail."""
 

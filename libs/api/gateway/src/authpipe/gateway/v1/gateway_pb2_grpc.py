@@ -165,6 +165,11 @@ class GatewayStub:
                 request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsRequest.SerializeToString,
                 response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsResponse.FromString,
                 _registered_method=True)
+        self.ExportAuditLog = channel.unary_unary(
+                '/authpipe.gateway.v1.Gateway/ExportAuditLog',
+                request_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogRequest.SerializeToString,
+                response_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServicer:
@@ -354,6 +359,13 @@ class GatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportAuditLog(self, request, context):
+        """Exports a page of the workspace's log with its proofs, for `authpipe audit verify`: all pages together are the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -486,6 +498,11 @@ def add_GatewayServicer_to_server(servicer, server):
                     servicer.ListAuditEvents,
                     request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsRequest.FromString,
                     response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsResponse.SerializeToString,
+            ),
+            'ExportAuditLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportAuditLog,
+                    request_deserializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogRequest.FromString,
+                    response_serializer=authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1191,6 +1208,33 @@ class Gateway:
             '/authpipe.gateway.v1.Gateway/ListAuditEvents',
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsRequest.SerializeToString,
             authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ListAuditEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.gateway.v1.Gateway/ExportAuditLog',
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogRequest.SerializeToString,
+            authpipe_dot_gateway_dot_v1_dot_gateway__pb2.ExportAuditLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

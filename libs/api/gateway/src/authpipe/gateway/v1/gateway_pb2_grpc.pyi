@@ -87,6 +87,8 @@ class GatewayStub:
     """
     ListAuditEvents: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]
     """Lists the workspace's audit events."""
+    ExportAuditLog: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ExportAuditLogRequest, _gateway_pb2.ExportAuditLogResponse]
+    """Exports a page of the workspace's log with its proofs, for `authpipe audit verify`: all pages together are the file."""
 
 @_typing.type_check_only
 class GatewayAsyncStub(GatewayStub):
@@ -147,6 +149,8 @@ class GatewayAsyncStub(GatewayStub):
     """
     ListAuditEvents: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ListAuditEventsRequest, _gateway_pb2.ListAuditEventsResponse]  # type: ignore[assignment]
     """Lists the workspace's audit events."""
+    ExportAuditLog: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ExportAuditLogRequest, _gateway_pb2.ExportAuditLogResponse]  # type: ignore[assignment]
+    """Exports a page of the workspace's log with its proofs, for `authpipe audit verify`: all pages together are the file."""
 
 class GatewayServicer(metaclass=_abc_1.ABCMeta):
     """Gateway is served on the public port. Events are left by the process that holds the state."""
@@ -360,6 +364,14 @@ class GatewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.ListAuditEventsResponse, _abc.Awaitable[_gateway_pb2.ListAuditEventsResponse]]:
         """Lists the workspace's audit events."""
+
+    @_abc_1.abstractmethod
+    def ExportAuditLog(
+        self,
+        request: _gateway_pb2.ExportAuditLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ExportAuditLogResponse, _abc.Awaitable[_gateway_pb2.ExportAuditLogResponse]]:
+        """Exports a page of the workspace's log with its proofs, for `authpipe audit verify`: all pages together are the file."""
 
 def add_GatewayServicer_to_server(servicer: GatewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
