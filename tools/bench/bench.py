@@ -32,6 +32,7 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 8
 CONNECTIONS = 200
+STORED = 100_000
 _console = Console()
 
 
@@ -242,6 +243,7 @@ def measure() -> list[Row]:  # one story
         rows += measure_refreshing(stack, key, folder)
         rows += measure_keys(stack, kms, script)
         rows += measure_log(stack)
+        rows += measure_stores(stack)
         rows += measure_alarm()
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
         rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
@@ -353,6 +355,23 @@ def measure_log(stack: Stack) -> list[Row]:
         raise SystemExit(f"An export was not verified: {done.stderr[-500:]}")
     rows.append(_row("a million events verified", time.monotonic() - began, "s", wanted=10, below=True))
     return rows
+
+
+def measure_stores(stack: Stack) -> list[Row]:
+    """Measures how long it takes to compare a store with the log."""
+    _console.print(f"A store of {STORED:,} records beside the log…")
+    home, conninfo = str(stack.layout.home), json.dumps(stack.clusters["vault"].conninfo("dba", "vault"))
+    fill = [sys.executable, str(ROOT / "tools" / "bench" / "stores.py"), home, str(STORED)]
+    subprocess.run(fill, input=conninfo, text=True, check=True)
+    config = str(stack.layout.configs / "operator.json")
+    compare = [sys.executable, "-m", "authpipe_admin", "--config", config, "verify-store", "--store", "vault"]
+    began = time.monotonic()
+    done = subprocess.run(compare, capture_output=True, text=True, check=False)
+    took = time.monotonic() - began
+    found = re.search(r"([\d,]+) records compared, 0 differ", done.stdout)
+    if done.returncode or found is None or int(found[1].replace(",", "")) < STORED:
+        raise SystemExit(f"The store was not compared: {done.stdout[-500:]}{done.stderr[-500:]}")
+    return [_row(f"a store of {STORED:,} records compared with the log", took, "s", wanted=60, below=True)]
 
 
 def measure_alarm() -> list[Row]:

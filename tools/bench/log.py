@@ -120,13 +120,12 @@ class Emitter:
         self.peer: Peer[Any] = Peer(PeerConfig(**config["audit"]), self._files, audit_pb2_grpc.AuditStub, 30)
         self.batches: list[SignedBatch] = []
 
-    async def prepare(self, amount: int) -> None:
+    async def prepare(self, made: list[bytes]) -> None:
         """Makes batches that follow what is in the log."""
         known = await self.peer.call(lambda stub: stub.Append, audit_pb2.AppendRequest())
-        first = known.logged_sequence + 1
-        for _ in range(amount // _BATCH):
-            self.batches.append(self._leaf.sign_batch(first, events(_BATCH)))
-            first += _BATCH
+        for start in range(0, len(made), _BATCH):
+            first = known.logged_sequence + 1 + start
+            self.batches.append(self._leaf.sign_batch(first, made[start : start + _BATCH]))
 
     async def run(self) -> None:
         """Delivers them, one after another, as a relay does."""
@@ -135,7 +134,7 @@ class Emitter:
                 events=batch.events, first_sequence=batch.first_sequence, signature=batch.signature, chain=batch.chain
             )
             response = await self.peer.call(lambda stub: stub.Append, request)
-            if response.logged_sequence != batch.first_sequence + _BATCH - 1:
+            if response.logged_sequence != batch.first_sequence + len(batch.events) - 1:
                 raise SystemExit("A batch was not logged: nothing was measured.")
 
 
@@ -158,7 +157,7 @@ async def main(home: Path, amount: int) -> dict[str, float]:
     emitters = [Emitter(home, name) for name in _EMITTERS]
     share = amount // len(emitters) // _BATCH * _BATCH
     for emitter in emitters:
-        await emitter.prepare(share)
+        await emitter.prepare(events(share))
     sizes: dict[int, list[tuple[float, int]]] = {trail: [] for trail in set(_EMITTERS.values())}
     stop = asyncio.Event()
     watching = asyncio.create_task(watch(home, sizes, stop), name="checkpoints")

@@ -19,7 +19,7 @@ from authpipe_herald.domain.telling import Telling
 from authpipe_herald.domain.words import Notice
 from authpipe_herald.errors import SinkError
 from authpipe_herald.sinks import EmailSink, WebhookSink
-from pydantic import ValidationError
+from pydantic import HttpUrl, ValidationError
 
 # The SMTP server does not know of TLS that is there before it is asked.
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
@@ -35,7 +35,7 @@ SECRET = base64.b64encode(b"s" * 32)
 def webhook(web: Any, certificates: Any, tmp_path: Path) -> WebhookSink:
     """A webhook."""
     (tmp_path / "secret").write_bytes(b"whsec_" + SECRET + b"\n")
-    config = WebhookConfig(name="ops", url=web.url, secret_file=tmp_path / "secret", ca=certificates.ca)
+    config = WebhookConfig(name="ops", url=HttpUrl(web.url), secret_file=tmp_path / "secret", ca=certificates.ca)
     return WebhookSink(config)
 
 
@@ -89,7 +89,7 @@ async def test_a_webhook_that_does_not_say_yes_has_not_been_told(webhook: Webhoo
 
 async def test_a_server_that_nobody_vouches_for_is_not_told(web: Any, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"whsec_" + SECRET)
-    sink = WebhookSink(WebhookConfig(name="ops", url=web.url, secret_file=tmp_path / "secret"))
+    sink = WebhookSink(WebhookConfig(name="ops", url=HttpUrl(web.url), secret_file=tmp_path / "secret"))
     with pytest.raises(SinkError):
         await sink.tell(NOTICE)
     assert web.got == []
@@ -174,7 +174,11 @@ def test_reminders_say_what_is_left() -> None:
         {},
         {"webhooks": [{"name": "a", "url": "http://example.com/", "secret_file": "/s"}]},
         {"webhooks": [{"name": "a", "url": "https://example.com/", "secret_file": "/s"}] * 2},
+        {"webhooks": [{"name": "a", "url": "https://", "secret_file": "/s"}]},
+        {"webhooks": [{"name": "a", "url": "https://example.com:99999/", "secret_file": "/s"}]},
         {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": []}]},
+        {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": ["c@d\r\nBcc: e@f"]}]},
+        {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": ["c@d, e@f"]}]},
     ],
 )
 def test_without_anybody_who_listens_it_does_not_start(sinks: dict[str, Any]) -> None:
@@ -191,4 +195,4 @@ def test_a_secret_that_is_none_is_told_in_a_sentence(tmp_path: Path) -> None:
     for content in (b"", b"whsec_short", b"whsec_" + base64.b64encode(b"x" * 8)):
         (tmp_path / "secret").write_bytes(content)
         with pytest.raises(SystemExit, match="24 to 64 random bytes"):
-            WebhookSink(WebhookConfig(name="a", url="https://a.example/", secret_file=tmp_path / "secret"))
+            WebhookSink(WebhookConfig(name="a", url=HttpUrl("https://a.example/"), secret_file=tmp_path / "secret"))

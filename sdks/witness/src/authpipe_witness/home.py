@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -56,20 +58,27 @@ class Home:
         """Makes a witness.
 
         Raises:
-            HomeError: There is one.
+            HomeError: There is something already, or the folder cannot be written.
             FormatError: A log's key is none; nothing was made.
         """
         for log in logs:
             VerifierKey.parse(log)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (folder / "key").exists():
-            raise HomeError(f"There is a witness in {folder} already.")
-        pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        with os.fdopen(os.open(folder / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-        with closing(sqlite3.connect(folder / "seen.db")) as seen, seen:
-            seen.execute("create table logs (origin text primary key, size integer not null, root blob not null)")
-        (folder / "witness.json").write_text(json.dumps({"name": name, "logs": logs}, indent=1))
+        if folder.exists() and any(folder.iterdir()):
+            raise HomeError(f"There is something in {folder} already.")
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Beside it, and then it is there as a whole, or not.
+        beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        try:
+            pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            with os.fdopen(os.open(beside / "key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(pem)
+            with closing(sqlite3.connect(beside / "seen.db")) as seen, seen:
+                seen.execute("create table logs (origin text primary key, size integer not null, root blob not null)")
+            _write_settings(beside, name, logs)
+            beside.rename(folder)
+        except OSError as error:
+            shutil.rmtree(beside)
+            raise HomeError(f"{folder} could not be made: {error.strerror}.") from None
         return Home(folder)
 
     @property
@@ -80,8 +89,7 @@ class Home:
     def know(self, *logs: VerifierKey) -> None:
         """Lets the witness know further logs."""
         self.logs |= {log.name: log for log in logs}
-        known = [str(log) for log in self.logs.values()]
-        (self._folder / "witness.json").write_text(json.dumps({"name": self._name, "logs": known}, indent=1))
+        _write_settings(self._folder, self._name, [str(log) for log in self.logs.values()])
 
     @property
     def key(self) -> VerifierKey:
@@ -121,3 +129,10 @@ class Home:
                 seen.execute("rollback")
                 raise
             seen.execute("commit")
+
+
+def _write_settings(folder: Path, name: str, logs: list[str]) -> None:
+    """Writes witness.json, whole or not at all."""
+    fresh = folder / "witness.json.new"
+    fresh.write_text(json.dumps({"name": name, "logs": logs}, indent=1))
+    fresh.replace(folder / "witness.json")

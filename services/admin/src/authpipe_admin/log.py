@@ -7,7 +7,7 @@ from typing import Annotated, Protocol
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from authpipe.types.v1 import records_pb2
 from authpipe_admin.peers import AuthorityPeer, LogPeer, StorePeer
@@ -62,7 +62,7 @@ def verify_store(
 
 async def _compare(store: StorePeer, log: LogPeer) -> tuple[list[Difference], int]:
     compared = 0
-    columns = (TextColumn("Comparing"), TextColumn("{task.completed:,} records"), TimeElapsedColumn())
+    columns = (TextColumn("Comparing"), BarColumn(), TextColumn("{task.completed:,} records"), TimeElapsedColumn())
     with Progress(*columns, console=_errors, transient=True) as shown:
         task = shown.add_task("records", total=None)
 

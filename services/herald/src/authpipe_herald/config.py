@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, UrlConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from authpipe_rpc import Files, PeerConfig, ServerConfig
 
 _NAME = r"^[a-z][a-z0-9-]{0,31}$"
+_HOST = r"^[A-Za-z0-9.:-]{1,253}$"
+# What goes into a header of a message as it is: no line break, nothing that quotes.
+_ADDRESS = r"^[^\s@,;<>\"()]{1,64}@[A-Za-z0-9.-]{1,253}$"
 
 
 class _Frozen(BaseModel):
@@ -27,7 +31,7 @@ class WebhookConfig(_Frozen):
     """
 
     name: str = Field(pattern=_NAME)
-    url: str = Field(pattern=r"^https://[^\s]{1,2000}$")
+    url: Annotated[HttpUrl, UrlConstraints(allowed_schemes=["https"], max_length=2000)]
     secret_file: Path
     ca: Path | None = None
 
@@ -48,11 +52,11 @@ class EmailConfig(_Frozen):
     """
 
     name: str = Field(pattern=_NAME)
-    host: str
-    port: int = 465
+    host: str = Field(pattern=_HOST)
+    port: int = Field(default=465, ge=1, le=65_535)
     implicit_tls: bool = True
-    sender: str = Field(pattern=r"^[^\s@]+@[^\s@]+$")
-    recipients: tuple[str, ...] = Field(min_length=1)
+    sender: str = Field(pattern=_ADDRESS)
+    recipients: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1)
     user: str = ""
     password_file: Path | None = None
     ca: Path | None = None
