@@ -36,8 +36,6 @@ _TOGETHER = {
     "canary": "the whole system",
     "chaos": "chaos",
     "keys": "keys",
-    # It takes as long as all the others of its folder, beside whom it was.
-    "keys/test_under_load.py": "keys under load",
 }
 
 

@@ -32,10 +32,16 @@ _ACTIVITIES = {
     ),
     _DELETE: ("DELETED", "DESTROYED", "REVOKED", "ERASED", "DISCONNECTED", "RETIRED", "UNBOUND", "EXPIRED", "DISABLED"),
 }
-_ALARMS = {"AUTHORIZATION_ROW_FORGED", "INTEGRITY_VIOLATION", "RELEASE_BUDGET_EXCEEDED", "CLOCK_DIFFERS"}
+_ALARMS = {
+    "AUTHORIZATION_ROW_FORGED",
+    "INTEGRITY_VIOLATION",
+    "RELEASE_BUDGET_EXCEEDED",
+    "CLOCK_DIFFERS",
+    "INCIDENT_OPENED",
+}
 _INFORMATIONAL, _LOW, _HIGH = 1, 2, 4
 _SUCCESS, _FAILURE = 1, 2
-_UNMAPPED = ("purpose", "class", "version", "grant", "digest", "count", "size", "until")
+_UNMAPPED = ("purpose", "class", "version", "grant", "digest", "count", "size", "until", "provider")
 
 
 def to_ocsf(record: Mapping[str, Any], trail: str, leaf: int) -> dict[str, Any]:
