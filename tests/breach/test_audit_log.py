@@ -105,6 +105,14 @@ ACTS = {
         " where workspace_id = %(w)s and trail = 3 returning trail, leaf_index, record, salt)"
         " update leaves l set entry = sha256(b.salt || b.record) from b"
         " where (l.trail, l.leaf_index) = (b.trail, b.leaf_index)",
+        # Its emitter has not signed that.
+        {11},
+    ),
+    "gives an event another leaf": (
+        "with b as (update bodies set salt = sha256(salt)"
+        " where workspace_id = %(w)s and trail = 3 returning trail, leaf_index, record, salt)"
+        " update leaves l set entry = sha256(b.salt || b.record) from b"
+        " where (l.trail, l.leaf_index) = (b.trail, b.leaf_index)",
         {6},
     ),
     "deletes an event": (
