@@ -45,8 +45,7 @@ class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         top, _, rest = file.partition("/")
-        folder = rest.partition("/")[0]
-        return _TOGETHER.get(rest) or _TOGETHER.get(folder, file) if top == "tests" else file
+        return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:

@@ -13,6 +13,7 @@ import pytest
 from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.layout import LOG_NAME, TRAILS, TRUST_DOMAIN
 from authpipe_testing.ca import CertificateAuthority
+from google.protobuf.timestamp_pb2 import Timestamp
 
 if TYPE_CHECKING:
     from conftest import Auditor
@@ -178,10 +179,17 @@ def test_the_log_is_exported_by_grpc_as_by_rest(auditor: Auditor) -> None:
                 lines, token = lines + page.lines, page.next_page_token
                 if not token:
                     break
-        for wrong in ({"trail": "control", "page_token": "none"}, {"trail": "none"}):
+        malformed, nothing = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+        never = Timestamp(seconds=10**15)
+        for call, wrong, code in (
+            (gateway.ExportAuditLog, gateway_pb2.ExportAuditLogRequest(trail="control", page_token="none"), malformed),
+            (gateway.ExportAuditLog, gateway_pb2.ExportAuditLogRequest(trail="none"), nothing),
+            (gateway.ExportAuditLog, gateway_pb2.ExportAuditLogRequest(trail="control", since=never), malformed),
+            (gateway.ListAuditEvents, gateway_pb2.ListAuditEventsRequest(until=never), malformed),
+        ):
             with pytest.raises(grpc.RpcError) as refused:
-                gateway.ExportAuditLog(gateway_pb2.ExportAuditLogRequest(**wrong), metadata=metadata)
-            assert refused.value.code() in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+                call(wrong, metadata=metadata)
+            assert refused.value.code() is code
     file = auditor.folder / "grpc.jsonl"
     file.write_bytes(lines)
     said = auditor.verify(file)

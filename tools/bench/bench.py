@@ -353,19 +353,8 @@ def measure_log(stack: Stack) -> list[Row]:
     file = stack.layout.home / "export.jsonl"
     key = subprocess.run([*command[:2], "export", str(file)], capture_output=True, text=True, check=True).stdout
     began = time.monotonic()
-    verify = [
-        sys.executable,
-        "-m",
-        "authpipe_cli",
-        "audit",
-        "verify",
-        str(file),
-        "--key",
-        key,
-        "--seen",
-        f"{file}.seen",
-    ]
-    known = ["--emitters", str(file.parent / "emitters" / "ca.pem"), "--trust-domain", "example.com"]
+    verify = [sys.executable, "-m", "authpipe_cli", "audit", "verify", str(file), "--seen", f"{file}.seen"]
+    known = ["--key", key, "--emitters", str(file.parent / "emitters" / "ca.pem"), "--trust-domain", "example.com"]
     done = subprocess.run([*verify, *known], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"An export was not verified: {done.stderr[-500:]}")

@@ -341,19 +341,19 @@ class GatewayServicer(PublicServicer):
 
     async def ListAuditEvents(self, request: pb.ListAuditEventsRequest, context: Context) -> pb.ListAuditEventsResponse:
         """Lists audit events."""
-        wanted = words.EventFilter(
-            request.event,
-            request.target,
-            request.actor,
-            request.outcome,
-            request.some_id,
-            request.trail,
-            *_times(request),
-            page_size(request.page_size),
-            request.page_token,
-        )
 
         async def work(caller: Caller) -> pb.ListAuditEventsResponse:
+            wanted = words.EventFilter(
+                request.event,
+                request.target,
+                request.actor,
+                request.outcome,
+                request.some_id,
+                request.trail,
+                *_times(request),
+                page_size(request.page_size),
+                request.page_token,
+            )
             found = await self._managing.list_events(caller, wanted)
             return pb.ListAuditEventsResponse(
                 events=[_event(each) for each in found.events],
@@ -365,9 +365,9 @@ class GatewayServicer(PublicServicer):
 
     async def ExportAuditLog(self, request: pb.ExportAuditLogRequest, context: Context) -> pb.ExportAuditLogResponse:
         """Exports a page of the log."""
-        wanted = words.Export(request.trail, *_times(request), request.seen_size)
 
         async def work(caller: Caller) -> pb.ExportAuditLogResponse:
+            wanted = words.Export(request.trail, *_times(request), request.seen_size)
             lines, token = await self._managing.export_page(caller, wanted, request.page_token)
             return pb.ExportAuditLogResponse(lines=lines, next_page_token=token)
 
@@ -377,10 +377,13 @@ class GatewayServicer(PublicServicer):
 def _times(
     request: pb.ListAuditEventsRequest | pb.ExportAuditLogRequest,
 ) -> tuple[dt.datetime | None, dt.datetime | None]:
-    return (
-        request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
-        request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
-    )
+    try:
+        return (
+            request.since.ToDatetime(dt.UTC) if request.HasField("since") else None,
+            request.until.ToDatetime(dt.UTC) if request.HasField("until") else None,
+        )
+    except (ValueError, OverflowError):
+        raise MalformedRequestError(field=Label("since or until")) from None
 
 
 def _event(event: words.Event) -> pb.LoggedEvent:
