@@ -144,8 +144,9 @@ def changed(lines: list[Any], member: str, change: Callable[[Any], Any], beside:
 
 
 def without_body(lines: list[Any]) -> list[Any]:
-    """Takes the body of the second event of the workspace."""
-    at = [number for number, line in enumerate(lines) if "position" in line][1]
+    """Takes the body of an event that stands between two others; the one after it is of the same batch."""
+    shown = [number for number, line in enumerate(lines) if "position" in line and "record" in line]
+    at = next(number for number in shown[1:] if number + 1 in shown and "head" not in lines[number + 1])
     bare = {name: lines[at][name] for name in ("leaf", "position", "entry")}
     return [bare if number == at else line for number, line in enumerate(lines)]
 

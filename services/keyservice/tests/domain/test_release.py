@@ -34,7 +34,9 @@ FACTS = KeyFacts(
     fence=3,
     refresh_not_before_ms=NOW - 1,
     last_forced_ms=0,
+    last_forced_grant="",
     last_check_ms=0,
+    last_check_grant="",
     key_version=2,
     record_key_version=1,
     floor_age_ms=2_000,
@@ -57,6 +59,7 @@ GRANT = Grant(
     expires_at=60,
 )
 WANTED = Wanted("ws_a", "con_a", RecordClass.ACCESS, 5, Direction.READ)
+CHECK = dataclasses.replace(GRANT, issuer="oauth/coordinator", consumer="oauth/worker", purpose="health_check")
 REFRESH = dataclasses.replace(
     GRANT, issuer="oauth/coordinator", consumer="oauth/worker", purpose="refresh", classes=(1, 2, 8), fence=3
 )
@@ -187,6 +190,18 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         },
         NotDueError,
     ),
+    "checked twice within a minute": (
+        {"grant": CHECK, "wanted": WANTED, "facts": FACTS._replace(last_check_ms=NOW - 59_999)},
+        NotDueError,
+    ),
+    "early with the grant of the last forced one, not forced": (
+        {
+            "grant": REFRESH,
+            "wanted": WANTED_REFRESH,
+            "facts": FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_grant=REFRESH.grant_id),
+        },
+        NotDueError,
+    ),
     "sealing again what is on the newest key": (
         {"grant": RESEAL, "wanted": WANTED, "facts": FACTS._replace(record_key_version=2)},
         RecordCurrentError,
@@ -233,6 +248,15 @@ def test_a_forced_refresh_may_come_early_once() -> None:
     run(dataclasses.replace(REFRESH, forced=True), WANTED_REFRESH, facts)
 
 
+@pytest.mark.promise("P36")
+def test_who_asks_again_with_the_same_grant_as_an_answer_was_lost_is_answered() -> None:
+    facts = FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_ms=NOW, last_forced_grant=REFRESH.grant_id)
+    run(dataclasses.replace(REFRESH, forced=True), WANTED_REFRESH, facts)
+    with pytest.raises(NotDueError):
+        run(REFRESH, WANTED_REFRESH, facts)
+    run(CHECK, WANTED, FACTS._replace(last_check_ms=NOW, last_check_grant=CHECK.grant_id))
+
+
 # Each mutant switches one control off; the attacks have to see it.
 MUTANTS = {
     "audience": ("audience not in grant.audience or ", ""),
@@ -257,7 +281,9 @@ MUTANTS = {
     "due": ("if early and", "if False and"),
     "reseal": ('if grant.purpose == "reseal" and', "if False and"),
     "reseal of what is in force": ("0 < facts.record_key_version < facts.key_version", "facts.record_key_version == 1"),
-    "forced interval": (" and now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS", ""),
+    "forced interval": ("again or now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS", "True"),
+    "forced": ("grant.forced and (again", "(again"),
+    "check interval": ("now_ms - facts.last_check_ms < CHECK_INTERVAL_MS", "False"),
 }
 
 

@@ -33,7 +33,7 @@ async def keys(stage: Any, clean: Database) -> KeyTable:  # the stage has no key
 
 def step(connection: str, version: int, direction: Direction = Direction.WRITE, **more: Any) -> Step:
     wanted = Wanted("ws", connection, more.pop("record_class", ACCESS), version, direction)
-    return Step(wanted, **({"key_version": 1, "fence": 0, "forced": False, "check": False} | more))
+    return Step(wanted, **({"key_version": 1, "fence": 0, "forced": "", "check": ""} | more))
 
 
 async def facts(keys: KeyTable, connection: str, record_class: RecordClass = ACCESS) -> Any:
@@ -63,10 +63,11 @@ async def test_a_floor_goes_neither_down_nor_above_what_was_prepared(keys: KeyTa
 
 
 async def test_what_a_batch_notes_of_a_key_takes_nothing_back(keys: KeyTable) -> None:
-    await keys.commit([RELEASED], [step("con_0", 1, forced=True, fence=4), step("con_0", 1, record_class=REFRESH)], 70)
-    await keys.commit([RELEASED], [step("con_0", 2, check=True, fence=3)], 90)
+    await keys.commit([RELEASED], [step("con_0", 1, forced="g1", fence=4), step("con_0", 1, record_class=REFRESH)], 70)
+    await keys.commit([RELEASED], [step("con_0", 2, check="g2", fence=3)], 90)
     found = await facts(keys, "con_0")
     assert (found.fence, found.last_forced_ms, found.last_check_ms) == (4, 70, 90)
+    assert (found.last_forced_grant, found.last_check_grant) == ("g1", "g2")
 
 
 async def test_an_acknowledgement_says_from_when_on_a_token_may_be_refreshed(keys: KeyTable) -> None:

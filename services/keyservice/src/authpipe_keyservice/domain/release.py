@@ -140,7 +140,9 @@ class KeyFacts(NamedTuple):
         fence: The newest fence seen.
         refresh_not_before_ms: From when on it may be refreshed.
         last_forced_ms: When it was last force-refreshed.
+        last_forced_grant: Under which grant; empty: it never was.
         last_check_ms: When it was last checked.
+        last_check_grant: Under which grant; empty: it never was.
         key_version: The newest version of the connection key.
         record_key_version: The one that the version in force is sealed under; 0: none is in force.
         floor_age_ms: How long ago it came into force.
@@ -151,7 +153,9 @@ class KeyFacts(NamedTuple):
     fence: int
     refresh_not_before_ms: int
     last_forced_ms: int
+    last_forced_grant: str
     last_check_ms: int
+    last_check_grant: str
     key_version: int
     record_key_version: int
     floor_age_ms: int
@@ -229,9 +233,12 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
         spends = wanted.direction is Direction.READ and wanted.record_class is RecordClass.REFRESH
         if spends and grant.purpose != "reseal":
             early = now_ms < facts.refresh_not_before_ms
-            if early and not (grant.forced and now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS):
+            # Whoever comes with the grant of the last one asks again because its answer was lost: that is not a second refresh.
+            again = grant.grant_id == facts.last_forced_grant
+            if early and not (grant.forced and (again or now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS)):
                 raise NotDueError
     if grant.purpose == "reseal" and not 0 < facts.record_key_version < facts.key_version:
         raise RecordCurrentError
-    if grant.purpose in {"health_check", "rotation_check"} and now_ms - facts.last_check_ms < CHECK_INTERVAL_MS:
+    checks = grant.purpose in {"health_check", "rotation_check"} and grant.grant_id != facts.last_check_grant
+    if checks and now_ms - facts.last_check_ms < CHECK_INTERVAL_MS:
         raise NotDueError

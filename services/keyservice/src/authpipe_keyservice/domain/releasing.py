@@ -68,15 +68,15 @@ class Step:
         wanted: The key that was released.
         key_version: The version of the connection key that it comes from.
         fence: A newer fence than the last one seen; 0: none.
-        forced: Whether it was a forced refresh.
-        check: Whether it was a check.
+        forced: The grant of a forced refresh; empty: it was none.
+        check: The grant of a check; empty: it was none.
     """
 
     wanted: Wanted
     key_version: int
     fence: int
-    forced: bool
-    check: bool
+    forced: str
+    check: str
 
 
 class Store(Protocol):
@@ -326,7 +326,9 @@ _NEW_FACTS = KeyFacts(
     fence=0,
     refresh_not_before_ms=0,
     last_forced_ms=0,
+    last_forced_grant="",
     last_check_ms=0,
+    last_check_grant="",
     key_version=1,
     record_key_version=0,
     floor_age_ms=0,
@@ -344,8 +346,8 @@ def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
 
 def _step(ask: Ask, grant: Grant, row: KeyRow | None, key_version: int) -> Step | None:
     reads = ask.wanted.direction is Direction.READ
-    forced = reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH
-    check = grant.purpose in {"health_check", "rotation_check"}
+    forced = grant.grant_id if reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH else ""
+    check = grant.grant_id if grant.purpose in {"health_check", "rotation_check"} else ""
     fence = grant.fence if row is None or grant.fence > row.facts.fence else 0
     raises = reads and row is not None and ask.wanted.version > row.facts.floor
     return (

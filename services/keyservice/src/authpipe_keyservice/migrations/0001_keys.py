@@ -20,7 +20,8 @@ create table connection_keys (
     workspace_id text not null, connection_id text not null, version int not null, dek_version int not null,
     wrapped bytea not null, state text not null check (state in ('active', 'restricted', 'destroyed')),
     fence bigint not null default 0, refresh_not_before_ms bigint not null default 0,
-    last_forced_ms bigint not null default 0, last_check_ms bigint not null default 0,
+    last_forced_ms bigint not null default 0, last_forced_grant text not null default '',
+    last_check_ms bigint not null default 0, last_check_grant text not null default '',
     created_at timestamptz not null default now(),
     primary key (workspace_id, connection_id));
 create table floors (

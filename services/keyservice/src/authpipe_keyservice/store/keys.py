@@ -17,7 +17,7 @@ from authpipe_sensitive import AuditEntry
 
 _LOOK_UP = """
 select k.state, k.version, k.dek_version, k.wrapped, d.state, d.customer_key_id <> '', k.fence, k.refresh_not_before_ms, k.last_forced_ms,
-       k.last_check_ms, coalesce(f.floor, 0), case when f.floor > 0 then f.key_version else 0 end,
+       k.last_forced_grant, k.last_check_ms, k.last_check_grant, coalesce(f.floor, 0), case when f.floor > 0 then f.key_version else 0 end,
        coalesce((extract(epoch from now() - f.raised_at) * 1000)::bigint, 1000000000000)
 from unnest(%b::text[], %b::text[], %b::int[]) with ordinality as w (workspace_id, connection_id, record_class, n)
 left join connection_keys k using (workspace_id, connection_id)
@@ -30,10 +30,13 @@ order by w.n
 _MARKED = """
 marked as (
     update connection_keys k set fence = greatest(k.fence, m.fence),
-        last_forced_ms = greatest(k.last_forced_ms, m.forced_ms), last_check_ms = greatest(k.last_check_ms, m.check_ms)
-    from (select k.workspace_id, k.connection_id, w.fence, w.forced_ms, w.check_ms
-        from unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bigint[])
-            as w (workspace_id, connection_id, fence, forced_ms, check_ms)
+        last_forced_ms = case when m.forced = '' then k.last_forced_ms else m.now_ms end,
+        last_forced_grant = coalesce(nullif(m.forced, ''), k.last_forced_grant),
+        last_check_ms = case when m.checked = '' then k.last_check_ms else m.now_ms end,
+        last_check_grant = coalesce(nullif(m.checked, ''), k.last_check_grant)
+    from (select k.workspace_id, k.connection_id, w.fence, w.forced, w.checked, w.now_ms
+        from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::text[], %b::bigint[])
+            as w (workspace_id, connection_id, fence, forced, checked, now_ms)
         join connection_keys k using (workspace_id, connection_id) order by 1, 2 for update of k) as m
     where k.workspace_id = m.workspace_id and k.connection_id = m.connection_id)
 insert into audit_outbox (events) values (%b)
@@ -137,7 +140,7 @@ class KeyTable:
                 return
             # All of a batch reads, or all of it writes: a floor must not be raised by what was only prepared.
             (direction,) = {step.wanted.direction for step in steps}
-            values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 5), self._outbox.encode(entries))
+            values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 6), self._outbox.encode(entries))
             await connection.execute(_RAISE_FLOORS if direction is Direction.READ else _PREPARE, values)
         self._outbox.note(entries)
 
@@ -241,19 +244,15 @@ def _floors(steps: Sequence[Step]) -> list[tuple[str, str, int, int, int]]:
     return [(*name, *versions) for name, versions in newest.items()]
 
 
-def _marks(steps: Sequence[Step], now_ms: int) -> list[tuple[str, str, int, int, int]]:
-    """Gives what is noted with connection keys: the newest fence, the last forced refresh and the last check; 0: nothing."""
-    marks: dict[tuple[str, str], tuple[int, int, int]] = {}
+def _marks(steps: Sequence[Step], now_ms: int) -> list[tuple[str, str, int, str, str, int]]:
+    """Gives what is noted with connection keys: the newest fence, and the grants of a forced refresh and of a check."""
+    marks: dict[tuple[str, str], tuple[int, str, str]] = {}
     for step in steps:
         if step.fence or step.forced or step.check:
             name = (step.wanted.workspace, step.wanted.connection)
-            fence, forced, check = marks.get(name, (0, 0, 0))
-            marks[name] = (
-                max(fence, step.fence),
-                now_ms if step.forced else forced,
-                now_ms if step.check else check,
-            )
-    return [(*name, *mark) for name, mark in marks.items()]
+            fence, forced, check = marks.get(name, (0, "", ""))
+            marks[name] = (max(fence, step.fence), step.forced or forced, step.check or check)
+    return [(*name, *mark, now_ms) for name, mark in marks.items()]
 
 
 def _key_row(row: Sequence[Any]) -> KeyRow | None:
@@ -269,12 +268,26 @@ def _key_row(row: Sequence[Any]) -> KeyRow | None:
         fence,
         not_before,
         forced,
+        forced_grant,
         check,
+        check_grant,
         floor,
         sealed_under,
         age,
     ) = row
-    facts = KeyFacts(KeyState(state), floor, fence, not_before, forced, check, version, sealed_under, age)
+    facts = KeyFacts(
+        state=KeyState(state),
+        floor=floor,
+        fence=fence,
+        refresh_not_before_ms=not_before,
+        last_forced_ms=forced,
+        last_forced_grant=forced_grant,
+        last_check_ms=check,
+        last_check_grant=check_grant,
+        key_version=version,
+        record_key_version=sealed_under,
+        floor_age_ms=age,
+    )
     return KeyRow(facts, version, dek_version, bytes(wrapped), _DEK_STATES[dek_state], bool(outer))
 
 
