@@ -89,7 +89,7 @@ async def _call(stack: Stack, server: str, certificate: str, method: str) -> str
     config = PeerConfig(name=IDENTITIES[server], address=stack.layout.address(server))
     peer: Peer[Any] = Peer(config, stack.files(certificate), stub)
     try:
-        await peer.call(lambda call: call, empty_pb2.Empty())
+        await peer.call_idempotent(lambda call: call, empty_pb2.Empty())
     except (PeerRefused, PeerUnavailable, DomainError) as error:
         return error.reason
     finally:

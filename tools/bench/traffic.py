@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from authpipe_audit.domain.detecting.watching import Profile, detectors, look
+from authpipe_audit.domain.detecting.watching import Profile, by_name, detectors, look, matches
 from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Seen, State
 from authpipe_audit.domain.trails import Trail
 
@@ -374,10 +374,10 @@ def incidents(findings: list[Finding]) -> list[Finding]:
 def measure(seed: int) -> dict[str, object]:
     """Looks at a month; gives what was found."""
     month, states = Month(seed), dict[Profile, State]()
-    each, findings, amount, spent = detectors(BOUND), list[Finding](), 0, 0.0
+    each, findings, amount, spent = by_name(detectors(BOUND)), list[Finding](), 0, 0.0
     for hour in month.events():
         began = time.process_time()
-        findings += look(each, hour, states)
+        findings += look(matches(each, hour), states)
         spent += time.process_time() - began
         amount += len(hour)
     alarms = incidents(findings)

@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,6 +54,7 @@ class StackError(RuntimeError):
 
 
 # How a process ends that native code has brought down. Nobody sends these.
+_MOST_CRASHES = 3
 _CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
 
 
@@ -344,10 +346,10 @@ class Stack:
         """Waits until all of it is healthy.
 
         Whatever was begun just now and was ended by a signal while it started is started again, once, as an orchestrator
-        does: grpc's core has crashed in one of thousands of starts. So is, once, what has crashed since it was begun before.
-        Whatever ends by itself is an error.
+        does: grpc's core has crashed in one of thousands of starts. So is what has crashed since it was begun before, some times:
+        its callers come back all at once. Whatever ends by itself is an error.
         """
-        crashed: set[str] = set()
+        crashed = Counter[str]()
         ends = time.monotonic() + _HEALTHY_WITHIN_SECONDS
         while True:
             for name, each in list(begun.items()):
@@ -357,9 +359,9 @@ class Stack:
                     del begun[name]
                     self._start(each.process, each.module, each.environment)
             for name, each in list(self._last.items()):
-                if name not in begun and name not in crashed and each.child.poll() in _CRASHES:
+                if name not in begun and crashed[name] < _MOST_CRASHES and each.child.poll() in _CRASHES:
                     self._say(f"{name} crashed; it is started again")
-                    crashed.add(name)
+                    crashed[name] += 1
                     self._start(each.process, each.module, each.environment)
             healthy = asyncio.run(self._health())
             missing = [name for name, serving in healthy.items() if not serving]

@@ -62,6 +62,56 @@ def _key(data: bytes) -> object:
     return load_der_public_key(data)
 
 
+class BatchTree:
+    """The tree that an emitter signed, of the events that are shown of a batch, in order, and the roots of what is not.
+
+    Args:
+        line: The batch.
+    """
+
+    def __init__(self, line: BatchLine) -> None:
+        self._line = line
+        self._frontier = Frontier()
+        self._roots = list(line.roots)
+
+    def take(self, leaf: int, emitter: str, sequence: int, hashes: bytes) -> None:
+        """Takes events that stand beside each other.
+
+        Args:
+            leaf: The index of the first.
+            emitter: Who says them.
+            sequence: The emitter's number of the first.
+            hashes: The leaf hash of each event's own encoding, 32 bytes each.
+
+        Raises:
+            Finding: EMITTER: they are none of the batch.
+        """
+        line, at, size = self._line, leaf - self._line.leaf, len(hashes) // _HASH_SIZE
+        is_there = self._frontier.size <= at <= line.events - size
+        if not is_there or (emitter, sequence) != (line.emitter, line.sequence + at):
+            raise Finding(Kind.EMITTER, f"leaf {leaf}")
+        self._skip(at)
+        for start in range(0, len(hashes), _HASH_SIZE):
+            self._frontier.append(hashes[start : start + _HASH_SIZE])
+
+    def end(self) -> None:
+        """Ends it.
+
+        Raises:
+            Finding: EMITTER: it is not as it was signed.
+        """
+        self._skip(self._line.events)
+        if self._roots or self._frontier.root() != self._line.root:
+            raise Finding(Kind.EMITTER, f"the batch at leaf {self._line.leaf}")
+
+    def _skip(self, to: int) -> None:
+        """Takes what is not shown, by its roots."""
+        parts = gap_ranges(Range(self._frontier.size, to))
+        roots, self._roots = self._roots[: len(parts)], self._roots[len(parts) :]
+        for part, root in zip(parts, roots, strict=False):
+            self._frontier.append_subtree(root, part.end - part.start)
+
+
 class Emitters:
     """Puts batches together with the events that are shown of them, in order.
 
@@ -72,9 +122,9 @@ class Emitters:
     def __init__(self, verify_chain: VerifyChain | None) -> None:
         self._verify_chain = verify_chain
         self._certified: dict[tuple[bytes, str], dt.datetime] = {}
-        self._batch: BatchLine | None = None
-        self._frontier = Frontier()
-        self._roots: list[bytes] = []
+        # The batch that is open; without a tree, when its events were compared with what was signed.
+        self._line: BatchLine | None = None
+        self._tree: BatchTree | None = None
         self._until: dt.datetime | None = None
         self.batches = 0
 
@@ -92,14 +142,18 @@ class Emitters:
             raise Finding(Kind.EMITTER, f"a certificate after {self.batches} batches is not of the CA") from None
         self._certified[key, emitter] = max(until, self._certified.get((key, emitter), until))
 
-    def begin(self, line: BatchLine) -> None:
+    def begin(self, line: BatchLine, *, is_whole: bool = False) -> None:
         """Takes a batch whose signature was verified; what follows are its events.
+
+        Args:
+            line: The batch.
+            is_whole: Whether all of its events were compared with what was signed.
 
         Raises:
             Finding: EMITTER: the batch before it is not as it was signed, or this one has no certificate of its emitter.
         """
         self.end()
-        self._batch, self._frontier, self._roots = line, Frontier(), list(line.roots)
+        self._line, self._tree = line, None if is_whole else BatchTree(line)
         if self._verify_chain is not None:
             self._until = self._certified.get((line.key, line.emitter))
             if self._until is None:
@@ -118,41 +172,28 @@ class Emitters:
         Raises:
             Finding: EMITTER: they are none of the batch.
         """
-        batch, size = self._batch, len(hashes) // _HASH_SIZE
-        at = leaf - batch.leaf if batch else -1
-        if (
-            batch is None
-            or not self._frontier.size <= at <= batch.events - size
-            or (emitter, sequence) != (batch.emitter, batch.sequence + at)
-        ):
+        if self._line is None:
             raise Finding(Kind.EMITTER, f"leaf {leaf}")
+        if self._tree is not None:
+            self._tree.take(leaf, emitter, sequence, hashes)
         try:
             if self._until is not None and parse_time(latest) > self._until + _SKEW:
                 raise Finding(Kind.EMITTER, f"leaf {leaf} is later than the certificate of {emitter}")
         except FormatError:
             raise Finding(Kind.FORMAT, f"leaf {leaf}") from None
-        self._skip(at)
-        for start in range(0, len(hashes), _HASH_SIZE):
-            self._frontier.append(hashes[start : start + _HASH_SIZE])
 
-    def end(self) -> None:
+    def end(self, size: int | None = None) -> None:
         """Ends the batch that is open.
+
+        Args:
+            size: Only if it is in the tree of so many leaves as a whole.
 
         Raises:
             Finding: EMITTER: it is not as it was signed.
         """
-        batch = self._batch
-        if batch is None:
+        if self._line is None or (size is not None and self._line.leaf + self._line.events > size):
             return
-        self._skip(batch.events)
-        if self._roots or self._frontier.root() != batch.root:
-            raise Finding(Kind.EMITTER, f"the batch at leaf {batch.leaf}")
-        self._batch, self._until = None, None
+        if self._tree is not None:
+            self._tree.end()
+        self._line = self._tree = self._until = None
         self.batches += 1
-
-    def _skip(self, to: int) -> None:
-        """Takes what is not shown, by its roots."""
-        parts = gap_ranges(Range(self._frontier.size, to))
-        roots, self._roots = self._roots[: len(parts)], self._roots[len(parts) :]
-        for part, root in zip(parts, roots, strict=False):
-            self._frontier.append_subtree(root, part.end - part.start)

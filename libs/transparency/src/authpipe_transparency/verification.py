@@ -1,7 +1,7 @@
 """Verifying an export: from top to bottom, against what the verifier knows from elsewhere, and nothing the log says.
 
 Known from elsewhere are the log's key, the checkpoints that were seen before, and, where there are any, the witnesses.
-Each line is first read by itself (`measure`, which runs in several processes); then they are put together, in order.
+Lines are first measured (`measuring`, which runs in several processes); here they are put together, in order.
 """
 
 from __future__ import annotations
@@ -11,27 +11,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from authpipe_transparency.chains import Head, chain_next, chain_start, map_key, verify_in_map
-from authpipe_transparency.emitting import Emitters, VerifyChain, verify_signature
+from authpipe_transparency.emitting import Emitters, VerifyChain
 from authpipe_transparency.errors import FormatError, ProofError
-from authpipe_transparency.events import Emitted, Record, commitment, emitted
-from authpipe_transparency.exports import (
-    BatchLine,
-    CertificateLine,
-    CheckpointLine,
-    End,
-    Gap,
-    Header,
-    LeafLine,
-    Line,
-    gap_ranges,
-    read_line,
-)
+from authpipe_transparency.events import Record
+from authpipe_transparency.exports import CertificateLine, CheckpointLine, End, Gap, Header, LeafLine, gap_ranges
 from authpipe_transparency.findings import Finding, Kind
+from authpipe_transparency.measuring import HIDDEN, SHOWN, STATER, Batch, Measured, Own, Run
 from authpipe_transparency.merkle import Frontier, leaf_hash
 from authpipe_transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
 STATEMENT, RETENTION = "CHAINS_STATED", "BODIES_EXPIRED"
-_STATER = "audit"
+_HASH_SIZE = 32
+# What the log says of itself is shown wherever it stands.
+_OWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,134 +71,6 @@ class Section(NamedTuple):
     after: int
     witnesses: frozenset[str]
     batches: int
-
-
-class Run(NamedTuple):
-    """Leaves of the workspace's chain that stand beside each other, in the tree and in the chain.
-
-    Args:
-        leaf: The index of the first.
-        position: Its position in the chain.
-        shown: A byte for each: 2 its body is shown, 1 its body is gone with retention, 0 neither.
-        hashes: 32 bytes for each.
-        emitter: Whose events they are; empty: they are not shown.
-        sequence: The emitter's number of the first.
-        events: Of each event's own encoding the leaf hash; nothing: they are not shown.
-        latest: When the latest was.
-    """
-
-    leaf: int
-    position: int
-    shown: bytes
-    hashes: bytes
-    emitter: str
-    sequence: int
-    events: bytes
-    latest: str
-
-
-class Own(NamedTuple):
-    """A leaf that the log itself wrote, with its record; or one that is no part of the workspace's chain."""
-
-    line: LeafLine
-    hashed: bytes
-
-
-Measured = Header | Gap | CheckpointLine | CertificateLine | BatchLine | End | Run | Own
-_HASH_SIZE = 32
-_OWN, _SHOWN, _EXPIRED, _HIDDEN = 3, 2, 1, 0
-
-
-_NOBODY = Emitted("", 0, b"", "")
-
-
-class _Growing:
-    """Leaves that stand beside each other, of one emitter.
-
-    Args:
-        first: The first of them.
-        says: Who says it.
-    """
-
-    def __init__(self, first: LeafLine, says: Emitted) -> None:
-        self._first, self._says = first, says
-        self._shown, self._hashes, self._events, self._latest = bytearray(), bytearray(), bytearray(), ""
-
-    def goes_on_with(self, line: LeafLine, says: Emitted) -> bool:
-        """Says whether a leaf is the next one."""
-        amount = len(self._shown)
-        return (line.leaf, line.position, says.emitter, says.sequence) == (
-            self._first.leaf + amount,
-            self._first.position + amount,
-            self._says.emitter,
-            self._says.sequence + amount if self._says.emitter else 0,
-        )
-
-    def add(self, line: LeafLine, hashed: bytes, says: Emitted) -> None:
-        """Adds it."""
-        self._shown.append(_SHOWN if line.record else _EXPIRED if line.expired else _HIDDEN)
-        self._hashes += hashed
-        if line.record:
-            self._events += leaf_hash(says.event)
-            self._latest = max(self._latest, says.time)
-
-    def run(self) -> Run:
-        """Gives them."""
-        return Run(
-            self._first.leaf,
-            self._first.position,
-            bytes(self._shown),
-            bytes(self._hashes),
-            self._says.emitter,
-            self._says.sequence,
-            bytes(self._events),
-            self._latest,
-        )
-
-
-def measure(lines: Iterable[bytes]) -> list[Measured]:
-    """Reads lines, without their newlines, and checks what can be checked in each alone. It may run in any process.
-
-    Raises:
-        Finding: FORMAT, CHANGED or EMITTER.
-    """
-    measured: list[Measured] = []
-    growing: _Growing | None = None
-    for raw in lines:
-        line, hashed, says = _measure(raw)
-        run = line if isinstance(line, LeafLine) and not _is_alone(line, says) else None
-        if growing is not None and not (run is not None and growing.goes_on_with(run, says)):
-            measured.append(growing.run())
-            growing = None
-        if run is not None:
-            growing = growing or _Growing(run, says)
-            growing.add(run, hashed, says)
-        else:
-            measured.append(Own(line, hashed) if isinstance(line, LeafLine) else line)
-    return [*measured, growing.run()] if growing is not None else measured
-
-
-def _is_alone(line: LeafLine, says: Emitted) -> bool:
-    """Says whether a leaf is the log's own, or none of the chain."""
-    return not line.position or line.head is not None or says.emitter == _STATER
-
-
-def _measure(raw: bytes) -> tuple[Line, bytes, Emitted]:
-    """Gives a line; of a leaf its hash, and who says what is shown of it."""
-    try:
-        line = read_line(raw)
-        if isinstance(line, BatchLine):
-            verify_signature(line)
-        if not isinstance(line, LeafLine):
-            return line, b"", _NOBODY
-        says = _NOBODY
-        if line.record:
-            if commitment(line.salt, line.record) != line.entry:
-                raise Finding(Kind.CHANGED, f"leaf {line.leaf}")
-            says = emitted(line.record)
-    except FormatError:
-        raise Finding(Kind.FORMAT, f"the line that begins {raw[:24].decode('ascii', 'replace')!r}") from None
-    return line, leaf_hash(line.entry), says
 
 
 class Verification:
@@ -285,7 +149,7 @@ class _Open:
             raise Finding(Kind.SIGNATURE, place) from None
         return checkpoint, frozenset(cosigned)
 
-    def add(self, measured: Run | Own | Gap | CheckpointLine | CertificateLine | BatchLine) -> None:
+    def add(self, measured: Run | Own | Gap | CheckpointLine | CertificateLine | Batch) -> None:
         match measured:
             case Run():
                 self._run(measured)
@@ -297,8 +161,8 @@ class _Open:
                 self._intermediate(measured)
             case CertificateLine():
                 self._emitters.certificate(measured)
-            case BatchLine():
-                self._emitters.begin(measured)
+            case Batch():
+                self._emitters.begin(measured.line, is_whole=measured.is_whole)
 
     def _run(self, run: Run) -> None:
         self._require_place(run.leaf)
@@ -317,7 +181,7 @@ class _Open:
         self._compare()
         self._leaves += 1
         if line.position:
-            self._chained(line.leaf, line.position, _OWN if line.record else _HIDDEN, hashed)
+            self._chained(line.leaf, line.position, _OWN if line.record else HIDDEN, hashed)
         if line.record:
             record = Record(line.record)
             self._emitters.take(line.leaf, record.emitter, record.sequence, leaf_hash(record.event), record["time"])
@@ -335,7 +199,7 @@ class _Open:
         if position != self._head.position + 1:
             raise Finding(Kind.OMITTED, f"position {self._head.position + 1}, before leaf {leaf}")
         self._head = Head(position, chain_next(self._head.chain, hashed))
-        if shown == _HIDDEN:
+        if shown == HIDDEN:
             self._hidden += 1
             return
         if shown == _OWN:
@@ -346,7 +210,7 @@ class _Open:
             self._before, self._hidden, self._asked_began = self._hidden, 0, True
         if self._hidden:
             raise Finding(Kind.MISSING, f"position {position - self._hidden} or before")
-        if shown == _SHOWN:
+        if shown == SHOWN:
             self._events += 1
         else:
             self._expired += 1
@@ -355,7 +219,7 @@ class _Open:
     def _own(self, line: LeafLine, record: Record) -> None:
         """Takes what the log says of itself."""
         if (
-            record.emitter == _STATER
+            record.emitter == STATER
             and record["name"] == RETENTION
             and record.get("workspace", "") == self._header.workspace
         ):
@@ -363,7 +227,7 @@ class _Open:
         if line.head is None:
             return
         # It is of the tree just before itself.
-        if (record.emitter, record["name"], record.get("size")) != (_STATER, STATEMENT, str(line.leaf)):
+        if (record.emitter, record["name"], record.get("size")) != (STATER, STATEMENT, str(line.leaf)):
             raise Finding(Kind.FORMAT, f"leaf {line.leaf} is no statement of the chains before it")
         try:
             root = bytes.fromhex(record.get("digest", ""))
@@ -395,6 +259,8 @@ class _Open:
             raise Finding(
                 Kind.FORMAT, f"a checkpoint stands after {self._frontier.size} leaves that is of another size"
             )
+        # What an emitter has not signed is told as that, and not as a tree that is another.
+        self._emitters.end(checkpoint.size)
         self._require_root(checkpoint)
 
     def _require_root(self, checkpoint: Checkpoint) -> None:
@@ -414,8 +280,8 @@ class _Open:
     def end(self, line: End) -> Section:
         if self._frontier.size != self._checkpoint.size or line.leaves != self._leaves:
             raise Finding(Kind.FORMAT, f"it ends after {self._frontier.size} of {self._checkpoint.size} leaves")
-        self._require_root(self._checkpoint)
         self._emitters.end()
+        self._require_root(self._checkpoint)
         if self._passed < self._due:
             raise Finding(Kind.FORKED, f"nothing is shown of the tree of {self._due} leaves that was seen before")
         if self._highest_expired > self._excused:

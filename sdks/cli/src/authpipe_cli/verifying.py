@@ -11,7 +11,8 @@ from pathlib import Path
 
 from authpipe_transparency.exports import Header
 from authpipe_transparency.findings import Finding, Kind
-from authpipe_transparency.verification import Known, Measured, Section, Verification, measure
+from authpipe_transparency.measuring import Measured, measure
+from authpipe_transparency.verification import Known, Section, Verification
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE = 1 << 16

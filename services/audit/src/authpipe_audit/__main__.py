@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import os
 import time
@@ -70,7 +71,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     retention = Retention(retention_table, log, _signing(leaf), time.time_ns, os.urandom, config.retention_days)
     incident_table = IncidentTable(database, log)
     incidents = Incidents(incident_table, _signing(leaf), time.time_ns, os.urandom)
-    watching = Watching(WatchedLog(watching_database), incidents, detectors(config.release_bound), time.time)
+    each = detectors(config.release_bound)
+    watching = Watching(WatchedLog(watching_database), incidents, each, time.time, config.remember_seconds)
     workspace_of = workspace_reader(Verifier(anchor, time.time).verify, f"audit/{config.region}")
     health = Health()
     server = RpcServer(name, config.server, files, health)
@@ -118,26 +120,26 @@ async def _repeat(
             await work(trail)
         except DomainError as error:
             get_log().warning("not done for a trail", work=Label(work.__name__), trail=Label(trail.word), error=error)
-        try:
-            await asyncio.wait_for(stop.wait(), every_seconds)
-        except TimeoutError:
-            continue
+        await _pause(stop, every_seconds)
 
 
 async def _watch(stop: asyncio.Event, watching: Watching, every_seconds: float) -> None:
-    """Looks at what is new again and again; while more of it waits, without a pause."""
+    """Watches, or waits until whoever does is gone; what fails is told, and begun again."""
     while not stop.is_set():
-        waits = False
         try:
-            waits = await watching.watch()
+            async with watching.begin() as watcher:
+                while watcher is not None and not stop.is_set():
+                    # While more waits, without a pause.
+                    if not await watcher.look():
+                        await _pause(stop, every_seconds)
         except DomainError as error:
             get_log().warning("the log was not watched, it is tried again", error=error)
-        if waits:
-            continue
-        try:
-            await asyncio.wait_for(stop.wait(), every_seconds)
-        except TimeoutError:
-            continue
+        await _pause(stop, every_seconds)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 def _signing(leaf: Leaf) -> Callable[[int, Sequence[bytes]], SignedEvents]:

@@ -26,6 +26,7 @@ class Config(BaseModel):
         retention_days: Of workspaces of which authority has said nothing else.
         retention_seconds: How often it is looked for bodies that are to go.
         watch_seconds: How often detectors look at what is new.
+        remember_seconds: How often what they remember is written down; whoever dies looks at what came since again.
         release_bound: How many keys keyservice releases of a workspace in a minute (`per_workspace` there).
         statement_seconds: How often the log states where the chains of all workspaces stand.
     """
@@ -46,6 +47,7 @@ class Config(BaseModel):
     retention_days: int = Field(default=90, ge=1, le=36_500)
     retention_seconds: float = Field(default=3600.0, gt=0)
     watch_seconds: float = Field(default=1.0, gt=0)
+    remember_seconds: float = Field(default=10.0, gt=0)
     release_bound: int = Field(default=600_000, ge=1)
     statement_seconds: float = Field(default=30.0, gt=0)
     log_level: str = "info"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 from authpipe_audit.domain.detecting.enumerating import distinct
 from authpipe_audit.domain.detecting.places import range_of
-from authpipe_audit.domain.detecting.watching import Profile, detectors, look, profiles
+from authpipe_audit.domain.detecting.watching import Profile, by_name, detectors, look, matches
 from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Seen, State
 from authpipe_audit.domain.trails import Trail
 from hypothesis import given
@@ -22,7 +22,7 @@ class Traffic:
     """Events, one after the other, and what the detectors say of them."""
 
     def __init__(self, bound: int = 600_000) -> None:
-        self.detectors = detectors(bound)
+        self.detectors = by_name(detectors(bound))
         self.states: dict[Profile, State] = {}
         self.leaf = 0
 
@@ -36,7 +36,7 @@ class Traffic:
         return Seen(Trail.USER_CREDENTIALS, self.leaf, at=START + int(at), name=name, micros=micros, **(usual | fields))
 
     def look(self, events: Iterable[Seen]) -> list[Finding]:
-        return look(self.detectors, events, self.states)
+        return look(matches(self.detectors, events), self.states)
 
     def words(self, events: Iterable[Seen]) -> list[str]:
         return [finding.detector for finding in self.look(events)]
@@ -260,10 +260,10 @@ def test_what_a_detector_finds_does_not_depend_on_how_the_log_is_cut() -> None:
     for size in (1, 7, 300, 5000):
         part, rest = rest[:size], rest[size:]
         # What is remembered goes through the store in between.
-        needed = profiles(cut.detectors, part)
+        watched = matches(cut.detectors, part)
         cut.states = {key: dict(state) for key, state in cut.states.items() if state}
-        states = {key: cut.states[key] for key in needed if key in cut.states}
-        found += look(cut.detectors, part, states)
+        states = {key: cut.states[key] for _, key, _ in watched if key in cut.states}
+        found += look(watched, states)
         cut.states |= states
     assert found + cut.look(rest) == expected
 

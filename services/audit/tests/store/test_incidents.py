@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
+import json
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from authpipe_audit.domain.trails import Trail
 from authpipe_audit.errors import IncidentStateError, NoSuchIncidentError
 from authpipe_audit.store import CheckpointTable, IncidentTable, Log, TreeTable, WatchedLog
 from authpipe_database import Database
+from authpipe_sensitive import DomainError
 from authpipe_transparency import (
     Checkpoint,
     Note,
@@ -37,6 +39,10 @@ HOUR_NS = 3600 * 10**9
 Rows = Callable[[str], list[tuple[object, ...]]]
 
 
+class DeadError(Exception):
+    """It died."""
+
+
 class Stage:
     """A log that is watched."""
 
@@ -45,10 +51,19 @@ class Stage:
         self.log, self.clock = log, NOW_NS
         self.table = IncidentTable(database, log)
         self.incidents = Incidents(self.table, partial(emit.signed, "audit"), lambda: self.clock, os.urandom)
-        self.watching = Watching(
-            WatchedLog(watch_database), self.incidents, detectors(600_000), lambda: self.clock / 10**9
-        )
+        self.watching = self.another(watch_database)
         self.checkpoints, self.tree = CheckpointTable(database), TreeTable(database)
+
+    def another(self, watch_database: Database) -> Watching:
+        """Gives what watches in another replica."""
+        log, each = WatchedLog(watch_database), detectors(600_000)
+        return Watching(log, self.incidents, each, lambda: self.clock / 10**9, remember_seconds=10)
+
+    async def watch(self, watching: Watching | None = None) -> None:
+        """Watches until everything was looked at, unless somebody else does."""
+        async with (watching or self.watching).begin() as watcher:
+            while watcher is not None and await watcher.look():
+                pass
 
     async def happen(self, *names: str, trail: Trail = Trail.CONTROL, **members: str) -> None:
         """Logs events."""
@@ -92,7 +107,7 @@ async def test_what_is_found_becomes_an_incident_with_an_event_in_the_workspaces
     stage: Stage, rows: Rows
 ) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     found = await stage.the_only()
     assert (found.detector, found.severity.name, found.workspace, found.subject) == (
         "HONEYTOKEN_USED", "CRITICAL", "ws_1", "conn_1",
@@ -108,16 +123,16 @@ async def test_a_second_finding_is_evidence_of_the_first_incident_and_after_it_i
     stage: Stage, rows: Rows
 ) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     first = await stage.the_only()
     stage.clock += HOUR_NS
     await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS)
-    await stage.watching.watch()
+    await stage.watch()
     assert Place(Trail.USER_CREDENTIALS, 1) in (await stage.the_only()).evidence
     await stage.incidents.change(first.id, IncidentState.CLOSED, "operator:first")
     stage.clock += HOUR_NS
     await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS)
-    await stage.watching.watch()
+    await stage.watch()
     assert rows("select count(*) from incidents") == [(2,)]
     assert rows("select count(*) from bodies where name = 'INCIDENT_OPENED'") == [(2,)]
 
@@ -126,9 +141,6 @@ async def test_a_second_finding_is_evidence_of_the_first_incident_and_after_it_i
 async def test_whoever_dies_after_raising_and_before_remembering_raises_nothing_twice(
     stage: Stage, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class DeadError(Exception):
-        """It died."""
-
     raise_all = stage.incidents.raise_all
 
     async def raise_and_die(findings: Any) -> None:
@@ -140,25 +152,69 @@ async def test_whoever_dies_after_raising_and_before_remembering_raises_nothing_
         patch.setattr(stage.incidents, "raise_all", raise_and_die)
         for _ in range(2):
             with pytest.raises(DeadError):
-                await stage.watching.watch()
+                await stage.watch()
     assert rows("select max(next_leaf) from watched where trail = 1") == [(0,)]
     await stage.incidents.change((await stage.the_only()).id, IncidentState.CLOSED, "operator:first")
-    await stage.watching.watch()
+    await stage.watch()
     assert rows("select count(*) from incidents") == [(1,)]
     assert rows("select count(*) from bodies where name = 'INCIDENT_OPENED'") == [(1,)]
     assert rows("select next_leaf from watched where trail = 1") == [(1,)]
 
 
 async def test_two_who_watch_at_once_find_it_once(stage: Stage, watch_database: Database, rows: Rows) -> None:
-    other = Watching(WatchedLog(watch_database), stage.incidents, detectors(600_000), time.time)
+    other = stage.another(watch_database)
     await stage.use_a_decoy()
-    await asyncio.gather(*(each.watch() for each in (stage.watching, other) * 4))
+    await asyncio.gather(*(stage.watch(each) for each in (stage.watching, other) * 4))
     assert rows("select count(*) from incidents") == [(1,)]
+
+
+@pytest.mark.promise("P26")
+async def test_whoever_dies_before_it_is_written_down_has_counted_nothing_twice(stage: Stage, rows: Rows) -> None:
+    amount = 0
+    for part, dies in ((9, True), (8, False), (7, True), (6, True), (5, False)):
+        await stage.happen(*["TOKEN_REFRESHED"] * part)
+        amount += part
+        if not dies:
+            await stage.watch()
+            continue
+        with pytest.raises(DeadError):
+            async with stage.watching.begin() as watcher:
+                assert watcher is not None
+                await watcher.look()
+                raise DeadError
+    ((state,),) = rows("select state from profiles where detector = 'CONNECTION_REFRESH_STORM'")
+    assert json.loads(str(state))["count"] == amount
+    assert (await stage.the_only()).detector == "CONNECTION_REFRESH_STORM"
+    assert rows("select next_leaf from watched where trail = 3") == [(amount,)], (
+        "and the incident's own event comes next"
+    )
+
+
+@pytest.mark.promise("P26")
+async def test_whoever_loses_the_connection_writes_nothing_and_another_goes_on(
+    stage: Stage, watch_database: Database, rows: Rows
+) -> None:
+    await stage.happen(*["TOKEN_REFRESHED"] * 20)
+    with pytest.raises(DomainError):
+        async with stage.watching.begin() as watcher:
+            assert watcher is not None
+            await watcher.look()
+            other = stage.another(watch_database)
+            async with other.begin() as nobody:
+                assert nobody is None
+            ended = rows("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+            assert ended == [(True,)]
+            await stage.happen(*["TOKEN_REFRESHED"] * 11)
+            await stage.watch(other)
+            assert (await stage.the_only()).detector == "CONNECTION_REFRESH_STORM"
+            await watcher.look()
+    ((state,),) = rows("select state from profiles where detector = 'CONNECTION_REFRESH_STORM'")
+    assert json.loads(str(state))["count"] == 31
 
 
 async def test_its_state_goes_forward_only_and_each_step_is_an_event(stage: Stage, rows: Rows) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     incident = (await stage.the_only()).id
     for state in (IncidentState.ACKNOWLEDGED, IncidentState.CLOSED):
         await stage.incidents.change(incident, state, "operator:first")
@@ -177,7 +233,7 @@ async def test_its_state_goes_forward_only_and_each_step_is_an_event(stage: Stag
 @pytest.mark.promise("P27")
 async def test_each_sink_is_told_once_and_reminded_until_the_customer_was_told(stage: Stage) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     incident = (await stage.the_only()).id
     assert await stage.told() == ["OPENED"]
     assert await stage.told() == []
@@ -191,7 +247,7 @@ async def test_each_sink_is_told_once_and_reminded_until_the_customer_was_told(s
 
 async def test_whoever_does_nothing_hears_that_the_time_is_over(stage: Stage) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     assert await stage.told(hours=24.1) == ["OPENED", "DUE_IN_12_HOURS", "DUE_IN_4_HOURS", "DUE_IN_1_HOUR", "OVERDUE"]
 
 
@@ -199,9 +255,9 @@ async def test_whoever_does_nothing_hears_that_the_time_is_over(stage: Stage) ->
 async def test_its_evidence_is_proved_by_the_log(stage: Stage) -> None:
     for _ in range(3):
         await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS)
-    await stage.watching.watch()
+    await stage.watch()
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     found = await stage.the_only()
     assert len(found.evidence) == 5, "what was done with the same subject is shown with it"
     evidences = Evidences(stage.table, stage.checkpoints, stage.tree)
@@ -226,17 +282,17 @@ async def test_its_evidence_is_proved_by_the_log(stage: Stage) -> None:
 async def test_an_emitter_whose_clock_is_ahead_does_not_blind_the_detectors(stage: Stage, rows: Rows) -> None:
     ahead = time_text(stage.clock + 90 * 24 * HOUR_NS)
     await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS, time=ahead)
-    await stage.watching.watch()
+    await stage.watch()
     assert rows("select count(*) from profiles where seen_at > now() + interval '1 minute'") == [(0,)]
     stage.clock += 1000
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     assert (await stage.the_only()).detector == "HONEYTOKEN_USED"
 
 
 async def test_a_workspace_sees_its_own_incidents_only(stage: Stage) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     incident = (await stage.the_only()).id
     assert await stage.table.find(incident, "ws_2") is None
     assert await stage.table.list_incidents("ws_2", open_only=False, before=None, limit=10) == []
@@ -247,7 +303,7 @@ async def test_the_role_that_watches_changes_nothing_of_the_log_and_the_one_that
     stage: Stage, database: Database, watch_database: Database
 ) -> None:
     await stage.use_a_decoy()
-    await stage.watching.watch()
+    await stage.watch()
     for who, statements in (
         (watch_database, ["update bodies set name = name", "delete from bodies", "select * from leaves",
                           "delete from incidents", "insert into incidents select * from incidents"]),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
 import psycopg
 
 from authpipe_audit.domain.detecting.traps import Honeytoken
-from authpipe_audit.domain.detecting.watching import Profile
+from authpipe_audit.domain.detecting.watching import Part, Profile
 from authpipe_audit.domain.detecting.words import Seen, State, Subject
 from authpipe_audit.domain.trails import Trail
 from authpipe_database import Database, columns
@@ -22,52 +22,6 @@ _LOCK = 0x7761_7463
 _FORGOTTEN = timedelta(days=30)
 _KEPT = Honeytoken.word
 _Connection = psycopg.AsyncConnection[tuple[object, ...]]
-
-
-class Turn:
-    """One turn, in one transaction.
-
-    Args:
-        connection: Where.
-    """
-
-    def __init__(self, connection: _Connection) -> None:
-        self._connection = connection
-
-    async def read(self, trail: Trail, limit: int) -> list[Seen]:
-        """Gives the next events of a trail that nobody has looked at."""
-        cursor = await self._connection.execute(_READ, (int(trail), limit), binary=True)
-        return [
-            seen_of(trail, cast("int", index), Record(cast("bytes", record)))
-            for index, record in await cursor.fetchall()
-        ]
-
-    async def states(self, profiles: Sequence[Profile]) -> dict[Profile, State]:
-        """Gives what is remembered; of whom nothing is, does not stand in it."""
-        names = [(each.detector, each.subject.workspace, each.subject.name) for each in profiles]
-        cursor = await self._connection.execute(_STATES, columns(names, 3))
-        return {
-            Profile(cast("str", row[0]), Subject(cast("str", row[1]), cast("str", row[2]))): json.loads(
-                cast("str", row[3])
-            )
-            for row in await cursor.fetchall()
-        }
-
-    async def remember(self, states: Mapping[Profile, State], seen: Seen) -> None:
-        """Remembers states, and that everything up to an event of its trail was looked at."""
-        rows = [
-            (profile.detector, profile.subject.workspace, profile.subject.name, json.dumps(state))
-            for profile, state in states.items()
-        ]
-        at = datetime.fromtimestamp(seen.at, UTC)
-        if rows:
-            await self._connection.execute(_REMEMBER, (at, *columns(rows, 4)))
-        await self._connection.execute(
-            "update watched set next_leaf = %s where trail = %s", (seen.leaf_index + 1, int(seen.trail))
-        )
-        await self._connection.execute(
-            "delete from profiles where seen_at < %s and detector <> %s", (at - _FORGOTTEN, _KEPT)
-        )
 
 
 class WatchedLog:
@@ -81,12 +35,79 @@ class WatchedLog:
         self._database = database
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Turn | None]:
-        """Begins a turn; None: another replica is at it."""
-        async with self._database.hot() as connection, connection.transaction():
-            cursor = await connection.execute("select pg_try_advisory_xact_lock(%s, 0)", (_LOCK,))
+    async def alone(self) -> AsyncIterator[Alone | None]:
+        """Begins to watch; None: another replica does. Whoever loses the connection does not watch any more."""
+        async with self._database.hot() as connection:
+            cursor = await connection.execute("select pg_try_advisory_lock(%s, 0)", (_LOCK,))
             row = await cursor.fetchone()
-            yield Turn(connection) if row and row[0] else None
+            if not row or not row[0]:
+                yield None
+                return
+            try:
+                yield Alone(connection)
+            finally:
+                # With the connection the lock is gone too.
+                with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                    await connection.execute("select pg_advisory_unlock(%s, 0)", (_LOCK,))
+
+
+class Alone:
+    """What the only one sees who watches.
+
+    Args:
+        connection: On which the lock is held: everything is read and written on this one.
+    """
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    async def begins(self) -> dict[Trail, int]:
+        """Gives the leaf of each trail up to which everything was looked at."""
+        cursor = await self._connection.execute("select trail, next_leaf from watched")
+        return {Trail(cast("int", trail)): cast("int", leaf) for trail, leaf in await cursor.fetchall()}
+
+    async def read(self, trail: Trail, first_leaf: int, names: Collection[str], leaves: int) -> Part:
+        """Gives the events of these names among so many leaves."""
+        # First how far there are any: an index that is committed is before all that are not.
+        cursor = await self._connection.execute(_NEWEST, (int(trail), first_leaf), binary=True)
+        row = await cursor.fetchone()
+        newest = cast("int", row[0]) if row else first_leaf - 1
+        next_leaf = min(newest + 1, first_leaf + leaves)
+        if next_leaf == first_leaf:
+            return Part([], first_leaf, is_last=True)
+        cursor = await self._connection.execute(_READ, (int(trail), first_leaf, next_leaf, list(names)), binary=True)
+        events = [
+            seen_of(trail, cast("int", index), Record(cast("bytes", record)))
+            for index, record in await cursor.fetchall()
+        ]
+        return Part(events, next_leaf, is_last=next_leaf > newest)
+
+    async def states(self, profiles: Sequence[Profile]) -> dict[Profile, State]:
+        """Gives what is written down; of whom nothing is, does not stand in it."""
+        names = [(each.detector, each.subject.workspace, each.subject.name) for each in profiles]
+        cursor = await self._connection.execute(_STATES, columns(names, 3))
+        return {
+            Profile(cast("str", row[0]), Subject(cast("str", row[1]), cast("str", row[2]))): json.loads(
+                cast("str", row[3])
+            )
+            for row in await cursor.fetchall()
+        }
+
+    async def remember(self, states: Mapping[Profile, State], next_leaves: Mapping[Trail, int], now: int) -> None:
+        """Writes down states and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
+        rows = [
+            (profile.detector, profile.subject.workspace, profile.subject.name, json.dumps(state))
+            for profile, state in states.items()
+        ]
+        at = datetime.fromtimestamp(now, UTC)
+        async with self._connection.transaction():
+            if rows:
+                await self._connection.execute(_REMEMBER, (at, *columns(rows, 4)))
+            places = [(int(trail), leaf) for trail, leaf in next_leaves.items()]
+            await self._connection.execute(_WATCHED, columns(places, 2))
+            await self._connection.execute(
+                "delete from profiles where seen_at < %s and detector <> %s", (at - _FORGOTTEN, _KEPT)
+            )
 
 
 def seen_of(trail: Trail, index: int, record: Record) -> Seen:
@@ -109,9 +130,14 @@ def seen_of(trail: Trail, index: int, record: Record) -> Seen:
     )
 
 
+_NEWEST = "select leaf_index from bodies where trail = %s and leaf_index >= %s order by leaf_index desc limit 1"
 _READ = """
-select b.leaf_index, b.record from bodies b where b.trail = %s
-and b.leaf_index >= (select next_leaf from watched w where w.trail = b.trail) order by b.leaf_index limit %s
+select leaf_index, record from bodies where trail = %s and leaf_index >= %s and leaf_index < %s and name = any(%s)
+order by leaf_index
+"""
+_WATCHED = """
+update watched w set next_leaf = n.next_leaf from unnest(%b::smallint[], %b::bigint[]) as n(trail, next_leaf)
+where w.trail = n.trail
 """
 _STATES = """
 select p.detector, p.workspace_id, p.subject, p.state

@@ -62,7 +62,7 @@ class Stage:
         async with server:
             yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/token"
 
-    def egress(self, *, allow_loopback: bool = True, timeout: float = 1.0, **more: Any) -> Egress:
+    def egress(self, *, allow_loopback: bool = True, timeout: float = 5.0, **more: Any) -> Egress:
         return Egress(self.ca.certificate_file, timeout, allow_loopback=allow_loopback, write=token_request, **more)
 
 
@@ -177,20 +177,20 @@ async def test_a_redirect_within_the_origin_is_followed_three_times(stage: Stage
 
 async def test_an_answer_of_ten_megabytes_is_cut_off(stage: Stage) -> None:
     async with stage.provider(answering("200 OK", b"x" * 10_000_000)) as url:
-        assert await cause(stage.egress(timeout=5), url) == "sent, ANSWER_TOO_LARGE"
+        assert await cause(stage.egress(), url) == "sent, ANSWER_TOO_LARGE"
 
 
 @pytest.mark.case(21)
 async def test_a_head_of_forty_kilobytes_is_refused(stage: Stage) -> None:
     async with stage.provider(answering("200 OK\r\nx-much: " + "x" * 40_000)) as url:
-        assert await cause(stage.egress(timeout=5), url) == "sent, ANSWER_TOO_LARGE"
+        assert await cause(stage.egress(), url) == "sent, ANSWER_TOO_LARGE"
 
 
 @pytest.mark.case(21)
 async def test_a_compressed_bomb_is_not_unpacked(stage: Stage) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     async with stage.provider(answering("200 OK\r\ncontent-encoding: gzip", bomb)) as url:
-        egress = stage.egress(timeout=5)
+        egress = stage.egress()
         assert (await egress.get(url)).body == Secret(bomb)
         await egress.close()
     assert b"accept-encoding: identity" in stage.requests[0].lower()
@@ -209,7 +209,7 @@ async def test_silence_and_one_byte_at_a_time_end_at_the_time_limit(stage: Stage
 
     for behave in (silent, dripping):
         async with stage.provider(behave) as url:
-            assert await cause(stage.egress(), url) == "sent, TIMEOUT"
+            assert await cause(stage.egress(timeout=1), url) == "sent, TIMEOUT"
 
 
 async def test_nothing_at_all_is_a_failed_connection(stage: Stage) -> None:

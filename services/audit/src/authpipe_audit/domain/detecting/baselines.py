@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from authpipe_audit.domain.detecting.words import DAY, HOUR, Seen, Severity, State, Subject
+from authpipe_audit.domain.detecting.words import DAY, HOUR, USE_NAMES, Seen, Severity, State, Subject
 
 _DAYS, _KNOWN_DAYS, _FACTOR = 14, 3, 3
 _NEVER = 2**62
@@ -28,6 +28,7 @@ class AboveBaseline:
 
     def __init__(self, word: str, severity: Severity, name_of: Callable[[Seen], str], floor: int) -> None:
         self.word = word
+        self.names = USE_NAMES
         self.severity = severity
         self._name_of = name_of
         self._floor = floor

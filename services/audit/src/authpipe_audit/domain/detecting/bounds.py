@@ -16,15 +16,14 @@ class NearBound:
 
     word = "WORKSPACE_NEAR_RELEASE_BOUND"
     severity = Severity.HIGH
+    names = frozenset({"RECORD_KEY_RELEASED", "WRITE_KEY_RELEASED"})
 
     def __init__(self, bound: int) -> None:
         self._limit = _NEAR * bound
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the workspace whose key was released."""
-        if seen.name in {"RECORD_KEY_RELEASED", "WRITE_KEY_RELEASED"} and seen.emitter.startswith("keyservice/"):
-            return Subject(seen.workspace, seen.workspace)
-        return None
+        return Subject(seen.workspace, seen.workspace) if seen.emitter.startswith("keyservice/") else None
 
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether four fifths of it are used up."""

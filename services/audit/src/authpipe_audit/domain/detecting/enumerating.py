@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 
-from authpipe_audit.domain.detecting.words import DAY, MINUTE, Seen, Severity, State, Subject
+from authpipe_audit.domain.detecting.words import DAY, MINUTE, REFUSED_NAMES, USE_NAMES, Seen, Severity, State, Subject
 
 _WINDOW = 10 * MINUTE
 _BITS = 4096
@@ -30,6 +30,7 @@ class Enumeration:
 
     word = "API_KEY_ENUMERATES"
     severity = Severity.HIGH
+    names = USE_NAMES | REFUSED_NAMES
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the API key of a use, or of one that was refused."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from authpipe_audit.domain.detecting.words import DAY, HOUR, Seen, Severity, State, Subject
+from authpipe_audit.domain.detecting.words import DAY, HOUR, USE_NAMES, Seen, Severity, State, Subject
 
 _KNOWN_DAYS, _KNOWN_USES = 3, 100
 # New ranges within two weeks after which a key roams; and how many are remembered.
@@ -32,6 +32,7 @@ class NewAddressRange:
 
     word = "API_KEY_NEW_ADDRESS_RANGE"
     severity = Severity.MEDIUM
+    names = USE_NAMES
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the API key of a use whose address is known."""
@@ -71,6 +72,7 @@ class UnusualHour:
 
     word = "API_KEY_UNUSUAL_HOUR"
     severity = Severity.LOW
+    names = USE_NAMES
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the API key of a use."""

@@ -13,10 +13,11 @@ class RefreshStorm:
 
     word = "CONNECTION_REFRESH_STORM"
     severity = Severity.MEDIUM
+    names = frozenset({"TOKEN_REFRESHED"})
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the connection that was refreshed."""
-        return Subject(seen.workspace, seen.target) if seen.name == "TOKEN_REFRESHED" else None
+        return Subject(seen.workspace, seen.target)
 
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether it was refreshed more often than any Provider's tokens end."""
@@ -32,12 +33,11 @@ class ProviderFailures:
 
     word = "PROVIDER_REFRESH_FAILURES"
     severity = Severity.HIGH
+    names = frozenset({"TOKEN_REFRESHED", "REFRESH_FAILED"})
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the Provider that was asked."""
-        if seen.provider and seen.name in {"TOKEN_REFRESHED", "REFRESH_FAILED"}:
-            return Subject("", seen.provider)
-        return None
+        return Subject("", seen.provider) if seen.provider else None
 
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether half of them fail."""

@@ -15,12 +15,11 @@ class Reported:
 
     def __init__(self, name: str, severity: Severity) -> None:
         self.word = name
+        self.names = frozenset({name})
         self.severity = severity
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives what the event is about."""
-        if seen.name != self.word:
-            return None
         return Subject(seen.workspace, seen.target or seen.actor)
 
     def look(self, seen: Seen, state: State) -> bool:

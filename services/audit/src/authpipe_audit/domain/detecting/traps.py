@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from authpipe_audit.domain.detecting.words import HOUR, MINUTE, Seen, Severity, State, Subject
+from authpipe_audit.domain.detecting.words import HOUR, MINUTE, REFUSED_NAMES, USE_NAMES, Seen, Severity, State, Subject
 
 _COORDINATOR = "oauth/coordinator"
 _ENDED = frozenset({"CONNECTION_DISCONNECTED", "CONNECTION_KEY_ERASED"})
@@ -18,10 +18,11 @@ class DisconnectedUse:
 
     word = "DISCONNECTED_CONNECTION_USED"
     severity = Severity.MEDIUM
+    names = USE_NAMES | REFUSED_NAMES | {"CONNECTION_DISCONNECTING", "CONNECTION_RESTORED"}
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the connection that was disconnected, taken back, used, or asked for."""
-        told = seen.emitter == _COORDINATOR and seen.name in {"CONNECTION_DISCONNECTING", "CONNECTION_RESTORED"}
+        told = seen.emitter == _COORDINATOR and seen.name.startswith("CONNECTION_")
         return Subject(seen.workspace, seen.target) if told or seen.is_use or seen.is_refused_use else None
 
     def look(self, seen: Seen, state: State) -> bool:
@@ -51,6 +52,7 @@ class Honeytoken:
 
     word = "HONEYTOKEN_USED"
     severity = Severity.CRITICAL
+    names = USE_NAMES | REFUSED_NAMES | {"DECOY_PLACED"}
 
     def subject(self, seen: Seen) -> Subject | None:
         """Gives the connection that is a decoy, is used, or asked for."""

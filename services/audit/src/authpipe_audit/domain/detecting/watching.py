@@ -1,13 +1,15 @@
 """Watching: goes through the log, event by event, and carries what detectors find to the incidents.
 
-Findings are raised before what was looked at is remembered: whoever dies in between finds the same again, in the same
-events, and raising it again changes nothing.
+One process watches at a time. It has in memory what detectors remember, and writes that down now and then, together with
+how far it has looked: whoever dies in between looks at the same events again, from what was remembered then, and finds
+the same; raising it again changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import NamedTuple, Protocol
 
 from authpipe_audit.domain.detecting.baselines import baselines
@@ -21,6 +23,8 @@ from authpipe_audit.domain.detecting.words import HOUR, Detector, Finding, Seen,
 from authpipe_audit.domain.trails import Trail
 
 _MANY = 2000
+# More than these are not kept in memory once they are written down; and of so many that are not, they are written down at once.
+_MOST_STATES, _MOST_CHANGED = 50_000, 10_000
 _TOLD = "told"
 
 
@@ -36,24 +40,41 @@ class Profile(NamedTuple):
     subject: Subject
 
 
-class Turn(Protocol):
-    """One turn: nobody else looks at the log meanwhile, and what is remembered is remembered when it ends."""
+class Part(NamedTuple):
+    """A part of a trail.
 
-    async def read(self, trail: Trail, limit: int) -> Sequence[Seen]:
-        """Gives the next events of a trail that nobody has looked at."""
+    Args:
+        events: Those that somebody looks at, in their order.
+        next_leaf: Where the next part begins.
+        is_last: Whether nothing more is there yet.
+    """
+
+    events: Sequence[Seen]
+    next_leaf: int
+    is_last: bool
+
+
+class Alone(Protocol):
+    """The log and what is remembered of it, as the only one sees it who watches."""
+
+    async def begins(self) -> dict[Trail, int]:
+        """Gives the leaf of each trail up to which everything was looked at when it was last written down."""
+
+    async def read(self, trail: Trail, first_leaf: int, names: Collection[str], leaves: int) -> Part:
+        """Gives the events of these names among so many leaves."""
 
     async def states(self, profiles: Sequence[Profile]) -> dict[Profile, State]:
-        """Gives what is remembered; of whom nothing is, does not stand in it."""
+        """Gives what is written down; of whom nothing is, does not stand in it."""
 
-    async def remember(self, states: Mapping[Profile, State], seen: Seen) -> None:
-        """Remembers states, and that everything up to an event of its trail was looked at."""
+    async def remember(self, states: Mapping[Profile, State], next_leaves: Mapping[Trail, int], now: int) -> None:
+        """Writes down states and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
 
 
 class Log(Protocol):
     """The log, as watchers see it."""
 
-    def turn(self) -> AbstractAsyncContextManager[Turn | None]:
-        """Begins a turn; None: somebody else is at it."""
+    def alone(self) -> AbstractAsyncContextManager[Alone | None]:
+        """Begins to watch: nobody else does meanwhile. None: somebody else does."""
 
 
 class Incidents(Protocol):
@@ -91,67 +112,156 @@ class Watching:
         incidents: Where findings go.
         each: The detectors.
         clock: Gives seconds.
+        remember_seconds: How often what detectors remember is written down.
     """
 
-    def __init__(self, log: Log, incidents: Incidents, each: Sequence[Detector], clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        log: Log,
+        incidents: Incidents,
+        each: Iterable[Detector],
+        clock: Callable[[], float],
+        remember_seconds: float,
+    ) -> None:
         self._log = log
         self._incidents = incidents
-        self._detectors = each
+        self._detectors = by_name(each)
+        self._clock = clock
+        self._remember_seconds = remember_seconds
 
-    async def watch(self) -> bool:
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Watcher | None]:
+        """Begins to watch; None: somebody else does. What it remembers is written down when it ends well.
+
+        Raises:
+            DomainError: The log or its database is away.
+        """
+        async with self._log.alone() as alone:
+            if alone is None:
+                yield None
+                return
+            watcher = Watcher(alone, self._incidents, self._detectors, self._clock, self._remember_seconds)
+            yield watcher
+            await watcher.remember()
+
+
+class Watcher:
+    """The only one who watches. After an error it is not to be used again: what it has in memory is half of something.
+
+    Args:
+        alone: The log.
+        incidents: Where findings go.
+        detectors: The detectors, by the names of the events that they look at.
+        clock: Gives seconds.
+        remember_seconds: How often what they remember is written down.
+    """
+
+    def __init__(
+        self,
+        alone: Alone,
+        incidents: Incidents,
+        detectors: Mapping[str, Sequence[Detector]],
+        clock: Callable[[], float],
+        remember_seconds: float,
+    ) -> None:
+        self._alone = alone
+        self._incidents = incidents
+        self._detectors = detectors
+        self._clock = clock
+        self._remember_seconds = remember_seconds
+        self._next_leaves: dict[Trail, int] = {}
+        self._remembered: dict[Trail, int] = {}
+        self._states: dict[Profile, State] = {}
+        self._changed: set[Profile] = set()
+        self._written_at = clock()
+
+    async def look(self) -> bool:
         """Looks at the next events of every trail; says whether more of them wait.
 
         Raises:
-            DomainError: The log or its database is away. Nothing was remembered; what was raised is raised.
+            DomainError: The log or its database is away. What was raised is raised.
         """
+        if not self._next_leaves:
+            self._remembered = await self._alone.begins()
+            self._next_leaves = dict(self._remembered)
         waits = False
-        async with self._log.turn() as turn:
-            if turn is None:
-                return False
-            # What was disconnected and what is a decoy stands in this trail; uses in the others.
-            for trail in (Trail.CONTROL, Trail.USER_CREDENTIALS, Trail.CLIENT_SECRETS):
-                # An emitter whose clock is ahead must not move what we remember into the future, and so blind us.
-                now = int(self._clock())
-                events = [seen if seen.at <= now else seen._replace(at=now) for seen in await turn.read(trail, _MANY)]
-                if not events:
-                    continue
-                states = await turn.states(list(profiles(self._detectors, events)))
-                found = look(self._detectors, events, states)
-                if found:
-                    await self._incidents.raise_all(found)
-                await turn.remember({key: state for key, state in states.items() if state}, events[-1])
-                waits |= len(events) == _MANY
+        # What was disconnected and what is a decoy stands in this trail; uses in the others.
+        for trail in (Trail.CONTROL, Trail.USER_CREDENTIALS, Trail.CLIENT_SECRETS):
+            part = await self._alone.read(trail, self._next_leaves[trail], self._detectors.keys(), _MANY)
+            await self._judge(part.events)
+            self._next_leaves[trail] = part.next_leaf
+            waits |= not part.is_last
+        if len(self._changed) > _MOST_CHANGED or self._clock() - self._written_at >= self._remember_seconds:
+            await self.remember()
         return waits
 
+    async def remember(self) -> None:
+        """Writes down what is remembered, and how far it was looked.
 
-def profiles(each: Iterable[Detector], events: Iterable[Seen]) -> set[Profile]:
-    """Gives whose states are needed for these events."""
-    events = list(events)
-    return {
-        Profile(detector.word, subject)
-        for detector in each
+        Raises:
+            DomainError: The log's database is away.
+        """
+        self._written_at = self._clock()
+        if self._next_leaves == self._remembered:
+            return
+        changed = {profile: self._states[profile] for profile in self._changed if self._states[profile]}
+        await self._alone.remember(changed, self._next_leaves, int(self._written_at))
+        self._remembered = dict(self._next_leaves)
+        self._changed.clear()
+        if len(self._states) > _MOST_STATES:
+            self._states.clear()
+
+    async def _judge(self, events: Sequence[Seen]) -> None:
+        # An emitter whose clock is ahead must not move what we remember into the future, and so blind us.
+        now = int(self._clock())
+        watched = matches(self._detectors, [each if each.at <= now else each._replace(at=now) for each in events])
+        concerned = {profile for _, profile, _ in watched}
+        if unknown := concerned - self._states.keys():
+            self._states |= await self._alone.states(list(unknown))
+        found = look(watched, self._states)
+        self._changed |= concerned
+        if found:
+            await self._incidents.raise_all(found)
+
+
+class Match(NamedTuple):
+    """What a detector has to look at."""
+
+    detector: Detector
+    profile: Profile
+    seen: Seen
+
+
+def by_name(each: Iterable[Detector]) -> dict[str, list[Detector]]:
+    """Gives the detectors that look at events of a name, by name."""
+    found = defaultdict[str, list[Detector]](list)
+    for detector in each:
+        for name in detector.names:
+            found[name].append(detector)
+    return dict(found)
+
+
+def matches(detectors: Mapping[str, Sequence[Detector]], events: Iterable[Seen]) -> list[Match]:
+    """Gives which detector has to look at which event, and whose state it needs for that, in the order of the events."""
+    return [
+        Match(detector, Profile(detector.word, subject), seen)
         for seen in events
+        for detector in detectors.get(seen.name, ())
         if (subject := detector.subject(seen)) is not None
-    }
+    ]
 
 
-def look(each: Sequence[Detector], events: Iterable[Seen], states: dict[Profile, State]) -> list[Finding]:
-    """Lets all detectors look at events; gives what they find, of each subject once an hour at most.
+def look(each: Iterable[Match], states: dict[Profile, State]) -> list[Finding]:
+    """Lets detectors look at events; gives what they find, of each subject once an hour at most.
 
     Args:
-        each: The detectors.
-        events: In their order.
+        each: Which at which, in the order of the events.
         states: What is remembered; changed in place.
     """
     found = []
-    for seen in events:
-        for detector in each:
-            subject = detector.subject(seen)
-            if subject is None:
-                continue
-            state = states.setdefault(Profile(detector.word, subject), {})
-            if detector.look(seen, state) and seen.at - state.get(_TOLD, -HOUR) >= HOUR:
-                state[_TOLD] = seen.at
-                found.append(Finding(detector.word, detector.severity, subject, seen))
+    for detector, profile, seen in each:
+        state = states.setdefault(profile, {})
+        if detector.look(seen, state) and seen.at - state.get(_TOLD, -HOUR) >= HOUR:
+            state[_TOLD] = seen.at
+            found.append(Finding(detector.word, detector.severity, profile.subject, seen))
     return found

@@ -11,6 +11,9 @@ from authpipe_audit.domain.trails import Trail
 State = dict[str, int]
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 USES = frozenset({"serve", "proxy"})
+# The names that a use of a credential, and one that was refused, can have.
+USE_NAMES = frozenset({"RECORD_KEY_RELEASED"})
+REFUSED_NAMES = frozenset({"RECORDS_REFUSED", "RELEASE_REFUSED"})
 
 
 class Severity(IntEnum):
@@ -64,7 +67,7 @@ class Seen(NamedTuple):
     def is_use(self) -> bool:
         """Says whether a customer's API key had a credential opened."""
         return (
-            self.name == "RECORD_KEY_RELEASED"
+            self.name in USE_NAMES
             and self.purpose in USES
             and self.emitter == "keyservice/user-credentials"
             and self.actor.startswith("api_key:")
@@ -74,7 +77,7 @@ class Seen(NamedTuple):
     def is_refused_use(self) -> bool:
         """Says whether a customer's API key asked for a credential and did not get it."""
         return (
-            self.name in {"RECORDS_REFUSED", "RELEASE_REFUSED"}
+            self.name in REFUSED_NAMES
             and self.emitter in {"vault", "keyservice/user-credentials"}
             and self.actor.startswith("api_key:")
         )
@@ -119,8 +122,12 @@ class Detector(Protocol):
     def severity(self) -> Severity:
         """Gives how bad it is, what it finds."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Gives the names of the events that it looks at; of others it is not asked."""
+
     def subject(self, seen: Seen) -> Subject | None:
-        """Gives of whom it has to remember something for this event; None: it does not look at such events."""
+        """Gives of whom it has to remember something for an event of one of its names; None: it does not look at this one."""
 
     def look(self, seen: Seen, state: State) -> bool:
         """Says whether this is alarming, and remembers what it needs.
