@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from authpipe_database import DatabaseConfig
+from authpipe_database import Database, DatabaseConfig
 from authpipe_database.migrations import upgrade
 from authpipe_testing.ca import CertificateAuthority
 from authpipe_testing.ports import free_ports
@@ -60,3 +62,21 @@ def config_of(cluster: Cluster, database: str, user: str) -> DatabaseConfig:
         key=leaf.key,
         ca=cluster.ca.certificate_file,
     )
+
+
+async def plan_of(database: Database, statement: str) -> str:
+    """Gives how PostgreSQL carries out a hot statement, as it plans it: once, for whatever values.
+
+    Args:
+        database: In which the statement is at home. In one that is empty nothing is known of how much there will be.
+        statement: With psycopg's placeholders.
+    """
+    numbers = itertools.count(1)
+    numbered = re.sub(r"%(\(\w+\))?[bs]", lambda _: f"${next(numbers)}", statement)
+    nulls = ", ".join(["null"] * (next(numbers) - 1))
+    async with database.hot() as connection:
+        await connection.execute(f"prepare planned as {numbered}".encode())
+        cursor = await connection.execute(f"explain execute planned ({nulls})".encode())
+        plan = "\n".join(str(row[0]) for row in await cursor.fetchall())
+        await connection.execute("deallocate planned")
+    return plan

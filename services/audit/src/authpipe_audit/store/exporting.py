@@ -146,6 +146,6 @@ with wanted as (
                      order by first_leaf desc limit 1) as first_leaf
     from unnest(%(leaves)b::bigint[]) as leaf)
 select b.first_leaf, b.emitter, b.first_sequence, b.hashes, b.signature, c.chain from wanted
-join batches b on b.trail = %(trail)s and b.first_leaf = wanted.first_leaf
+cross join lateral (select * from batches where trail = %(trail)s and first_leaf = wanted.first_leaf offset 0) as b
 join certificates c on c.digest = b.certificate order by b.first_leaf
 """

@@ -210,10 +210,11 @@ insert into incident_evidence (incident_id, trail, leaf_index)
 select %(incident)s, trail, leaf_index from (
     select %(trail)s::smallint as trail, %(leaf)s::bigint as leaf_index
     union
-    (select b.trail, b.leaf_index from bodies b join bodies last on last.trail = %(trail)s and last.leaf_index = %(leaf)s
+    (select b.trail, b.leaf_index from bodies b
      where b.workspace_id = %(workspace)s and b.ids @> array[%(subject)s]
      and not (b.trail = %(trail)s and b.leaf_index >= %(leaf)s)
-     and b.time between last.time - interval '1 hour' and last.time + interval '1 hour'
+     and b.time >= (select time - interval '1 hour' from bodies where trail = %(trail)s and leaf_index = %(leaf)s)
+     and b.time <= (select time + interval '1 hour' from bodies where trail = %(trail)s and leaf_index = %(leaf)s)
      order by b.time desc limit %(before)s)) as all_of_it
 where (select count(*) from incident_evidence where incident_id = %(incident)s) < %(most)s
 on conflict do nothing

@@ -70,13 +70,19 @@ class TreeTable:
         return found
 
 
+# Each range for itself, along the primary key: joined, PostgreSQL may read the whole tree and compare.
 _LEAVES = """
 select w.number, l.entry from unnest(%b::int[], %b::int[], %b::bigint[], %b::bigint[]) as w(number, level, first, count)
-join leaves l on l.trail = %s and l.leaf_index >= w.first and l.leaf_index < w.first + w.count
+cross join lateral (
+    select leaf_index, entry from leaves where trail = %s and leaf_index >= w.first and leaf_index < w.first + w.count
+    order by leaf_index offset 0) as l
 order by w.number, l.leaf_index
 """
 _TILE_HASHES = """
 select w.number, h.hash from unnest(%b::int[], %b::int[], %b::bigint[], %b::bigint[]) as w(number, level, first, count)
-join tile_hashes h on h.trail = %s and h.level = w.level and h.hash_index >= w.first and h.hash_index < w.first + w.count
+cross join lateral (
+    select hash_index, hash from tile_hashes
+    where trail = %s and level = w.level and hash_index >= w.first and hash_index < w.first + w.count
+    order by hash_index offset 0) as h
 order by w.number, h.hash_index
 """

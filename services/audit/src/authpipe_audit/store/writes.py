@@ -64,8 +64,9 @@ class WriteTable:
 
 _LIVES = """
 n.version > 0 and n.record_class <> '' and not exists (
+    -- Along the primary key, and not along all that was written since.
     select from writes d where d.trail = n.trail and d.workspace_id = n.workspace_id and d.target = n.target
-    and d.record_class = '' and d.leaf_index > n.leaf_index)
+    and d.record_class = '' and d.leaf_index + 0 > n.leaf_index)
 """
 _SHOWN = "n.workspace_id, n.target, n.record_class, n.leaf_index, l.entry, b.record, b.salt"
 _JOINED = """

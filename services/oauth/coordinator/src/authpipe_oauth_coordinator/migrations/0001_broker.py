@@ -40,8 +40,10 @@ create table connections (
     state_reason text not null, state_at timestamptz not null, kind text not null, provider text not null,
     provider_config_id text not null, end_user_id text not null, scopes text[] not null, expires_at timestamptz,
     refreshable boolean not null, hosts_digest bytea not null, refreshed_at timestamptz not null,
-    created_at timestamptz not null, primary key (workspace_id, id));
+    created_at timestamptz not null);
 create index connections_newest on connections (workspace_id, created_at desc, id desc);
+-- After it: of two indexes that look as good, which these do until there are statistics, PostgreSQL takes the later one.
+alter table connections add primary key (workspace_id, id);
 create index connections_unfinished on connections (state_at) where state in ('draft', 'disconnecting');
 create table leases (
     workspace_id text not null, connection_id text not null, holder text not null, fence bigint not null,

@@ -42,12 +42,13 @@ ranked as (
         row_number() over (partition by due.provider order by refresh_due_at, id) as in_provider
     from due left join recent using (provider) left join held using (provider)),
 -- One after the other, in this order, until there are enough: who is locked, or was taken up meanwhile, is passed over.
+-- Each by its primary key: with a bare refresh_due_at PostgreSQL may go through all that is due for each.
 taken as materialized (
     select c.workspace_id, c.id
     from (select * from ranked where in_provider <= least(%s - going, %s - taken) order by in_workspace, refresh_due_at) as r
     cross join lateral (
         select workspace_id, id from connections where workspace_id = r.workspace_id and id = r.id and state = 'active'
-            and refresh_due_at <= now() for update skip locked) as c
+            and coalesce(refresh_due_at, 'infinity') <= now() for update skip locked) as c
     limit %s)
 update connections c set claimed_at = now(), refresh_due_at = now() + make_interval(secs => %s)
 from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
