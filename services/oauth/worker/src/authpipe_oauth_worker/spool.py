@@ -1,12 +1,12 @@
 """Door: answers that vault could not take, on this worker's disk: sealed already, written before anybody waits for vault.
 
-    <when>-<random>.part     reserved; after the answer came: the answer
+    <random>.part            reserved; after the answer came: the answer. What is given back is emptied, and reserved again
     <when>-<random>.record   an answer that is to be delivered, durable
 
     file   "APS1" ‖ SHA-256 of what follows ‖ a sealed record
 
-A process that dies leaves what the kernel has; a machine that loses power leaves what was synchronised, which is everything
-that was said to be kept. A file that was written half way is none.
+That a place can be had means that the disk takes a byte in it. A process that dies leaves what the kernel has; a machine that
+loses power leaves what was synchronised, which is everything that was said to be kept. A file that was written half way is none.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ import hmac
 import os
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from authpipe_oauth_worker.domain.ports import Kept
 from authpipe_oauth_worker.errors import SpoolError
+from authpipe_sensitive import get_log
 
 _MAGIC = b"APS1"
 _HEAD = len(_MAGIC) + 32
 _LARGEST = 4 * 1024 * 1024
+# So many files that are not needed just now are kept: making and removing one costs more than all else that is done with it.
+_MOST_AT_REST = 64
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -40,6 +44,7 @@ class Spool:
         self._folder = folder
         self._most = most
         self._count = 0
+        self._at_rest: list[Slot] = []
 
     def open(self) -> None:
         """Makes the folder, and finds what a process before this one has left.
@@ -55,7 +60,7 @@ class Spool:
                     part.unlink()
                 else:
                     _synchronise(part)
-                    part.rename(part.with_suffix(".record"))
+                    part.rename(self.record())
             _synchronise(self._folder)
             self._count = len(list(self._folder.glob("*.record")))
         except OSError as error:
@@ -69,11 +74,24 @@ class Spool:
         """
         if self._count >= self._most:
             raise SpoolError(waiting=self._count)
-        path = self._folder / f"{time.time_ns():020}-{secrets.token_hex(4)}.part"
+        path = self._folder / f"{secrets.token_hex(8)}.part"
         try:
-            return Slot(self, path, os.open(path, _FILE, 0o600))
+            slot = self._at_rest.pop() if self._at_rest else Slot(self, path, os.open(path, _FILE, 0o600))
         except OSError as error:
             raise SpoolError(errno=error.errno or 0) from None
+        slot.try_disk()
+        return slot
+
+    def take_back(self, slot: Slot) -> bool:
+        """Keeps a place that was emptied, to be reserved again; False: there are enough."""
+        if len(self._at_rest) >= _MOST_AT_REST:
+            return False
+        self._at_rest.append(slot)
+        return True
+
+    def record(self) -> Path:
+        """Makes a name for an answer that is to be delivered: it sorts after all that there are."""
+        return self._folder / f"{time.time_ns():020}-{secrets.token_hex(4)}.record"
 
     def waiting(self) -> list[Kept]:
         """Gives the answers that are to be delivered, oldest first.
@@ -121,16 +139,28 @@ class Slot:
         self._path = path
         self._descriptor = descriptor
 
+    def try_disk(self) -> None:
+        """Returns when the disk takes a byte.
+
+        Raises:
+            SpoolError: It does not. The place is given up.
+        """
+        try:
+            os.pwrite(self._descriptor, b"\0", 0)
+        except OSError as error:
+            self._give_up()
+            raise SpoolError(errno=error.errno or 0) from None
+
     def write(self, packed: bytes) -> None:
         """Writes the answer. From here on it outlives this process.
 
         Raises:
             SpoolError: The disk does not take it.
         """
-        data = memoryview(_MAGIC + hashlib.sha256(packed).digest() + packed)
+        data, at = memoryview(_MAGIC + hashlib.sha256(packed).digest() + packed), 0
         try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+            while at < len(data):
+                at += os.pwrite(self._descriptor, data[at:], at)
         except OSError as error:
             raise SpoolError(errno=error.errno or 0) from None
 
@@ -148,13 +178,23 @@ class Slot:
 
     def release(self) -> None:
         """Gives the place back: the answer is in vault, or there was none."""
+        try:
+            os.ftruncate(self._descriptor, 0)
+            if self._spool.take_back(self):
+                return
+        except OSError as error:
+            get_log().warning("a place on the disk could not be emptied; it is given up", errno=error.errno or 0)
+        self._give_up()
+
+    def _give_up(self) -> None:
         os.close(self._descriptor)
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _keep(self) -> None:
         os.fsync(self._descriptor)
         os.close(self._descriptor)
-        self._path.rename(self._path.with_suffix(".record"))
+        self._path.rename(self._spool.record())
         _synchronise(self._path.parent)
 
 

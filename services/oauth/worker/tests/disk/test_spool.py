@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,14 +95,45 @@ async def test_an_answer_that_the_disk_has_changed_is_put_aside_and_no_other_is_
     assert len(list(tmp_path.glob("*.broken"))) == 1
 
 
-async def test_files_are_for_this_user_alone_and_what_is_given_back_is_gone(tmp_path: Path) -> None:
+async def test_files_are_for_this_user_alone_and_of_what_is_given_back_nothing_is_left(tmp_path: Path) -> None:
     spool = opened(tmp_path / "spool")
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     slot = spool.reserve()
     assert next((tmp_path / "spool").iterdir()).stat().st_mode & 0o777 == 0o600
     slot.write(ANSWER)
     slot.release()
-    assert list((tmp_path / "spool").iterdir()) == []
+    (part,) = (tmp_path / "spool").iterdir()
+    assert part.read_bytes() == b""
+    # The next one is written there, also when it is shorter.
+    again = spool.reserve()
+    again.write(b"short")
+    assert [each.packed for each in opened(tmp_path / "spool").waiting()] == [b"short"]
+
+
+async def test_a_place_that_was_used_before_keeps_its_answer_after_all_that_wait(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    slots = [spool.reserve() for _ in range(100)]
+    for slot in slots:
+        slot.write(ANSWER)
+        slot.release()
+    assert len(list(tmp_path.iterdir())) == 64, "no more than that are kept"
+    await keep(spool, b"first")
+    await keep(spool, b"second")
+    assert [each.packed for each in spool.waiting()] == [b"first", b"second"]
+
+
+def test_a_disk_that_takes_nothing_any_more_is_seen_before_a_token_is_sent(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    spool.reserve().release()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(SpoolError):
+            spool.reserve()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
 async def test_a_full_spool_takes_no_more_and_counts_again_after_a_restart(tmp_path: Path) -> None:
