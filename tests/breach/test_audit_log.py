@@ -105,15 +105,15 @@ ACTS = {
         " where workspace_id = %(w)s and trail = 3 returning trail, leaf_index, record, salt)"
         " update leaves l set entry = sha256(b.salt || b.record) from b"
         " where (l.trail, l.leaf_index) = (b.trail, b.leaf_index)",
-        # Its emitter has not signed that.
-        {11},
+        # Its emitter has not signed that; or the tree is another than the auditor has seen, where that is looked at first.
+        {7, 11},
     ),
     "gives an event another leaf": (
         "with b as (update bodies set salt = sha256(salt)"
         " where workspace_id = %(w)s and trail = 3 returning trail, leaf_index, record, salt)"
         " update leaves l set entry = sha256(b.salt || b.record) from b"
         " where (l.trail, l.leaf_index) = (b.trail, b.leaf_index)",
-        {6},
+        {6, 7},
     ),
     "deletes an event": (
         "with l as (delete from leaves where workspace_id = %(w)s and trail = 3 and position = 2 returning *)"
