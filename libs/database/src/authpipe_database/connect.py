@@ -14,12 +14,13 @@ import psycopg
 import sqlalchemy as sa
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from authpipe_sensitive import DomainError, Status
 
 _RESTED_SECONDS = 0.5
+_SEEN = "seen"
 # Hot statements look up by key. PostgreSQL is told so: it plans them once, and not by statistics that it does not have yet
 # (an audit table filled a minute ago cost 190 µs of its CPU a request instead of 45).
 _HOT = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
@@ -116,9 +117,9 @@ class Database:
             pool_size=config.pool_size,
             max_overflow=0,
             pool_timeout=3,
-            pool_pre_ping=True,
             hide_parameters=True,
         )
+        sa.event.listen(self._engine.sync_engine, "checkout", self._ping)
         self.pool: AsyncConnectionPool[_HotConnection] = AsyncConnectionPool(
             kwargs={**config.conninfo(), "options": _HOT, "autocommit": True, "prepare_threshold": 1},
             min_size=1,
@@ -128,6 +129,17 @@ class Database:
             connection_class=_Connection,
             check=_check,
         )
+
+    def _ping(self, connection: Any, record: Any, _: object) -> None:
+        """Pings a connection that has rested, as for hot ones; the library's own way pings it each time."""
+        now = time.monotonic()
+        try:
+            if now - record.info.get(_SEEN, now) > _RESTED_SECONDS:
+                self._engine.sync_engine.dialect.do_ping(connection)
+        except psycopg.Error:
+            # The server was restarted: none of them is any good.
+            raise InvalidatePoolError from None
+        record.info[_SEEN] = now
 
     async def open(self) -> None:
         """Opens the pool of hot connections.

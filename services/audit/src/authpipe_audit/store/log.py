@@ -200,38 +200,39 @@ async def _logged(connection: _Connection, trail: Trail, batch: Batch) -> dict[i
 
 
 async def _write(connection: _Connection, growth: Growth) -> None:
+    await _write_leaves(connection, growth)
+    await _write_bodies(connection, growth)
+    await _write_writes(connection, growth)
+    await _write_batches(connection, growth)
+    await _write_tree(connection, growth)
+
+
+async def _write_leaves(connection: _Connection, growth: Growth) -> None:
     trail = int(growth.trail)
-    async with connection.cursor() as cursor:
-        copy_leaves = "copy leaves (trail, leaf_index, entry, workspace_id, position, chain) from stdin (format binary)"
-        async with cursor.copy(copy_leaves) as copy:
-            copy.set_types(["int2", "int8", "bytea", "text", "int8", "bytea"])
-            for leaf in growth.leaves:
-                await copy.write_row(
-                    (trail, leaf.index, leaf.entry, leaf.event.workspace, leaf.head.position, leaf.head.chain)
-                )
-        copy_bodies = (
-            "copy bodies (trail, leaf_index, workspace_id, time, name, outcome, actor, target, ids, record, salt)"
-            " from stdin (format binary)"
-        )
-        async with cursor.copy(copy_bodies) as copy:
-            copy.set_types(["int2", "int8", "text", "timestamptz", *["text"] * 4, "text[]", "bytea", "bytea"])
-            for leaf in growth.leaves:
-                event = leaf.event
-                await copy.write_row(
-                    (
-                        trail,
-                        leaf.index,
-                        event.workspace,
-                        event.time,
-                        event.name,
-                        event.outcome,
-                        event.actor,
-                        event.target,
-                        list(event.ids),
-                        leaf.record,
-                        leaf.salt,
-                    )
-                )
+    into = "copy leaves (trail, leaf_index, entry, workspace_id, position, chain) from stdin (format binary)"
+    async with connection.cursor() as cursor, cursor.copy(into) as copy:
+        copy.set_types(["int2", "int8", "bytea", "text", "int8", "bytea"])
+        for leaf in growth.leaves:
+            row = (trail, leaf.index, leaf.entry, leaf.event.workspace, leaf.head.position, leaf.head.chain)
+            await copy.write_row(row)
+
+
+async def _write_bodies(connection: _Connection, growth: Growth) -> None:
+    trail = int(growth.trail)
+    into = (
+        "copy bodies (trail, leaf_index, workspace_id, time, name, outcome, actor, target, ids, record, salt)"
+        " from stdin (format binary)"
+    )
+    async with connection.cursor() as cursor, cursor.copy(into) as copy:
+        copy.set_types(["int2", "int8", "text", "timestamptz", *["text"] * 4, "text[]", "bytea", "bytea"])
+        for leaf in growth.leaves:
+            event = leaf.event
+            found_by = (event.workspace, event.time, event.name, event.outcome, event.actor, event.target)
+            await copy.write_row((trail, leaf.index, *found_by, list(event.ids), leaf.record, leaf.salt))
+
+
+async def _write_writes(connection: _Connection, growth: Growth) -> None:
+    """Writes which records were written or deleted, by which a store is compared with the log."""
     writes = [
         (leaf.event.workspace, leaf.event.target, leaf.event.write[0], leaf.index, leaf.event.write[1])
         for leaf in growth.leaves
@@ -241,45 +242,47 @@ async def _write(connection: _Connection, growth: Growth) -> None:
         await connection.execute(
             "insert into writes (trail, workspace_id, target, record_class, leaf_index, version)"
             " select %s, * from unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bigint[])",
-            (trail, *columns(writes, 5)),
+            (int(growth.trail), *columns(writes, 5)),
         )
+
+
+async def _write_batches(connection: _Connection, growth: Growth) -> None:
+    """Writes what emitters signed, and their certificates."""
     chains = {batch.chain: hashlib.sha256(b"".join(batch.chain)).digest() for _, batch in growth.batches}
     for chain, digest in chains.items():
         await connection.execute(
             "insert into certificates (digest, chain) values (%b, %b::bytea[]) on conflict do nothing",
             (digest, list(chain)),
         )
+    batches = [
+        (
+            first,
+            batch.emitter,
+            batch.first_sequence,
+            len(batch.events),
+            b"".join(leaf_hash(event.event) for event in batch.events),
+            batch.signature,
+            chains[batch.chain],
+        )
+        for first, batch in growth.batches
+    ]
     await connection.execute(
         "insert into batches (trail, first_leaf, emitter, first_sequence, events, hashes, signature, certificate)"
         " select %s, * from unnest(%b::bigint[], %b::text[], %b::bigint[], %b::int[], %b::bytea[], %b::bytea[], %b::bytea[])",
-        (
-            trail,
-            *columns(
-                [
-                    (
-                        first,
-                        batch.emitter,
-                        batch.first_sequence,
-                        len(batch.events),
-                        b"".join(leaf_hash(event.event) for event in batch.events),
-                        batch.signature,
-                        chains[batch.chain],
-                    )
-                    for first, batch in growth.batches
-                ],
-                7,
-            ),
-        ),
+        (int(growth.trail), *columns(batches, 7)),
     )
+
+
+async def _write_tree(connection: _Connection, growth: Growth) -> None:
     if growth.tile_hashes:
         await connection.execute(
             "insert into tile_hashes (trail, level, hash_index, hash)"
             " select %s, * from unnest(%b::smallint[], %b::bigint[], %b::bytea[])",
-            (trail, *columns(growth.tile_hashes, 3)),
+            (int(growth.trail), *columns(growth.tile_hashes, 3)),
         )
     await connection.execute(
         "insert into tree_heads (trail, size, frontier) values (%s, %s, %b)",
-        (trail, growth.frontier.size, growth.frontier.roots),
+        (int(growth.trail), growth.frontier.size, growth.frontier.roots),
     )
 
 
