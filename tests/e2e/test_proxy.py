@@ -44,11 +44,11 @@ class Api(http.server.BaseHTTPRequestHandler):
             size = int(self.path.rsplit("/", 1)[1])
             self.send_header("content-length", str(size))
             self.end_headers()
-            for _ in range(size // 65_536):
+            for _ in range(size // 65_536 if self.command != "HEAD" else 0):
                 self.wfile.write(bytes(65_536))
         elif self.path.startswith("/api/breaks"):
             self.send_response(200)
-            self.send_header("content-length", "1000")
+            self.send_header("content-length", self.path.rpartition("/")[2])
             self.end_headers()
             self.wfile.write(b"half")
             self.wfile.flush()
@@ -329,11 +329,22 @@ def test_a_body_of_sixty_four_megabytes_passes_through_both_ways(customer: Custo
 
 
 def test_half_an_answer_does_not_look_like_a_whole_one(customer: Customer, key: str, stack: Stack) -> None:
-    came = raw(customer, stack, f"{key}/breaks", {})
+    came = raw(customer, stack, f"{key}/breaks/1000000", {})
     head, _, body = came.partition(b"\r\n\r\n")
     assert b" 200 " in head
-    assert b"content-length: 1000" in head.lower()
-    assert len(body) < 1000, "and the connection ended"
+    assert b"content-length: 1000000" in head.lower()
+    assert len(body) < 1000000, "and the connection ended"
+
+
+def test_half_of_a_short_answer_is_none(customer: Customer, key: str) -> None:
+    for method in ("GET", "POST"):
+        answer = through(customer, method, f"{key}/breaks/1000")
+        assert (answer.status_code, answer.json()["reason"]) == (502, "PROVIDER_ANSWER_LOST"), method
+
+
+def test_an_answer_without_a_body_says_how_long_it_would_be(customer: Customer, key: str) -> None:
+    answer = through(customer, "HEAD", f"{key}/stream/1000000")
+    assert (answer.status_code, answer.headers["content-length"], answer.content) == (200, "1000000", b"")
 
 
 @pytest.mark.promise("P09")

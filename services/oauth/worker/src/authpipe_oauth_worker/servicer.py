@@ -13,7 +13,7 @@ from authpipe_grants import ConsumerKey
 from authpipe_oauth_worker.domain.answers import Failure
 from authpipe_oauth_worker.domain.checking import Check, Checking
 from authpipe_oauth_worker.domain.jobs import Jobs
-from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying, Ways
+from authpipe_oauth_worker.domain.proxying import ProxyJob, Proxying, Ways, whole_of
 from authpipe_oauth_worker.domain.resealing import Resealing, ResealJob
 from authpipe_oauth_worker.domain.webhooks import Arrived, Webhooks
 from authpipe_oauth_worker.domain.words import Endpoints, Job, Outcome, Renewal
@@ -203,7 +203,13 @@ class WorkerServicer:
 
         async with self._proxying.carry(job, body() if head.has_body else None) as answered:
             headers = [pb.Header(name=name, value=value) for name, value in answered.headers]
-            yield pb.ProxyResponse(head=pb.ProxyResponseHead(status=answered.status, headers=headers))
+            whole = await whole_of(job.method, answered)
+            answer = pb.ProxyResponseHead(
+                status=answered.status, headers=headers, is_whole=whole is not None, body=whole or b""
+            )
+            yield pb.ProxyResponse(head=answer)
+            if whole is not None:
+                return
             async for piece in answered.body:
                 yield pb.ProxyResponse(body=piece)
 

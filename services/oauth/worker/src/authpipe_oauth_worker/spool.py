@@ -183,7 +183,7 @@ class Slot:
             if self._spool.take_back(self):
                 return
         except OSError as error:
-            get_log().warning("a place on the disk could not be emptied; it is given up", errno=error.errno or 0)
+            get_log().warning("a place on the disk could not be emptied", errno=error.errno or 0)
         self._give_up()
 
     def _give_up(self) -> None:

@@ -16,7 +16,7 @@ from authpipe_envelope import RecordClass, hosts_digest
 from authpipe_oauth_worker.bodies import Bodies
 from authpipe_oauth_worker.domain.desk import Desk
 from authpipe_oauth_worker.domain.nonces import Nonces
-from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways
+from authpipe_oauth_worker.domain.proxying import Answered, Outgoing, ProxyJob, Proxying, Ways, whole_of
 from authpipe_oauth_worker.errors import (
     ApiUnknownError,
     BodyTooLargeError,
@@ -317,6 +317,37 @@ async def test_a_token_that_is_bound_to_no_key_has_no_proof() -> None:
     for known in (True, False):
         with pytest.raises(NotBoundError):
             await bearer.proxying.prove(job(dpop=known), "https://api.example/", "")
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "lengths", "is_whole"),
+    [
+        ("GET", 200, [b"4"], True),
+        ("POST", 404, [b"65536"], True),
+        ("GET", 200, [b"65537"], False),
+        ("GET", 200, [], False),
+        ("GET", 200, [b"4", b"4"], False),
+        ("GET", 200, [b"-4"], False),
+        ("GET", 200, [b"\xb2"], False),
+        ("HEAD", 200, [b"1000000"], True),
+        ("GET", 304, [b"1000000"], True),
+        ("DELETE", 204, [], True),
+    ],
+)
+async def test_an_answer_is_handed_on_in_one_piece_where_it_says_that_it_is_short(
+    method: str, status: int, lengths: list[bytes], is_whole: bool
+) -> None:
+    read = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal read
+        for piece in (b"so", b"me"):
+            read += 1
+            yield piece
+
+    answered = Answered(status, tuple(("content-length", each) for each in lengths), pieces())
+    assert await whole_of(method, answered) == (b"some" if is_whole else None)
+    assert read == (2 if is_whole else 0), "of what may be long, nothing was read"
 
 
 async def test_where_nothing_is_known_of_an_api_nothing_is_opened() -> None:

@@ -61,10 +61,17 @@ class Body(Protocol):
 
 
 class Answered(NamedTuple):
-    """The head of a Provider's answer."""
+    """The head of a Provider's answer.
+
+    Args:
+        status: The HTTP status.
+        headers: What is handed on of its headers.
+        whole: The body, where it is short: nothing follows. None: it follows.
+    """
 
     status: int
     headers: Headers
+    whole: bytes | None = None
 
 
 class Worker(Protocol):

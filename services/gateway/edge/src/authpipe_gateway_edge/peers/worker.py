@@ -109,7 +109,7 @@ class WorkerPeer:
             async for part in answer:
                 if part.WhichOneof("part") == "head":
                     headers = tuple((each.name, each.value) for each in part.head.headers)
-                    yield Answered(part.head.status, headers)
+                    yield Answered(part.head.status, headers, part.head.body if part.head.is_whole else None)
                 else:
                     yield part.body
 

@@ -44,7 +44,7 @@ class ProxyRoute:
     async def __call__(self, scope: dict[str, Any], source: str, receive: Receive, send: Send) -> None:
         """Answers one request that came from an address."""
         request_id = new_request_id()
-        begun = False
+        begun = ended = False
         try:
             caller = Caller(bearer(scope["headers"]), request_id, source)
             asked = _asked(scope)
@@ -54,10 +54,16 @@ class ProxyRoute:
                     if isinstance(part, Answered):
                         begun = True
                         await send(_head(part, request_id))
+                        if part.whole is not None:
+                            ended = True
+                            await send({"type": "http.response.body", "body": part.whole, "more_body": False})
                     else:
                         await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if not ended:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
         except DomainError as error:
+            if ended:
+                return
             if begun:
                 # Half an answer must not look like a whole one: the connection ends.
                 raise

@@ -59,6 +59,7 @@ _VALUE = re.compile(rb"[\x20-\x7e\t\x80-\xff]{0,8192}")
 _URL = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,260}(/[\x21-\x7e]{0,2000})?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*")
 _QUERY = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/?\[\]{}|^-]*")
+_LENGTH = re.compile(r"[0-9]{1,9}")
 _UNAUTHORIZED = 401
 _PROXIABLE = {
     RecordClass.ACCESS,
@@ -75,6 +76,10 @@ _MOST_AT_ONCE = 100
 _LONGEST_TARGET = 8_000
 # Of a body that is signed, which has to be there as a whole before anything is sent.
 _MOST_SIGNED = 1024 * 1024
+# An answer with a body of so many bytes at most is handed on when it is there, in one piece.
+_SHORT = 64 * 1024
+# What has no body, whatever its length is said to be (RFC 9110, section 6.4.1).
+_BODILESS = {204, 304}
 
 
 class Ways(NamedTuple):
@@ -178,6 +183,19 @@ class Answered(NamedTuple):
     status: int
     headers: Headers
     body: AsyncIterator[bytes]
+
+
+async def whole_of(method: str, answered: Answered) -> bytes | None:
+    """Gives the body of an answer that says that it is short; None: it may be long, or come by and by. Nothing was read of it then.
+
+    Raises:
+        AnswerLostError: It broke off. Nothing of the answer was handed on.
+    """
+    lengths = _values(answered.headers, "content-length")
+    is_short = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and int(lengths[0]) <= _SHORT
+    if not is_short and method != "HEAD" and answered.status not in _BODILESS:
+        return None
+    return b"".join([piece async for piece in answered.body])
 
 
 class Streamer(Protocol):

@@ -1024,8 +1024,14 @@ class ProxyResponseHead(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
+    IS_WHOLE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
     status: _builtins.int
     """The HTTP status."""
+    is_whole: _builtins.bool
+    """Whether the body is in here, as it is short: nothing follows."""
+    body: _builtins.bytes
+    """The body, then."""
     @_builtins.property
     def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Header]:
         """What is handed on of its headers."""
@@ -1035,10 +1041,12 @@ class ProxyResponseHead(_message.Message):
         *,
         status: _builtins.int = ...,
         headers: _abc.Iterable[Global___Header] | None = ...,
+        is_whole: _builtins.bool = ...,
+        body: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "headers", b"headers", "is_whole", b"is_whole", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
