@@ -39,29 +39,13 @@ _TOGETHER = {
 }
 
 
-# Those of keys wait a lot, and take longest: they begin first, and those of chaos, which compute, last.
-_FIRST = ("keys", "attacks on the whole system", "the whole system", "chaos")
-
-
-def _group(nodeid: str) -> str:
-    file = nodeid.partition("::")[0]
-    top, _, rest = file.partition("/")
-    return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> int:
-        group = _group(item.nodeid)
-        return _FIRST.index(group) if group in _FIRST else len(_FIRST)
-
-    items.sort(key=place)
-
-
 class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     """Gives tests that share a system to one process, and every other file to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return _group(nodeid)
+        file = nodeid.partition("::")[0]
+        top, _, rest = file.partition("/")
+        return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
