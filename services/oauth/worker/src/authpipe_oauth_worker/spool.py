@@ -76,7 +76,12 @@ class Spool:
             raise SpoolError(waiting=self._count)
         path = self._folder / f"{secrets.token_hex(8)}.part"
         try:
-            slot = self._at_rest.pop() if self._at_rest else Slot(self, path, os.open(path, _FILE, 0o600))
+            while self._at_rest:
+                slot = self._at_rest.pop()
+                if slot.is_there():
+                    break
+            else:
+                slot = Slot(self, path, os.open(path, _FILE, 0o600))
         except OSError as error:
             raise SpoolError(errno=error.errno or 0) from None
         slot.try_disk()
@@ -138,6 +143,13 @@ class Slot:
         self._spool = spool
         self._path = path
         self._descriptor = descriptor
+
+    def is_there(self) -> bool:
+        """Says whether the file still has its name; one that has not, as the folder was removed, is given up."""
+        if os.fstat(self._descriptor).st_nlink:
+            return True
+        self._give_up()
+        return False
 
     def try_disk(self) -> None:
         """Returns when the disk takes a byte.

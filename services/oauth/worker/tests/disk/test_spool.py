@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,6 +121,14 @@ async def test_a_place_that_was_used_before_keeps_its_answer_after_all_that_wait
     await keep(spool, b"first")
     await keep(spool, b"second")
     assert [each.packed for each in spool.waiting()] == [b"first", b"second"]
+
+
+def test_a_folder_that_was_removed_is_seen_before_a_token_is_sent(tmp_path: Path) -> None:
+    spool = opened(tmp_path / "spool")
+    spool.reserve().release()
+    shutil.rmtree(tmp_path / "spool")
+    with pytest.raises(SpoolError):
+        spool.reserve()
 
 
 def test_a_disk_that_takes_nothing_any_more_is_seen_before_a_token_is_sent(tmp_path: Path) -> None:
