@@ -76,16 +76,18 @@ class Spool:
             raise SpoolError(waiting=self._count)
         path = self._folder / f"{secrets.token_hex(8)}.part"
         try:
-            while self._at_rest:
-                slot = self._at_rest.pop()
-                if slot.is_there():
-                    break
-            else:
-                slot = Slot(self, path, os.open(path, _FILE, 0o600))
+            slot = self._rested() or Slot(self, path, os.open(path, _FILE, 0o600))
         except OSError as error:
             raise SpoolError(errno=error.errno or 0) from None
         slot.try_disk()
         return slot
+
+    def _rested(self) -> Slot | None:
+        while self._at_rest:
+            slot = self._at_rest.pop()
+            if slot.is_there():
+                return slot
+        return None
 
     def take_back(self, slot: Slot) -> bool:
         """Keeps a place that was emptied, to be reserved again; False: there are enough."""
