@@ -13,7 +13,7 @@ from authpipe.types.v1 import records_pb2
 from authpipe_envelope import RecordClass
 from authpipe_grants import Grant, GrantError
 from authpipe_keyservice.domain import release
-from authpipe_keyservice.domain.release import TABLE, Direction, KeyFacts, KeyState, Wanted, judge
+from authpipe_keyservice.domain.release import TABLE, Direction, KeyFacts, KeyState, Wanted, judge, mark_of
 from authpipe_keyservice.errors import (
     ErasedError,
     FenceError,
@@ -194,11 +194,31 @@ ATTACKS: dict[str, tuple[dict[str, Any], type[DomainError]]] = {
         {"grant": CHECK, "wanted": WANTED, "facts": FACTS._replace(last_check_ms=NOW - 59_999)},
         NotDueError,
     ),
+    "forced again under the same grant's id after the token was rotated": (
+        {
+            "grant": dataclasses.replace(REFRESH, forced=True),
+            "wanted": WANTED_REFRESH,
+            "facts": FACTS._replace(
+                refresh_not_before_ms=NOW + 1,
+                last_forced_ms=NOW - 1,
+                last_forced_grant=mark_of(REFRESH, WANTED_REFRESH._replace(version=4)),
+            ),
+        },
+        NotDueError,
+    ),
+    "checked again and again under no id": (
+        {
+            "grant": dataclasses.replace(CHECK, grant_id=""),
+            "wanted": WANTED,
+            "facts": FACTS._replace(last_check_ms=NOW - 1),
+        },
+        NotDueError,
+    ),
     "early with the grant of the last forced one, not forced": (
         {
             "grant": REFRESH,
             "wanted": WANTED_REFRESH,
-            "facts": FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_grant=REFRESH.grant_id),
+            "facts": FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_grant=mark_of(REFRESH, WANTED_REFRESH)),
         },
         NotDueError,
     ),
@@ -250,11 +270,13 @@ def test_a_forced_refresh_may_come_early_once() -> None:
 
 @pytest.mark.promise("P36")
 def test_who_asks_again_with_the_same_grant_as_an_answer_was_lost_is_answered() -> None:
-    facts = FACTS._replace(refresh_not_before_ms=NOW + 1, last_forced_ms=NOW, last_forced_grant=REFRESH.grant_id)
+    facts = FACTS._replace(
+        refresh_not_before_ms=NOW + 1, last_forced_ms=NOW, last_forced_grant=mark_of(REFRESH, WANTED_REFRESH)
+    )
     run(dataclasses.replace(REFRESH, forced=True), WANTED_REFRESH, facts)
     with pytest.raises(NotDueError):
         run(REFRESH, WANTED_REFRESH, facts)
-    run(CHECK, WANTED, FACTS._replace(last_check_ms=NOW, last_check_grant=CHECK.grant_id))
+    run(CHECK, WANTED, FACTS._replace(last_check_ms=NOW, last_check_grant=mark_of(CHECK, WANTED)))
 
 
 # Each mutant switches one control off; the attacks have to see it.

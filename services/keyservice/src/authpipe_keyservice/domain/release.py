@@ -140,9 +140,9 @@ class KeyFacts(NamedTuple):
         fence: The newest fence seen.
         refresh_not_before_ms: From when on it may be refreshed.
         last_forced_ms: When it was last force-refreshed.
-        last_forced_grant: Under which grant; empty: it never was.
+        last_forced_grant: Its `mark_of`; empty: it never was.
         last_check_ms: When it was last checked.
-        last_check_grant: Under which grant; empty: it never was.
+        last_check_grant: Its `mark_of`; empty: it never was.
         key_version: The newest version of the connection key.
         record_key_version: The one that the version in force is sealed under; 0: none is in force.
         floor_age_ms: How long ago it came into force.
@@ -159,6 +159,14 @@ class KeyFacts(NamedTuple):
     key_version: int
     record_key_version: int
     floor_age_ms: int
+
+
+def mark_of(grant: Grant, wanted: Wanted) -> str:
+    """Gives what a forced refresh or a check is known by, when it is asked for again.
+
+    The version is in it, as a signer chooses the ids of its grants: one that was taken over must not use one id for ever.
+    """
+    return f"{grant.grant_id}:{int(wanted.record_class)}:{wanted.version}"
 
 
 def judge(  # the conditions stand in the order in which they are refused  # noqa: C901, PLR0912  # the conditions stand in the order in which they are refused
@@ -233,12 +241,13 @@ def judge(  # the conditions stand in the order in which they are refused  # noq
         spends = wanted.direction is Direction.READ and wanted.record_class is RecordClass.REFRESH
         if spends and grant.purpose != "reseal":
             early = now_ms < facts.refresh_not_before_ms
-            # Whoever comes with the grant of the last one asks again because its answer was lost: that is not a second refresh.
-            again = grant.grant_id == facts.last_forced_grant
+            # Whoever comes with the grant of the last one, for the same version, asks again because its answer was lost: that is no
+            # second refresh.
+            again = mark_of(grant, wanted) == facts.last_forced_grant
             if early and not (grant.forced and (again or now_ms - facts.last_forced_ms >= FORCED_INTERVAL_MS)):
                 raise NotDueError
     if grant.purpose == "reseal" and not 0 < facts.record_key_version < facts.key_version:
         raise RecordCurrentError
-    checks = grant.purpose in {"health_check", "rotation_check"} and grant.grant_id != facts.last_check_grant
+    checks = grant.purpose in {"health_check", "rotation_check"} and mark_of(grant, wanted) != facts.last_check_grant
     if checks and now_ms - facts.last_check_ms < CHECK_INTERVAL_MS:
         raise NotDueError

@@ -18,7 +18,7 @@ from authpipe_keyservice.domain.clocks import require_clock
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
-from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
+from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge, mark_of
 from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, SupersededError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry, DomainError, Label
 from authpipe_telemetry import counter
@@ -68,8 +68,8 @@ class Step:
         wanted: The key that was released.
         key_version: The version of the connection key that it comes from.
         fence: A newer fence than the last one seen; 0: none.
-        forced: The grant of a forced refresh; empty: it was none.
-        check: The grant of a check; empty: it was none.
+        forced: The mark of a forced refresh; empty: it was none.
+        check: The mark of a check; empty: it was none.
     """
 
     wanted: Wanted
@@ -346,8 +346,9 @@ def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
 
 def _step(ask: Ask, grant: Grant, row: KeyRow | None, key_version: int) -> Step | None:
     reads = ask.wanted.direction is Direction.READ
-    forced = grant.grant_id if reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH else ""
-    check = grant.grant_id if grant.purpose in {"health_check", "rotation_check"} else ""
+    mark = mark_of(grant, ask.wanted)
+    forced = mark if reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH else ""
+    check = mark if grant.purpose in {"health_check", "rotation_check"} else ""
     fence = grant.fence if row is None or grant.fence > row.facts.fence else 0
     raises = reads and row is not None and ask.wanted.version > row.facts.floor
     return (
