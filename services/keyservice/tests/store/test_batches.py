@@ -68,6 +68,9 @@ async def test_what_a_batch_notes_of_a_key_takes_nothing_back(keys: KeyTable) ->
     found = await facts(keys, "con_0")
     assert (found.fence, found.last_forced_ms, found.last_check_ms) == (4, 70, 90)
     assert (found.last_forced_grant, found.last_check_grant) == ("g1", "g2")
+    # A replica whose clock is behind does not set back when it was.
+    await keys.commit([RELEASED], [step("con_0", 3, forced="g3")], 60)
+    assert ((await facts(keys, "con_0")).last_forced_ms, (await facts(keys, "con_0")).last_forced_grant) == (70, "g3")
 
 
 async def test_an_acknowledgement_says_from_when_on_a_token_may_be_refreshed(keys: KeyTable) -> None:

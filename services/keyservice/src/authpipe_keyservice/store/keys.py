@@ -30,9 +30,9 @@ order by w.n
 _MARKED = """
 marked as (
     update connection_keys k set fence = greatest(k.fence, m.fence),
-        last_forced_ms = case when m.forced = '' then k.last_forced_ms else m.now_ms end,
+        last_forced_ms = greatest(k.last_forced_ms, case when m.forced <> '' then m.now_ms end),
         last_forced_grant = coalesce(nullif(m.forced, ''), k.last_forced_grant),
-        last_check_ms = case when m.checked = '' then k.last_check_ms else m.now_ms end,
+        last_check_ms = greatest(k.last_check_ms, case when m.checked <> '' then m.now_ms end),
         last_check_grant = coalesce(nullif(m.checked, ''), k.last_check_grant)
     from (select k.workspace_id, k.connection_id, w.fence, w.forced, w.checked, w.now_ms
         from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::text[], %b::bigint[])
