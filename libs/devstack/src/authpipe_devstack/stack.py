@@ -15,11 +15,10 @@ import ssl
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from authpipe_rpc import Files, Peer, PeerConfig, Probe, dns_name  # first: it sets grpc's cipher list
 import httpx2
@@ -51,20 +50,6 @@ _HEALTHY_WITHIN_SECONDS = 60
 
 class StackError(RuntimeError):
     """The system did not come up; the message says which part, and where its log is."""
-
-
-# How a process ends that native code has brought down. Nobody sends these.
-_MOST_CRASHES = 3
-_CRASHES = {-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS}
-
-
-class _Begun(NamedTuple):
-    """A process that was started, and as what."""
-
-    child: subprocess.Popen[bytes]
-    process: Process
-    module: str
-    environment: Mapping[str, str]
 
 
 class Stack:
@@ -99,7 +84,6 @@ class Stack:
         self._log_level = log_level
         self._trace_ratio = trace_ratio
         # Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
-        self._last: dict[str, _Begun] = {}
         self._children: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -147,13 +131,12 @@ class Stack:
                 owner = DatabaseConfig(**configs.database(process, f"{process.database}_owner"))
                 upgrade(owner, _migrations(process))
         self._say("Eleven processes and a playground Provider")
-        begun: dict[str, _Begun] = {}
         for process in self.layout.processes:
             if not self.pid(process.name):
-                begun[process.name] = self._start(process, process.module, {})
+                self._start(process, process.module, {})
         if not self.pid("playground"):
             self._start_playground()
-        self._wait_until_healthy(begun)
+        self._wait_until_healthy()
         self._say("A workspace with an API key")
         asyncio.run(self._make_workspace())
 
@@ -231,8 +214,8 @@ class Stack:
             environment: What that module wants in its environment.
         """
         process = next(process for process in self.layout.processes if process.name == name)
-        begun = self._start(process, module or process.module, environment or {})
-        self._wait_until_healthy({name: begun})
+        self._start(process, module or process.module, environment or {})
+        self._wait_until_healthy()
 
     def operator(self) -> Files:
         """Gives the first operator's certificate."""
@@ -301,14 +284,12 @@ class Stack:
     def _make_token(self, process: Process) -> None:
         make_token(self.layout.home / "hsm" / process.hsm, process.hsm)
 
-    def _start(self, process: Process, module: str, more: Mapping[str, str]) -> _Begun:
+    def _start(self, process: Process, module: str, more: Mapping[str, str]) -> None:
         environment = dict(more)
         if process.hsm:
             environment["SOFTHSM2_CONF"] = str(self.layout.home / "hsm" / process.hsm / "softhsm2.conf")
         config = self.layout.configs / f"{process.name}.json"
-        begun = _Begun(self._spawn(process.name, module, config, environment), process, module, more)
-        self._last[process.name] = begun
-        return begun
+        self._spawn(process.name, module, config, environment)
 
     def _start_playground(self) -> None:
         settings = {
@@ -322,7 +303,7 @@ class Stack:
         write_private(file, json.dumps(settings).encode())
         self._spawn("playground", "authpipe_devstack.playground", file, {})
 
-    def _spawn(self, name: str, module: str, config: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, module: str, config: Path, environment: dict[str, str]) -> None:
         self.layout.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_file = self.layout.logs / f"{name}.log"
         kept = {key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG", "LC_ALL"}}
@@ -340,29 +321,11 @@ class Stack:
         pids = self._pids()
         pids[name] = {"pid": process.pid, "started": _started(process.pid)}
         write_private(self._state_file, json.dumps(pids).encode())
-        return process
 
-    def _wait_until_healthy(self, begun: dict[str, _Begun]) -> None:
-        """Waits until all of it is healthy.
-
-        Whatever was begun just now and was ended by a signal while it started is started again, once, as an orchestrator
-        does: grpc's core has crashed in one of thousands of starts. So is what has crashed since it was begun before, some times:
-        its callers come back all at once. Whatever ends by itself is an error.
-        """
-        crashed = Counter[str]()
+    def _wait_until_healthy(self) -> None:
+        """Waits until all of it is healthy; a process that ended is an error."""
         ends = time.monotonic() + _HEALTHY_WITHIN_SECONDS
         while True:
-            for name, each in list(begun.items()):
-                status = each.child.poll()
-                if status is not None and status < 0:
-                    self._say(f"{name} was ended by signal {-status} while it started; it is started again")
-                    del begun[name]
-                    self._start(each.process, each.module, each.environment)
-            for name, each in list(self._last.items()):
-                if name not in begun and crashed[name] < _MOST_CRASHES and each.child.poll() in _CRASHES:
-                    self._say(f"{name} crashed; it is started again")
-                    crashed[name] += 1
-                    self._start(each.process, each.module, each.environment)
             healthy = asyncio.run(self._health())
             missing = [name for name, serving in healthy.items() if not serving]
             if not missing:

@@ -14,6 +14,7 @@ from authpipe_rpc.health import Health
 from authpipe_rpc.identity import current_actor, current_caller, current_request_deadline, dns_name
 from authpipe_rpc.probe import Probe
 from authpipe_rpc.process import Background, run_process
+from authpipe_rpc.rotation import server_credentials
 from authpipe_rpc.server import RpcServer
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "dns_name",
     "policies_of",
     "run_process",
+    "server_credentials",
     "status_of",
     "tls",
 ]

@@ -17,6 +17,7 @@ from authpipe_rpc.config import Files, ServerConfig
 from authpipe_rpc.errors import IncidentError, abort
 from authpipe_rpc.health import Health
 from authpipe_rpc.identity import CALLER, DEADLINE, dns_name, identify
+from authpipe_rpc.rotation import server_credentials
 from authpipe_sensitive import DomainError, Label, Status, get_log
 from authpipe_sensitive.duties import NOTHING_DONE, watch_duties
 from authpipe_telemetry import histogram, span
@@ -99,13 +100,7 @@ class RpcServer:
             TlsError: It is not.
         """
         files = self._files
-
-        def read() -> grpc.ServerCertificateConfiguration:
-            return grpc.ssl_server_certificate_configuration(
-                [(files.key.read_bytes(), files.certificate.read_bytes())], files.ca.read_bytes()
-            )
-
-        credentials = grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=True)
+        credentials = server_credentials(files.key, files.certificate, files.ca)
         self._server.add_secure_port(f"{self._config.host}:{self._config.port}", credentials)
         await self._server.start()
         await tls.require_tls_1_3_only(

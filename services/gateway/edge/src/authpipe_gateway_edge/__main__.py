@@ -6,7 +6,14 @@ import asyncio
 import datetime as dt
 from typing import Any
 
-from authpipe_rpc import Health, Peer, Probe, RpcServer, run_process  # first: it sets grpc's cipher list
+from authpipe_rpc import (  # first: it sets grpc's cipher list
+    Health,
+    Peer,
+    Probe,
+    RpcServer,
+    run_process,
+    server_credentials,
+)
 import grpc
 
 from authpipe.audit.v1 import audit_pb2_grpc
@@ -123,15 +130,9 @@ def _public_grpc(config: Config, servicer: GatewayServicer, containment: Contain
             ("grpc.max_connection_age_ms", int(config.grpc.connection_age_seconds * 1000)),
         ]
     )
-
-    def read() -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(
-            [(config.public_key.read_bytes(), config.public_certificate.read_bytes())]
-        )
-
     gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
     gateway_pb2_grpc.add_ContainmentServicer_to_server(containment, server)  # type: ignore[arg-type]  # likewise
-    credentials = grpc.dynamic_ssl_server_credentials(read(), read, require_client_authentication=False)
+    credentials = server_credentials(config.public_key, config.public_certificate)
     server.add_secure_port(f"{config.grpc.host}:{config.grpc.port}", credentials)
     return server
 
