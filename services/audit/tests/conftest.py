@@ -49,7 +49,10 @@ def superuser(server: tuple[DatabaseConfig, Cluster]) -> Iterator[psycopg.Connec
 async def database(
     server: tuple[DatabaseConfig, Cluster], superuser: psycopg.Connection[tuple[object, ...]]
 ) -> AsyncIterator[Database]:
-    """An empty log."""
+    """An empty log. What a test that failed has left open is ended first: it holds locks."""
+    superuser.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = 'audit' and pid <> pg_backend_pid()"
+    )
     superuser.execute(
         "truncate leaves, bodies, batches, certificates, tile_hashes, tree_heads, checkpoints, cosignatures,"
         " incidents, incident_evidence, incident_changes, notices_delivered, profiles; update watched set next_leaf = 0"

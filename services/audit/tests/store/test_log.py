@@ -107,18 +107,24 @@ async def test_replicas_that_append_at_once_make_one_tree(emit: Any, database: D
     replicas = [Log(database, NAME, os.urandom) for _ in range(4)]
     emitters = ("vault", "keyservice/user-credentials")
     sent = {emitter: [emit.event(f"{number}", f"ws_{number % 3}") for number in range(40)] for emitter in emitters}
+    # One for each connection of the pool: nobody waits for one.
+    at_once = asyncio.Semaphore(6)
 
     async def deliver(emitter: str, number: int) -> None:
         # As relays do: the same again and again, through whichever replica, until it is there.
         while True:
             each = emit.batch(number + 1, sent[emitter][number], emitter=emitter)
-            (answer,) = await replicas[(number + len(emitter)) % 4].append(TRAIL, [each])
+            async with at_once:
+                (answer,) = await replicas[(number + len(emitter)) % 4].append(TRAIL, [each])
             if isinstance(answer, int):
                 return
             assert isinstance(answer, EventsMissingError)
             await asyncio.sleep(0.005)
 
-    await asyncio.gather(*(deliver(emitter, number) for emitter in emitters for number in range(40)))
+    async with asyncio.TaskGroup() as delivering:
+        for number in range(40):
+            for emitter in emitters:
+                delivering.create_task(deliver(emitter, number))
     stored = rows(
         "select l.leaf_index, l.entry, b.record from leaves l join bodies b using (trail, leaf_index) order by 1"
     )
