@@ -4,7 +4,6 @@ A process's own database and no other: the role is the CN of its certificate, an
 """
 
 from authpipe_database.connect import Database, DatabaseConfig, DatabaseUnavailableError, columns
-from authpipe_database.migrations import upgrade
 from authpipe_database.outbox import OUTBOX_SQL, AuditBacklogError, Outbox, outbox_grants
 
 __all__ = [
@@ -16,5 +15,4 @@ __all__ = [
     "Outbox",
     "columns",
     "outbox_grants",
-    "upgrade",
 ]

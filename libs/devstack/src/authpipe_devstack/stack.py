@@ -25,7 +25,8 @@ import httpx2
 from cryptography import x509
 
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
-from authpipe_database import DatabaseConfig, upgrade
+from authpipe_database import DatabaseConfig
+from authpipe_database.migrations import upgrade
 from authpipe_devstack.configs import Configs
 from authpipe_devstack.layout import CLUSTERS, OPERATORS, PROCESSES, TRUST_DOMAIN, Layout, Process
 from authpipe_testing.ca import CertificateAuthority, write_private

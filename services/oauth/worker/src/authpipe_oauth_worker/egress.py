@@ -1,7 +1,7 @@
 """The way out: one request to one host of a job, TLS 1.3, bounded in size and time. Nothing here retries.
 
-Connections are made as `connecting` says. They are kept by name and never shared by two names at one address: each name's
-certificate is verified. This and `connecting` are the only modules that import an HTTP client.
+Connections are made as `connecting` says, and kept as `hosts` says. These three are the only modules that import an HTTP
+client.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ import asyncio
 import os
 import re
 import ssl
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -28,6 +25,7 @@ from authpipe_oauth_worker.domain.answers import NONCE, Answer
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
+from authpipe_oauth_worker.hosts import Hosts
 from authpipe_sensitive import Label, Secret
 
 
@@ -43,8 +41,6 @@ class Write(Protocol):
 _LONGEST_ANSWER = 1024 * 1024
 _LONGEST_HEAD = 32 * 1024
 _MOST_REDIRECTS = 3
-# Each host has connections of its own, so that one that is slow takes none of another's; those at rest for so long are closed.
-_MOST_HOSTS, _REST_SECONDS = 1_000, 5.0
 _MOST_BREAKERS = 10_000
 # After so many requests in a row that came to nothing, a host is left alone for so many seconds; then one is tried.
 _FAILURES, _OPEN_SECONDS = 5, 10.0
@@ -84,7 +80,7 @@ class Egress:
         self._allow_loopback = allow_loopback
         self._resolve = resolve
         self._write = write
-        self._hosts: OrderedDict[tuple[str, frozenset[str], int], _Host] = OrderedDict()
+        self._hosts = Hosts(self._context, resolve, allow_loopback=allow_loopback)
         self._breakers: OrderedDict[str, Context] = OrderedDict()
 
     async def get(self, url: str, pins: Iterable[str] = ()) -> Answer:
@@ -182,7 +178,7 @@ class Egress:
 
         pause = self._timeout
         async with AsyncExitStack() as stack:
-            pool = await stack.enter_async_context(self._connections(url, frozenset(pins), _MOST_STREAMS))
+            pool = await stack.enter_async_context(self._hosts.connections(url, frozenset(pins), _MOST_STREAMS))
             request = pool.stream(
                 outgoing.method,
                 url,
@@ -214,8 +210,7 @@ class Egress:
 
     async def close(self) -> None:
         """Closes all connections."""
-        for host in self._hosts.values():
-            await host.pool.aclose()
+        await self._hosts.close()
 
     async def _send(
         self,
@@ -285,7 +280,7 @@ class Egress:
     ) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
         """Gives the connections for a request; one that shows a client's certificate is nobody else's, and ends with it."""
         if certificate is None:
-            async with self._connections(url, pins, _MOST_CONNECTIONS) as pool:
+            async with self._hosts.connections(url, pins, _MOST_CONNECTIONS) as pool:
                 yield pool
             return
         backend = Guarded(self._resolve, pins, allow_loopback=self._allow_loopback)
@@ -314,68 +309,6 @@ class Egress:
         finally:
             os.close(file)
         return context
-
-    @asynccontextmanager
-    async def _connections(
-        self, url: str, pins: frozenset[str], most: int
-    ) -> AsyncIterator[httpcore2.AsyncConnectionPool]:
-        """Gives the connections of a host, for the time of a request.
-
-        Raises:
-            EgressError: More hosts than there is room for are asked at this moment.
-        """
-        name = (urlsplit(url).netloc.lower(), pins, most)
-        await self._close_rested()
-        host = self._hosts.get(name)
-        if host is None:
-            if len(self._hosts) >= _MOST_HOSTS:
-                raise EgressError(cause=Label("TOO_MANY_AT_ONCE"))
-            host = self._hosts[name] = _Host(self._pool(pins, most))
-        self._hosts.move_to_end(name)
-        host.users += 1
-        try:
-            yield host.pool
-        finally:
-            host.users -= 1
-            host.rests_since = time.monotonic()
-
-    async def _close_rested(self) -> None:
-        """Closes the connections of two hosts at most that nobody has asked for a while: it is looked with every request."""
-        for name in tuple(islice(self._hosts, 2)):
-            # While the one before was being closed, another request may have closed this one.
-            host = self._hosts.get(name)
-            if host is None:
-                continue
-            if host.users:
-                self._hosts.move_to_end(name)
-            elif time.monotonic() - host.rests_since > _REST_SECONDS:
-                del self._hosts[name]
-                await host.pool.aclose()
-
-    def _pool(self, pins: frozenset[str], most: int) -> httpcore2.AsyncConnectionPool:
-        return httpcore2.AsyncConnectionPool(
-            ssl_context=self._context,
-            max_connections=most,
-            # A handshake costs as much as four requests: what a burst of refreshes has opened is kept for the next one.
-            max_keepalive_connections=most,
-            keepalive_expiry=_REST_SECONDS,
-            network_backend=Guarded(self._resolve, pins, allow_loopback=self._allow_loopback),
-        )
-
-
-@dataclass
-class _Host:
-    """The connections of a host.
-
-    Args:
-        pool: They.
-        users: How many requests are using it.
-        rests_since: When the last one ended.
-    """
-
-    pool: httpcore2.AsyncConnectionPool
-    users: int = 0
-    rests_since: float = 0.0
 
 
 class _AwayAnswer(Exception):

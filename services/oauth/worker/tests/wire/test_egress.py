@@ -16,6 +16,7 @@ import pytest
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.connecting import public_key_pin
 from authpipe_oauth_worker import egress as egress_module
+from authpipe_oauth_worker import hosts as hosts_module
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.errors import AnswerLostError, ClientKeyError, EgressError
 from authpipe_oauth_worker.requests import token_request
@@ -442,10 +443,37 @@ async def test_a_host_that_answers_nobody_takes_no_connection_of_another(
     assert {type(each) for each in ended} == {AnswerLostError}
 
 
+async def test_a_burst_spreads_over_small_pools_and_never_over_more_connections_than_a_host_may_have(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress_module, "_MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(hosts_module, "_POOL", 2)
+    open_now, most = 0, 0
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            while True:
+                await asyncio.sleep(0.01)
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                await reader.readuntil(b"\r\n\r\n")
+        finally:
+            open_now -= 1
+
+    async with stage.provider(slowly) as url:
+        egress = stage.egress()
+        answers = await asyncio.gather(*(egress.get(url) for _ in range(40)))
+        await egress.close()
+    assert {each.status for each in answers} == {200}
+    assert most == 5
+
+
 async def test_connections_to_a_host_that_nobody_asks_any_more_are_closed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.05)
+    monkeypatch.setattr(hosts_module, "_REST_SECONDS", 0.05)
     closed = asyncio.Event()
 
     async def keeps(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -466,7 +494,7 @@ async def test_connections_to_a_host_that_nobody_asks_any_more_are_closed(
 async def test_more_hosts_than_there_is_room_for_are_refused_before_anything_is_sent(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(egress_module, "_MOST_HOSTS", 1)
+    monkeypatch.setattr(hosts_module, "_MOST_HOSTS", 1)
     async with stage.provider(answering("200 OK", b"{}")) as first, stage.provider(answering("200 OK")) as second:
         egress = stage.egress()
         await egress.get(first)
@@ -477,13 +505,13 @@ async def test_more_hosts_than_there_is_room_for_are_refused_before_anything_is_
 async def test_requests_that_close_what_rests_at_the_same_moment_do_not_meet(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = egress_module.httpcore2.AsyncConnectionPool.aclose
+    close = hosts_module.httpcore2.AsyncConnectionPool.aclose
 
     async def slowly(pool: Any) -> None:
         await asyncio.sleep(0.05)
         await close(pool)
 
-    monkeypatch.setattr(egress_module.httpcore2.AsyncConnectionPool, "aclose", slowly)
+    monkeypatch.setattr(hosts_module.httpcore2.AsyncConnectionPool, "aclose", slowly)
     async with (
         stage.provider(answering("200 OK", b"{}")) as first,
         stage.provider(answering("200 OK", b"{}")) as second,
@@ -491,7 +519,7 @@ async def test_requests_that_close_what_rests_at_the_same_moment_do_not_meet(
         egress = stage.egress()
         for url in (first, second):
             await egress.get(url)
-        monkeypatch.setattr(egress_module, "_REST_SECONDS", 0.0)
+        monkeypatch.setattr(hosts_module, "_REST_SECONDS", 0.0)
         both = [first.replace("127.0.0.1", "localhost"), second.replace("127.0.0.1", "localhost")]
         answers = await asyncio.gather(*map(egress.get, both * 2))
         await egress.close()
