@@ -39,13 +39,31 @@ _TOGETHER = {
 }
 
 
+def _group(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    top, _, rest = file.partition("/")
+    return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
+
+
 class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
     """Gives tests that share a system to one process, and every other file to whoever is free."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        top, _, rest = file.partition("/")
-        return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
+        return _group(nodeid)
+
+
+# What brings a system up. It stops behind the last test that shares it: one that rests takes a fifth of a core from the others.
+_SYSTEMS = ("stack", "chaos", "keys")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or _group(nextitem.nodeid) == _group(item.nodeid):
+        return
+    for name in _SYSTEMS:
+        # As pytest does at the end of a session; a test that wants it later gets a new one.
+        for system in item.session._fixturemanager.getfixturedefs(name, item) or ():
+            system.finish(item._request)  # type: ignore[attr-defined]  # pytest's own
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:

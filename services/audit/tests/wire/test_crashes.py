@@ -44,7 +44,7 @@ def _reach(step: str, indent: int) -> str:
 
 
 _WRITTEN = "            if growth.leaves:\n                await _write(connection, growth)\n"
-_ANSWER = "        self._known[trail] = growth.head()\n        return answers\n"
+_ANSWER = "        self._known[trail] = growth.committed()\n        return answers\n"
 _KEEP = "        await self._kept.put_checkpoint(trail, checkpoint.size, str(note))\n"
 _SIGN = "        return pb.SignResponse(signature=await self._hsm.sign(self._label, wanted.text.encode()))\n"
 PATCHES = {

@@ -98,7 +98,7 @@ class Growth:
     """What a trail grows by, in one transaction.
 
     Args:
-        before: Where it stood; not changed.
+        before: Where it stood; changed when all of it is committed, and not before.
         frontier: Its tree, with what was added.
         leaves: The new leaves, in their order.
         batches: The new batches, each with the index of its first leaf.
@@ -127,14 +127,12 @@ class Growth:
         """Gives the number of an emitter's last event in the trail; 0: it has none."""
         return self._sequences.get(emitter, self.before.sequences.get(emitter, 0))
 
-    def head(self) -> TrailHead:
-        """Gives where the trail stands after all of it."""
-        return TrailHead(
-            self.trail,
-            Frontier(self.frontier.size, self.frontier.roots),
-            self.before.chains | self._chains,
-            self.before.sequences | self._sequences,
-        )
+    def committed(self) -> TrailHead:
+        """Gives where the trail stands after all of it: what it began with, brought forward."""
+        self.before.frontier = Frontier(self.frontier.size, self.frontier.roots)
+        self.before.chains |= self._chains
+        self.before.sequences |= self._sequences
+        return self.before
 
     def add(self, batch: Batch, origin: str, randomness: Callable[[int], bytes]) -> None:
         """Adds a batch.

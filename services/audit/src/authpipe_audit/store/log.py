@@ -77,7 +77,7 @@ class Log:
                     answers.append(error)
             if growth.leaves:
                 await _write(connection, growth)
-        self._known[trail] = growth.head()
+        self._known[trail] = growth.committed()
         return answers
 
     async def append_of(self, trail: Trail, make: Callable[[int, Mapping[str, Head], int], Batch]) -> int:
@@ -95,7 +95,7 @@ class Log:
             growth = Growth.after(await self._head(connection, trail, [batch]))
             growth.add(batch, trail.origin(self._name), self._randomness)
             await _write(connection, growth)
-        self._known[trail] = growth.head()
+        self._known[trail] = growth.committed()
         return growth.frontier.size
 
     @asynccontextmanager
@@ -111,7 +111,7 @@ class Log:
             growth = Growth.after(await self._head(connection, trail, [own.batch]))
             growth.add(own.batch, trail.origin(self._name), self._randomness)
             await _write(connection, growth)
-        self._known[trail] = growth.head()
+        self._known[trail] = growth.committed()
 
     async def frontier(self, trail: Trail) -> Frontier:
         """Gives a trail's tree as it stands."""

@@ -128,22 +128,32 @@ class Rotation:
         due = primary is None or self._clock() >= primary.primary_since + self._policy.rotate_seconds
         if due and not any(each.state is KeyVersionState.PREPARED for each in versions):
             await self.rotate(self._actor, "schedule")
-        for each in await self._table.versions():
-            # Step 2: the key in the token, with its canary.
-            if not each.canary and each.state is not KeyVersionState.DESTROYED:
-                await self._table.make(each.version, self._maker(each))
+            versions = await self._table.versions()
+        if [each for each in versions if await self._advance(each)]:
+            await self._keyring.refresh()
+
+    async def _advance(self, version: KekVersion) -> bool:
+        """Takes the next step of a version; False: there is none."""
+        # Step 2: the key in the token, with its canary.
+        if not version.canary and version.state is not KeyVersionState.DESTROYED:
+            await self._table.make(version.version, self._maker(version))
+            return True
+        match version.state:
             # Step 3: primary, when every live replica has opened the canary, this one included.
-            elif each.state is KeyVersionState.PREPARED and not await self._table.unproven(each.version):
-                entry = self._entry("KEK_PROMOTED", each.version)
-                await self._table.promote(each.version, self._clock(), entry)
+            case KeyVersionState.PREPARED if not await self._table.unproven(version.version):
+                entry = self._entry("KEK_PROMOTED", version.version)
+                await self._table.promote(version.version, self._clock(), entry)
             # Step 4: an old version that no DEK is on.
-            elif each.state is KeyVersionState.ACTIVE and not each.held and await self._table.is_drained(each.version):
-                await self._table.disable(each.version, self._clock(), self._entry("KEK_DISABLED", each.version))
+            case KeyVersionState.ACTIVE if not version.held and await self._table.is_drained(version.version):
+                entry = self._entry("KEK_DISABLED", version.version)
+                await self._table.disable(version.version, self._clock(), entry)
             # Step 5: what was destroyed leaves the token; marked first, so that a crash leaves no key that counts.
-            elif each.state is KeyVersionState.DESTROYED and not each.erased:
-                await self._wrapper.destroy(kek_label(self._key_domain, each.version))
-                await self._table.note_erased(each.version)
-        await self._keyring.refresh()
+            case KeyVersionState.DESTROYED if not version.erased:
+                await self._wrapper.destroy(kek_label(self._key_domain, version.version))
+                await self._table.note_erased(version.version)
+            case _:
+                return False
+        return True
 
     def _maker(self, version: KekVersion) -> Callable[[], Awaitable[bytes]]:
         async def make() -> bytes:
