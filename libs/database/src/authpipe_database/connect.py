@@ -117,6 +117,7 @@ class Database:
             pool_size=config.pool_size,
             max_overflow=0,
             pool_timeout=3,
+            pool_use_lifo=True,  # who was just used need not be pinged
             hide_parameters=True,
         )
         sa.event.listen(self._engine.sync_engine, "checkout", self._ping)

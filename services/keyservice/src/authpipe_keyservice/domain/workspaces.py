@@ -73,6 +73,9 @@ class WorkspaceTable(Protocol):
     ) -> bool:
         """Stores a new version of a connection key and retires the old one; False: either moved meanwhile."""
 
+    async def awaits(self, now: float, before: float) -> bool:
+        """Says whether a delay is over, a primary DEK is older than a moment, or older keys are there."""
+
     async def aged(self, before: float, limit: int) -> list[str]:
         """Gives workspaces whose primary DEK is older than a moment."""
 
@@ -207,6 +210,8 @@ class Workspaces:
 
     async def advance(self) -> None:
         """Takes every step that can be taken now. Called again and again, by every replica."""
+        if not await self._table.awaits(self._clock(), self._clock() - self._rotate_seconds):
+            return
         # Step 1: what is to be erased goes first.
         await self._erase_due()
         # Step 2: DEKs that are old.

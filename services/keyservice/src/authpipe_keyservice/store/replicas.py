@@ -11,6 +11,15 @@ from authpipe_keyservice.domain.replicas import Order
 CHANNEL = "cache_orders"
 # A replica that has not been seen for so long holds no key: what it cached is bound to a look-up it cannot make.
 LIVE = "seen_at > now() - interval '10 seconds'"
+# One statement, as each replica makes it every second.
+_BEAT = """
+with dead as (delete from replicas where seen_at < now() - interval '1 minute' and replica_id <> :replica returning replica_id),
+     unproven as (delete from kek_proofs where replica_id in (select replica_id from dead)),
+     obeyed as (delete from cache_orders where id < (select min(obeyed) from replicas))
+insert into replicas (replica_id, seen_at, obeyed)
+values (:replica, now(), (select coalesce(max(id), 0) from cache_orders))
+on conflict (replica_id) do update set seen_at = now() returning xmax = 0
+"""
 
 
 class ReplicaTable:
@@ -30,20 +39,7 @@ class ReplicaTable:
             True: it was not among the living.
         """
         async with self._database.transaction() as connection:
-            is_new = await connection.scalar(
-                sa.text(
-                    "insert into replicas (replica_id, seen_at, obeyed)"
-                    " values (:replica, now(), (select coalesce(max(id), 0) from cache_orders))"
-                    " on conflict (replica_id) do update set seen_at = now() returning xmax = 0"
-                ).bindparams(replica=replica)
-            )
-            dead = "seen_at < now() - interval '1 minute'"
-            await connection.execute(
-                sa.text(f"delete from kek_proofs where replica_id in (select replica_id from replicas where {dead})")
-            )
-            await connection.execute(sa.text(f"delete from replicas where {dead}"))
-            await connection.execute(sa.text("delete from cache_orders where id < (select min(obeyed) from replicas)"))
-        return bool(is_new)
+            return bool(await connection.scalar(sa.text(_BEAT).bindparams(replica=replica)))
 
     async def leave(self, replica: str) -> None:
         """Says that a replica has ended."""

@@ -40,6 +40,12 @@ select connection_id, version, wrapped from retired_connection_keys
 where workspace_id = :workspace and dek_version = :version
 limit :limit
 """
+_AWAITS = """
+select exists (select from workspace_erasures where not done and due_at <= to_timestamp(:now))
+    or exists (select from deks where state = 'primary' and created_at < to_timestamp(:before))
+    or exists (select from deks where state = 'active')
+    or exists (select from retired_connection_keys)
+"""
 
 
 class WorkspaceTable:
@@ -118,6 +124,11 @@ class WorkspaceTable:
             await sql.execute(_text(renewed, **names, dek_version=dek_version, wrapped=wrapped))
             await self._outbox.append(sql, entry)
         return True
+
+    async def awaits(self, now: float, before: float) -> bool:
+        """Says whether there is something to do; costs one statement in place of each step's own."""
+        async with self._database.transaction() as connection:
+            return bool(await connection.scalar(_text(_AWAITS, now=now, before=before)))
 
     async def aged(self, before: float, limit: int) -> list[str]:
         """Gives workspaces whose primary DEK is older than a moment."""
