@@ -21,6 +21,8 @@ from authpipe_devstack.stack import Stack
 
 WORKSPACES = 5_000
 READERS, WRITERS = 80, 20
+# Between two requests of one of them: two hundred a second come in all, which leaves the rotations the other half of a machine.
+REST_SECONDS = 0.4
 DOMAIN = ("--domain", "user-credentials")
 
 
@@ -125,6 +127,7 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
     async def work(http: httpx2.AsyncClient, *, writes: bool) -> None:
         while going:
             await (fleet.write(http, random.choice(fleet.keys)) if writes else fleet.read(http))
+            await asyncio.sleep(REST_SECONDS)
 
     async def rotate_deks() -> int:
         """Rotates DEKs of workspaces all the time, one after the other."""
