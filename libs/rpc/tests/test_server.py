@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -176,3 +177,24 @@ async def test_a_certificate_that_has_ended_opens_no_connection_on_either_side(s
     # The server's files change under it: the next handshake shows the certificate that has ended.
     stage.files("vault", life=dt.timedelta(seconds=-1))
     assert await reason(stage.peer(good)) == "DEPENDENCY_UNAVAILABLE"
+
+
+async def test_a_peer_that_is_slow_to_shake_hands_is_reached(stage: Stage) -> None:
+    """A machine that has much to do takes its time: an attempt to connect is not given up for that."""
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(65_536):
+                writer.write(piece)
+        writer.close()
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.7)
+        onward = await asyncio.open_connection("127.0.0.1", stage.port)
+        await asyncio.gather(forward(reader, onward[1]), forward(onward[0], writer))
+
+    async with await asyncio.start_server(slowly, "127.0.0.1", 0) as between:
+        config = PeerConfig(name="vault", address=f"127.0.0.1:{between.sockets[0].getsockname()[1]}")
+        peer = Peer(config, stage.files("gateway/edge"), vault_pb2_grpc.VaultStub, timeout_seconds=5)
+        assert await reason(peer) == "AUDIT_DUTY_NEGLECTED", "its handler was reached"
+        await peer.close()

@@ -158,7 +158,8 @@ class Peer(Generic[StubT_co]):
                 ("grpc.http2.ping_timeout_ms", 1_000),
                 ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
                 ("grpc.initial_reconnect_backoff_ms", 50),
-                ("grpc.min_reconnect_backoff_ms", 50),
+                # Despite its name, for how long an attempt may take: shaking hands with a busy machine takes its time.
+                ("grpc.min_reconnect_backoff_ms", 5_000),
                 ("grpc.max_reconnect_backoff_ms", 300),
                 ("grpc.http2.bdp_probe", 0),
                 ("grpc.enable_retries", 0),
