@@ -62,8 +62,8 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         return
     for name in _SYSTEMS:
         # As pytest does at the end of a session; a test that wants it later gets a new one.
-        for system in item.session._fixturemanager.getfixturedefs(name, item) or ():
-            system.finish(item._request)  # type: ignore[attr-defined]  # pytest's own
+        for system in item.session._fixturemanager.getfixturedefs(name, item) or ():  # noqa: SLF001  # nothing else ends one
+            system.finish(item._request)  # type: ignore[attr-defined]  # noqa: SLF001  # likewise
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
