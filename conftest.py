@@ -27,7 +27,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.user_properties.append((_SHOWS, marks))
 
 
-# Folders whose tests share a system, or have one of their own that takes its time to come up.
+# Folders whose tests share a system, or have one of their own that takes its time to come up; and what is so long that it has
+# one for itself.
+_ALONE = {"tests/keys/test_under_load.py"}
 _TOGETHER = {
     "access": "attacks on the whole system",
     "breach": "attacks on the whole system",
@@ -42,7 +44,8 @@ _TOGETHER = {
 def _group(nodeid: str) -> str:
     file = nodeid.partition("::")[0]
     top, _, rest = file.partition("/")
-    return _TOGETHER.get(rest.partition("/")[0], file) if top == "tests" else file
+    shares = top == "tests" and file not in _ALONE
+    return _TOGETHER.get(rest.partition("/")[0], file) if shares else file
 
 
 class _Together(LoadScopeScheduling):  # type: ignore[misc]  # untyped
