@@ -69,10 +69,11 @@ class ProxyRoute:
                 raise
             await _refuse(send, error, request_id)
         except Exception as error:  # becomes a problem document with the request id, never its text  # handed on or shown with an incident id, never swallowed
-            if begun:
+            if begun and not ended:
                 raise
             get_log().error("incident", error=error)
-            await _refuse(send, IncidentError(), request_id)
+            if not begun:
+                await _refuse(send, IncidentError(), request_id)
 
 
 class _Body:
