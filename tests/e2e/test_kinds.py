@@ -178,9 +178,7 @@ def test_a_person_agrees_on_another_device(
     assert oidc_provider.living([token]) == [True]
     assert customer.get(f"/connections/{connection}").json()["refreshable"]
     # Its token is tried at userinfo.
-    checked = customer.post(f"/connections/{connection}/health-checks")
-    assert checked.status_code == 200, checked.text
-    assert checked.json()["health"]["state"] == "passing"
+    assert customer.health(connection) == "passing"
 
 
 @pytest.mark.promise("P13")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from typing import Any, Self
 
 import httpx2
@@ -105,6 +106,18 @@ class Customer:
     def token(self, connection: str, **parameters: Any) -> httpx2.Response:
         """Asks for the live credential."""
         return self.get(f"/connections/{connection}/token", **parameters)
+
+    def health(self, connection: str) -> str:
+        """Has a credential tried that is new, unless the schedule has just done so or is at it; gives its health."""
+        asked = self.post(f"/connections/{connection}/health-checks")
+        if asked.status_code not in {200, 429}:
+            raise AssertionError(asked.text)
+        ends = time.monotonic() + 20
+        while True:
+            health = self.get(f"/connections/{connection}").raise_for_status().json()["health"]
+            if health or time.monotonic() > ends:
+                return str(health and health["state"])
+            time.sleep(0.1)
 
     def events(self, **filters: Any) -> list[dict[str, Any]]:
         """Reads the log, newest first."""
