@@ -162,7 +162,12 @@ class _Open:
             case CertificateLine():
                 self._emitters.certificate(measured)
             case Batch():
-                self._emitters.begin(measured.line, is_whole=measured.is_whole)
+                # It stands before the first of its events that is shown. What is missing before it is told as that, and not as a
+                # batch that nobody signed.
+                line = measured.line
+                if not line.leaf <= self._frontier.size < line.leaf + line.events:
+                    raise Finding(Kind.FORMAT, f"the batch at leaf {line.leaf} comes after {self._frontier.size} leaves")
+                self._emitters.begin(line, is_whole=measured.is_whole)
 
     def _run(self, run: Run) -> None:
         self._require_place(run.leaf)

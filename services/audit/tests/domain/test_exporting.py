@@ -378,6 +378,20 @@ async def test_an_export_is_judged_alike_however_it_is_cut_for_measuring(stage: 
         assert found.value.kind is Kind.EMITTER
 
 
+@pytest.mark.promise("P31")
+async def test_an_event_that_is_left_out_is_told_as_that_wherever_it_stands_in_its_batch(stage: Stage) -> None:
+    for batch in (["ws_a"], ["ws_a"], ["ws_b", "ws_a"], ["ws_a", "ws_b"], ["ws_a", "ws_a", "ws_a"], ["ws_b"], ["ws_a"]):
+        await stage.happen(*batch)
+    lines = await stage.export("ws_a")
+    events = [number for number, line in enumerate(lines) if b'"position"' in line]
+    assert len(events) == 8
+    for number in events:
+        for piece in (1, 3, 1_000):
+            with pytest.raises(Finding) as found:
+                stage.verify([*lines[:number], *lines[number + 1 :]], piece=piece)
+            assert found.value.kind is Kind.FORMAT, (lines[number], piece)
+
+
 @pytest.mark.case(29)
 async def test_the_attack_sees_a_verifier_who_does_not_ask_whose_key_it_was(stage: Stage, emit: Any) -> None:
     await stage.log.append(TRAIL, [invented(emit, 1)])
