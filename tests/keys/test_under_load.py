@@ -165,7 +165,7 @@ async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_50
         going = False
         await asyncio.gather(*work_on)
         rotated = await rotating
-    assert rotated > 50, "DEKs were rotated all the while"
+    assert rotated > 20, "DEKs were rotated all the while"
     assert first.returncode == 0
     assert set(fleet.answers) == {"read", "write"}, fleet.answers
     assert fleet.answers["read"] > 500
