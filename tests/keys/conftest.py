@@ -234,8 +234,12 @@ def transit(place: Place) -> Vendor:
                         owner.secrets.transit.read_key("tokens")
             case {"throttle": False}:
                 owner.delete("sys/quotas/rate-limit/authpipe")
-            case {"hang": seconds}:
-                process.send_signal(signal.SIGSTOP if seconds else signal.SIGCONT)
+            case {"hang": 0.0}:
+                process.send_signal(signal.SIGCONT)
+            case {"hang": _}:
+                process.send_signal(signal.SIGSTOP)
+                # A thread of it may still answer until all of them stand still.
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             case _:
                 raise NotImplementedError
 
