@@ -166,7 +166,9 @@ class _Open:
                 # batch that nobody signed.
                 line = measured.line
                 if not line.leaf <= self._frontier.size < line.leaf + line.events:
-                    raise Finding(Kind.FORMAT, f"the batch at leaf {line.leaf} comes after {self._frontier.size} leaves")
+                    raise Finding(
+                        Kind.FORMAT, f"the batch at leaf {line.leaf} comes after {self._frontier.size} leaves"
+                    )
                 self._emitters.begin(line, is_whole=measured.is_whole)
 
     def _run(self, run: Run) -> None:
