@@ -61,10 +61,10 @@ def test_a_version_becomes_primary_only_after_every_replica_has_opened_its_canar
     second = keys.pid("keyservice-user-credentials-2")
     assert second, "it runs"
     os.kill(second, signal.SIGSTOP)
-    # However long commands take here, it counts as living; the other one says anew when it was seen.
-    living = "seen_at > now() - interval '10 seconds'"
-    database(f"update replicas set seen_at = now() + interval '1 minute' where {living}")
     try:
+        # However long commands take here, it counts as living; the other one says anew when it was seen.
+        living = "seen_at > now() - interval '10 seconds'"
+        database(f"update replicas set seen_at = now() + interval '1 minute' where {living}")
         assert admin("rotate", *DOMAIN, "--no-wait").returncode == 0
         assert wait_for(lambda: database("select count(*) from kek_proofs where version = %s", before + 1) == [(1,)])
         time.sleep(2)

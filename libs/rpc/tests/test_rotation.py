@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import subprocess
 import sys
@@ -98,11 +97,13 @@ def server(files: Files, mutant: str = "") -> Iterator[tuple[int, subprocess.Pop
     """A process of its own: it may end."""
     port = free_ports(1)[0]
     command = [sys.executable, "-c", _SERVER.format(mutant=mutant), str(port), str(files.key), str(files.certificate)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "serves\n"
-        yield port, process
-        process.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "serves\n"
+            yield port, process
+        finally:
+            process.kill()
 
 
 async def test_whoever_connects_as_often_as_they_can_does_not_end_the_process(files: Files) -> None:

@@ -65,10 +65,12 @@ class Hosts:
         part = host.part()
         part.users += 1
         try:
+            if (rested := host.rested()) is not None:
+                await rested.aclose()
             yield part.pool
         finally:
             part.users -= 1
-            host.rests_since = time.monotonic()
+            part.rests_since = host.rests_since = time.monotonic()
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -101,10 +103,12 @@ class Hosts:
 
 @dataclass
 class _Part:
-    """Some of the connections of a host, and how many requests use them."""
+    """Some of the connections of a host: how many at most, how many requests use them, and since when none does."""
 
     pool: httpcore2.AsyncConnectionPool
+    size: int
     users: int = 0
+    rests_since: float = 0.0
 
 
 class _Host:
@@ -132,9 +136,17 @@ class _Host:
         if part is None and self._room:
             size = min(_POOL, self._room)
             self._room -= size
-            part = _Part(self._make(size))
+            part = _Part(self._make(size), size)
             self._parts.append(part)
         return part or min(self._parts, key=lambda part: part.users)
+
+    def rested(self) -> httpcore2.AsyncConnectionPool | None:
+        """Takes out the last pool, if a burst has left it at rest: a pool that nobody asks closes nothing itself."""
+        last = self._parts[-1]
+        if last.users or time.monotonic() - last.rests_since <= _REST_SECONDS:
+            return None
+        self._room += last.size
+        return self._parts.pop().pool
 
     async def close(self) -> None:
         """Closes them."""
