@@ -97,6 +97,8 @@ def test_a_token_is_asked_for_without_a_person_and_asked_for_again_as_often_as_i
     second = customer.token(connection).json()["access_token"]
     assert second != first
     assert oidc_provider.living([second]) == [True]
+    if renewal != "two_step":
+        assert customer.health(connection) == "passing", "though userinfo would refuse a machine's token"
     shown = customer.get(f"/connections/{connection}").json()
     assert (shown["state"], shown["renewal"], shown["refreshable"]) == ("active", renewal, True)
     assert customer.delete(f"/connections/{connection}").json()["state"] == "disconnected"
@@ -177,7 +179,7 @@ def test_a_person_agrees_on_another_device(
     token = customer.token(connection).json()["access_token"]
     assert oidc_provider.living([token]) == [True]
     assert customer.get(f"/connections/{connection}").json()["refreshable"]
-    # Its token is tried at userinfo.
+    # Its token is introspected, as the Provider of this client offers it.
     assert customer.health(connection) == "passing"
 
 

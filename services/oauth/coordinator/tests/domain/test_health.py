@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from authpipe_envelope import RecordClass
-from authpipe_oauth_coordinator.domain.words import Acting, HealthOutcome, Kind, State, TokenOutcome
+from authpipe_oauth_coordinator.domain.words import Acting, HealthOutcome, Kind, Renewal, State
 from authpipe_oauth_coordinator.errors import CheckTooSoonError, DisconnectedError, NotCheckableError
 from authpipe_providers import Api, Entry, HealthCheck, Placement, RotationCheck
 
@@ -129,18 +129,64 @@ async def test_it_is_tried_once_a_minute_and_only_what_can_be(key: Any) -> None:
         await check(key)
 
 
-async def test_a_provider_without_a_harmless_request_is_asked_by_userinfo_or_introspection(stage: Any) -> None:
+USERINFO = {"userinfo_endpoint": "https://as.example/u"}
+INTROSPECTION = {"introspection_endpoint": "https://as.example/i"}
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.parametrize(
+    ("known", "authenticates"),
+    [(USERINFO, False), (INTROSPECTION, True), (USERINFO | INTROSPECTION, True)],
+    ids=["userinfo", "introspection", "both"],
+)
+async def test_a_provider_without_a_harmless_request_is_asked_by_introspection_or_else_userinfo(
+    known: dict[str, str], authenticates: bool, stage: Any
+) -> None:
+    describe(stage, **known)
+    stage.change(expires_at=START + dt.timedelta(hours=1), scopes=("openid",))
+    await check(stage)
+    assert stage.checked[-1].authenticate is authenticates
+
+
+@pytest.mark.promise("P36")
+async def test_an_entry_whose_harmless_request_is_userinfo_is_no_reason_to_ask_it_with_the_token_of_a_machine(
+    stage: Any,
+) -> None:
     config = stage.tables.configs["ws", "pc"]
-    stage.change(expires_at=START + dt.timedelta(hours=1))
-    for more, authenticates in (
-        ({"userinfo_endpoint": "https://as.example/u"}, False),
-        ({"introspection_endpoint": "https://as.example/i"}, True),
-    ):
-        endpoints = dataclasses.replace(config.endpoints, auth_method="client_secret_basic", **more)
-        stage.tables.configs["ws", "pc"] = dataclasses.replace(config, endpoints=endpoints)
-        await check(stage)
-        assert stage.checked[-1].authenticate is authenticates
-    stage.tables.configs["ws", "pc"] = config
+    entry = Entry("acme", "Acme", health=HealthCheck("GET", USERINFO["userinfo_endpoint"]))
+    stage.tables.configs["ws", "pc"] = dataclasses.replace(config, entry=entry)
+    describe(stage, **USERINFO)
+    stage.change(expires_at=START + dt.timedelta(hours=1), scopes=("calendar",))
     with pytest.raises(NotCheckableError):
         await check(stage)
-    assert stage.answer == TokenOutcome("", (), START + dt.timedelta(hours=1), refreshable=True)
+    describe(stage, **USERINFO, **INTROSPECTION)
+    await check(stage)
+    assert (stage.checked[-1].authenticate, stage.checked[-1].config.entry.health) == (True, None)
+
+
+@pytest.mark.promise("P36")
+@pytest.mark.parametrize(
+    ("of_connection", "known"),
+    [
+        ({}, {}),
+        ({"scopes": ("files",)}, USERINFO),
+        ({"scopes": ("openid",), "renewal": Renewal.CLIENT_CREDENTIALS}, USERINFO),
+        ({"scopes": ("openid",)}, INTROSPECTION | {"auth_method": "none"}),
+    ],
+    ids=["nothing is known", "nobody signed in", "the token of a machine", "a client that cannot prove itself"],
+)
+async def test_what_would_refuse_a_good_token_is_not_asked(
+    of_connection: dict[str, Any], known: dict[str, str], stage: Any
+) -> None:
+    describe(stage, **known)
+    stage.change(expires_at=START + dt.timedelta(hours=1), **of_connection)
+    with pytest.raises(NotCheckableError):
+        await check(stage)
+    assert not stage.checked
+
+
+def describe(stage: Any, **known: str) -> None:
+    """Says what is known of the Provider of the stage's connection."""
+    config = stage.tables.configs["ws", "pc"]
+    endpoints = dataclasses.replace(config.endpoints, **({"auth_method": "client_secret_basic"} | known))
+    stage.tables.configs["ws", "pc"] = dataclasses.replace(config, endpoints=endpoints)

@@ -138,7 +138,8 @@ async def test_only_a_no_to_the_credential_counts_against_it(answer: Any, checke
 async def test_where_no_harmless_request_is_known_a_token_is_introspected(answer: Any, checked: Checked) -> None:
     provider = Provider(introspection=answer)
     url = "https://as.example/introspect"
-    assert await check(provider, RecordClass.ACCESS, how(""), introspection=url) == checked
+    known = {"introspection": url, "userinfo": "https://as.example/me"}
+    assert await check(provider, RecordClass.ACCESS, how(""), **known) == checked
     assert provider.seen == [("POST", url, {"token": "the-access", "token_type_hint": "access_token"})]
 
 

@@ -7,6 +7,8 @@ minute later, and a token that can be refreshed is refreshed before: only then t
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import enum
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -21,6 +23,7 @@ from authpipe_oauth_coordinator.domain.words import (
     HealthOutcome,
     Kind,
     ProviderConfig,
+    Renewal,
     State,
 )
 from authpipe_oauth_coordinator.errors import CheckTooSoonError, DisconnectedError, NotCheckableError, NotFoundError
@@ -41,6 +44,14 @@ _CLASSES = {
 # So long before an API key ends it is time to replace it.
 ROTATION_NOTICE = timedelta(days=14)
 _NOWHERE = Endpoints("", "", "", "", "none", iss_required=False)
+
+
+class _Way(enum.Enum):
+    """How a credential is tried: as its Provider's entry says, by RFC 7662, or at userinfo."""
+
+    REQUEST = "request"
+    INTROSPECTION = "introspection"
+    USERINFO = "userinfo"
 
 
 class CheckTable(Protocol):
@@ -134,20 +145,21 @@ class HealthChecks:
     async def _try(self, acting: Acting, connection: Connection) -> None:
         record_class = _CLASSES.get(connection.kind)
         config = await self._client(connection)
-        if record_class is None or config is None or not _is_checkable(config, record_class):
+        if record_class is None or config is None or (way := _way(config, connection, record_class)) is None:
             raise NotCheckableError
         if connection.kind is Kind.OAUTH2:
             connection = await self._living(acting, connection)
         before = connection.health
         rotation = config.entry.rotation_check is not None and connection.kind is Kind.API_KEY
+        if way is not _Way.REQUEST:
+            config = dataclasses.replace(config, entry=dataclasses.replace(config.entry, health=None))
         job = Job(
             acting,
             connection.id,
             config,
             config.endpoints,
             purpose="rotation_check" if rotation else "health_check",
-            authenticate=connection.kind is Kind.OAUTH1
-            or (_introspects(config, record_class) and config.endpoints.auth_method != "none"),
+            authenticate=connection.kind is Kind.OAUTH1 or way is _Way.INTROSPECTION,
             values=connection.values,
             record_class=record_class,
         )
@@ -211,16 +223,19 @@ class HealthChecks:
         return config if connection.entry is not None else None
 
 
-def _introspects(config: ProviderConfig, record_class: RecordClass) -> bool:
+def _way(config: ProviderConfig, connection: Connection, record_class: RecordClass) -> _Way | None:
+    """Says how a credential is tried; None: nobody knows a request whose answer says something of it."""
     known = config.endpoints
-    harmless = config.entry.health is not None or bool(known.userinfo_endpoint)
-    return record_class is RecordClass.ACCESS and not harmless and bool(known.introspection_endpoint)
-
-
-def _is_checkable(config: ProviderConfig, record_class: RecordClass) -> bool:
-    known = config.endpoints
-    by_token = bool(known.userinfo_endpoint or known.introspection_endpoint)
-    return config.entry.health is not None or (record_class is RecordClass.ACCESS and by_token)
+    health = config.entry.health
+    if health is not None and health.url != known.userinfo_endpoint:
+        return _Way.REQUEST
+    if record_class is not RecordClass.ACCESS:
+        return None
+    if known.introspection_endpoint and known.auth_method != "none":
+        return _Way.INTROSPECTION
+    # Userinfo refuses a good token as well, unless it is of a person who signed in (OpenID Connect Core 1.0, section 5.3).
+    signed_in = connection.renewal is Renewal.REFRESH_TOKEN and "openid" in connection.scopes
+    return _Way.USERINFO if known.userinfo_endpoint and signed_in else None
 
 
 def _entry(name: str, acting: Acting, connection: Connection, reason: str) -> AuditEntry:

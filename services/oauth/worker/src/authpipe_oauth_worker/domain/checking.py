@@ -74,8 +74,10 @@ class Checking:
             DomainError: It does not open, or is checked too often.
         """
         known = job.endpoints
-        introspects = record_class is RecordClass.ACCESS and known.introspection and job.client_grant
-        url = how.url or (known.userinfo if record_class is RecordClass.ACCESS else "")
+        url, introspects = how.url, False
+        if not url and record_class is RecordClass.ACCESS:
+            introspects = bool(known.introspection and job.client_grant)
+            url = known.userinfo if not introspects else ""
         if not url and not introspects:
             raise NotCheckableError
         opened, key = await self._desk.open_bound(job, record_class)
