@@ -20,7 +20,7 @@ import serving
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
-SETTINGS = {"refreshes_per_provider": 100_000, "schedule_seconds": 0.1}
+SETTINGS = {"refreshes_per_provider": 100_000}
 # Always within keyservice's last quarter of an hour: a token may be refreshed whenever it is said to be due.
 LIFE_SECONDS = 840
 CONNECTIONS = 1_500

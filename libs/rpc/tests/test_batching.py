@@ -79,6 +79,25 @@ async def test_a_second_batch_waits_until_it_is_as_large_as_the_one_in_flight() 
     assert await asyncio.gather(*tasks) == [-1, -2, -3, -4]
 
 
+async def test_beside_a_large_batch_goes_none_that_is_less_than_half_full_unless_that_one_is_held_up() -> None:
+    far = Far()
+    coalescer = Coalescer(far.send, largest=32, patience_seconds=3600)
+    tasks = [asyncio.create_task(coalescer.submit(item)) for item in range(20, 28)]
+    await turns()
+    tasks += [asyncio.create_task(coalescer.submit(item)) for item in range(28, 36)]
+    await turns()
+    assert [len(batch) for batch in far.batches] == [8], "as many as are in flight, but few"
+    await until_batches(far, 2)
+    assert [len(batch) for batch in far.batches] == [8, 8], "the one in flight may hang"
+    tasks += [asyncio.create_task(coalescer.submit(item)) for item in range(36, 52)]
+    far.answer(0)
+    await turns()
+    assert [len(batch) for batch in far.batches] == [8, 8, 16], "half full, and there is room"
+    far.answer(1)
+    far.answer(2)
+    await asyncio.gather(*tasks)
+
+
 async def test_patience_ends() -> None:
     far = Far()
     coalescer = Coalescer(far.send, patience_seconds=0.001)

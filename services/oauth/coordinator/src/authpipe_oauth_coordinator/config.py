@@ -42,7 +42,7 @@ class Config(BaseModel):
     lease_seconds: float = 10.0
     spool_patience_seconds: float = 900.0
     refresh_ahead: bool = True
-    schedule_seconds: float = 0.5
+    schedule_seconds: float = 0.25
     claim_seconds: float = 60.0
     refreshes_at_once: int = 1_024
     refreshes_per_provider: int = 50
