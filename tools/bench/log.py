@@ -1,6 +1,7 @@
-"""The audit log at full speed: batches of five emitters over mutual TLS, until a signed checkpoint has all of them; and verifying.
+"""The audit log, as fast as it can and at a steady pace: batches of five emitters over mutual TLS, until a signed checkpoint has
+all of them; and verifying.
 
-    python log.py HOME EVENTS      (HOME: of a running system, whose emitters are idle)
+    python log.py HOME EVENTS PACE (HOME: of a running system, whose emitters are idle; PACE: events a second)
     python log.py export FILE      (a million events, to verify; prints the log's key; their emitter's CA lies beside it)
 
 A process of its own, so that the load does not share the event loop of what is measured. Prints JSON.
@@ -127,9 +128,10 @@ class Emitter:
             first = known.logged_sequence + 1 + start
             self.batches.append(self._leaf.sign_batch(first, made[start : start + _BATCH]))
 
-    async def run(self) -> None:
-        """Delivers them, one after another, as a relay does."""
-        for batch in self.batches:
+    async def run(self, began: float, pause: float) -> None:
+        """Delivers them, one after another, as a relay does; none before its time, which comes with each pause."""
+        for number, batch in enumerate(self.batches):
+            await asyncio.sleep(max(0.0, began + number * pause - time.monotonic()))
             request = audit_pb2.AppendRequest(
                 events=batch.events, first_sequence=batch.first_sequence, signature=batch.signature, chain=batch.chain
             )
@@ -152,8 +154,12 @@ async def watch(home: Path, sizes: dict[int, list[tuple[float, int]]], stop: asy
     await peer.close()
 
 
-async def main(home: Path, amount: int) -> dict[str, float]:
-    """Measures."""
+async def deliver(home: Path, amount: int, pace: float | None) -> tuple[float, float, int]:
+    """Delivers events, as fast as the log takes them or so many a second.
+
+    Returns:
+        How many a second there were, for how many seconds no checkpoint had them at most, and how many there were.
+    """
     emitters = [Emitter(home, name) for name in _EMITTERS]
     share = amount // len(emitters) // _BATCH * _BATCH
     for emitter in emitters:
@@ -164,8 +170,11 @@ async def main(home: Path, amount: int) -> dict[str, float]:
     await asyncio.sleep(0.5)
     before = {trail: seen[-1][1] for trail, seen in sizes.items()}
     due = {trail: before[trail] + share * list(_EMITTERS.values()).count(trail) for trail in sizes}
+    pause = len(emitters) * _BATCH / pace if pace is not None else 0.0
     began = time.monotonic()
-    await asyncio.gather(*(emitter.run() for emitter in emitters))
+    await asyncio.gather(
+        *(emitter.run(began + number * pause / len(emitters), pause) for number, emitter in enumerate(emitters))
+    )
     ended = time.monotonic()
     async with asyncio.timeout(30):
         while any(sizes[trail][-1][1] < due[trail] for trail in sizes):  # noqa: ASYNC110  # it is elsewhere that it happens
@@ -183,11 +192,24 @@ async def main(home: Path, amount: int) -> dict[str, float]:
     for emitter in emitters:
         await emitter.peer.close()
     total = share * len(emitters)
-    return {"rate": total / (ended - began), "behind": max([signed - ended, *gaps]), "events": total}
+    return total / (ended - began), max([signed - ended, *gaps]), total
+
+
+async def main(home: Path, amount: int, pace: float) -> dict[str, float]:
+    """Measures."""
+    rate, behind, total = await deliver(home, amount, None)
+    steady, behind_steady, more = await deliver(home, amount, pace)
+    return {
+        "rate": rate,
+        "behind": behind,
+        "steady": steady,
+        "behind_steady": behind_steady,
+        "events": total + more,
+    }
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "export":
         sys.stdout.write(write_export(Path(sys.argv[2]), 1_000_000, Path(sys.argv[2]).parent / "emitters"))
     else:
-        sys.stdout.write(json.dumps(asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))))
+        sys.stdout.write(json.dumps(asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))))

@@ -114,13 +114,14 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
 async def _repeat(
     stop: asyncio.Event, work: Callable[[Trail], Awaitable[object]], trail: Trail, every_seconds: float
 ) -> None:
-    """Does something for a trail again and again; what fails is told, and tried again."""
+    """Does something for a trail so often, however long it takes; what fails is told, and tried again."""
     while not stop.is_set():
+        next_at = time.monotonic() + every_seconds
         try:
             await work(trail)
         except DomainError as error:
             get_log().warning("not done for a trail", work=Label(work.__name__), trail=Label(trail.word), error=error)
-        await _pause(stop, every_seconds)
+        await _pause(stop, max(0.0, next_at - time.monotonic()))
 
 
 async def _watch(stop: asyncio.Event, watching: Watching, every_seconds: float) -> None:
