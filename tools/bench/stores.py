@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ async def tell(home: Path, events: list[bytes]) -> None:
     """Tells the log of them."""
     emitter = Emitter(home, "vault")
     await emitter.prepare(events)
-    await emitter.run()
+    await emitter.run(time.monotonic(), 0.0)
     await emitter.peer.close()
 
 
