@@ -27,9 +27,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.user_properties.append((_SHOWS, marks))
 
 
-# Folders whose tests share a system, or have one of their own that takes its time to come up; and what is so long that it has
-# one for itself.
-_ALONE = {"tests/keys/test_under_load.py"}
+# Files of those folders below that have a system of their own, or need none: too long to stand in line with the others.
+_ALONE = {"tests/keys/test_under_load.py", "tests/keys/test_kms_conformance.py"}
+# Folders whose tests share a system, which takes its time to come up.
 _TOGETHER = {
     "access": "attacks on the whole system",
     "breach": "attacks on the whole system",
@@ -39,6 +39,21 @@ _TOGETHER = {
     "chaos": "chaos",
     "keys": "keys",
 }
+# What takes longest, first.
+_FIRST = (
+    "attacks on the whole system",
+    "the whole system",
+    "chaos",
+    "keys",
+    "tests/keys/test_under_load.py",
+    "services/audit/tests/wire/test_crashes.py",
+    "tests/keys/test_kms_conformance.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {group: rank for rank, group in enumerate(_FIRST)}
+    items.sort(key=lambda item: ranks.get(_group(item.nodeid), len(ranks)))
 
 
 def _group(nodeid: str) -> str:

@@ -31,8 +31,8 @@ from authpipe_testing.softhsm import find_module, make_token
 from authpipe_transparency import Frontier, Record, commitment, encode_event, leaf_hash, open_checkpoint, time_text
 from authpipe_transparency.notes import LOG_KEY, Checkpoint, VerifierKey
 
-# With AUTHPIPE_CRASH_EVENTS=1000000 a million of them; each step is tried with any number.
-EVENTS = int(os.environ.get("AUTHPIPE_CRASH_EVENTS", "50000"))
+# Each step is tried with any number: fewer will do while one works on it.
+EVENTS = int(os.environ.get("AUTHPIPE_CRASH_EVENTS", "1000000"))
 NAME, DOMAIN = "example.com/log", "authpipe.internal"
 EMITTERS = {"vault": 1, "clientsecrets": 2}
 LOG, CHECKPOINTING = "authpipe_audit.store.log", "authpipe_audit.domain.checkpointing"
