@@ -149,6 +149,27 @@ async def test_a_provider_without_a_harmless_request_is_asked_by_introspection_o
 
 
 @pytest.mark.promise("P36")
+@pytest.mark.parametrize("known", [USERINFO, INTROSPECTION], ids=["userinfo", "introspection"])
+async def test_a_provider_that_says_no_to_every_token_is_not_believed_and_one_that_said_yes_before_is(
+    known: dict[str, str], stage: Any
+) -> None:
+    describe(stage, **known)
+    stage.change(expires_at=START + dt.timedelta(hours=1), scopes=("openid",))
+    stage.health = REFUSED
+    for _ in range(3):
+        found = await check(stage)
+        assert (found.state, found.health.state, found.health.refusals) == (State.ACTIVE, "unknown", 0)
+    assert not stage.jobs, "and no token is refreshed for it"
+    stage.health = HealthOutcome()
+    assert (await check(stage)).health.state == "passing"
+    stage.health = HealthOutcome("TIMEOUT")
+    await check(stage)
+    stage.health = REFUSED
+    assert (await check(stage)).health.state == "failing"
+    assert (await check(stage)).state is State.NEEDS_REAUTH
+
+
+@pytest.mark.promise("P36")
 async def test_an_entry_whose_harmless_request_is_userinfo_is_no_reason_to_ask_it_with_the_token_of_a_machine(
     stage: Any,
 ) -> None:

@@ -246,7 +246,13 @@ async def _step(connections: Any, leases: Any, name: str, act: str, number: int,
                 "ws", name, max(1, fence - number), Ending(outcome, left=Left(), due=DUE), entry("TOKEN_REFRESHED")
             )
         case "check":
-            health = Health("failing" if number else "passing", "CREDENTIAL_REFUSED" if number else "", DUE, number)
+            health = Health(
+                "failing" if number else "passing",
+                "CREDENTIAL_REFUSED" if number else "",
+                DUE,
+                number,
+                ever_passed=not number,
+            )
             checked = await connections.get_connection("ws", name)
             await connections.note_health(checked, health, DUE, None, entry("HEALTH_CHECK_PASSED"))
             found = await connections.get_connection("ws", name)

@@ -164,25 +164,29 @@ class HealthChecks:
             record_class=record_class,
         )
         outcome = await self._worker.check(job, rotation=rotation)
-        health, due = self._judge(before, outcome)
+        health, due = self._judge(before, outcome, way)
         name = "HEALTH_CHECK_FAILED" if outcome.failure else "HEALTH_CHECK_PASSED"
         entry = _entry(name, acting, connection, outcome.failure)
         rotate_at = outcome.rotate_at or connection.rotate_at
         await self._connections.note_health(connection, health, due, rotate_at, entry)
-        if outcome.refused and health.refusals < _BELIEVED:
+        if 0 < health.refusals < _BELIEVED:
             await self._refresh(acting, connection)
 
-    def _judge(self, before: Health | None, outcome: HealthOutcome) -> tuple[Health, datetime]:
+    def _judge(self, before: Health | None, outcome: HealthOutcome, way: _Way) -> tuple[Health, datetime]:
         now = self._clock()
-        refusals = before.refusals if before is not None else 0
+        refusals, ever_passed = (before.refusals, before.ever_passed) if before is not None else (0, False)
+        usual = now + self._every * (0.75 + self._jitter() / 2)
         if not outcome.failure:
-            return Health("passing", "", now), now + self._every * (0.75 + self._jitter() / 2)
+            return Health("passing", "", now, ever_passed=True), usual
+        if outcome.refused and way is not _Way.REQUEST and not ever_passed:
+            # A Provider may say so of every token, as one that does not let our client ask (RFC 7662, section 2.2).
+            return Health("unknown", REFUSED, now), usual
         if outcome.refused:
             # Asked again as soon as it may be; after that a good answer is waited for as usual.
             confirmed = refusals + 1 >= _BELIEVED
             due = now + (self._every if confirmed else _INTERVAL)
-            return Health("failing", REFUSED, now, min(refusals + 1, _BELIEVED)), due
-        return Health("unknown", outcome.failure, now, refusals), now + self._every / 4
+            return Health("failing", REFUSED, now, min(refusals + 1, _BELIEVED), ever_passed), due
+        return Health("unknown", outcome.failure, now, refusals, ever_passed), now + self._every / 4
 
     async def _living(self, acting: Acting, connection: Connection) -> Connection:
         """Has a token refreshed that has ended: what is tried is one that should be good."""

@@ -127,13 +127,15 @@ class Health(NamedTuple):
         state: passing, failing or unknown.
         reason: Why; empty while passing.
         at: When it was tried last.
-        refusals: How often in a row its Provider said that it is not good.
+        refusals: How often in a row its Provider said that it is not good, and was believed.
+        ever_passed: Whether it was good once.
     """
 
     state: str
     reason: str
     at: datetime
     refusals: int = 0
+    ever_passed: bool = False
 
 
 class Failing(NamedTuple):

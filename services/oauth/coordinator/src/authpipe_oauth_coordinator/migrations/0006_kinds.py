@@ -30,6 +30,7 @@ alter table connections add constraint connections_state_check
 alter table connections add column renewal text not null default 'refresh_token',
     add column health_state text not null default '', add column health_reason text not null default '',
     add column health_at timestamptz, add column health_refusals int not null default 0,
+    add column health_ever_passed boolean not null default false,
     add column health_due_at timestamptz default now(), add column rotate_at timestamptz,
     add column rotation_told boolean not null default false, add column keep_until timestamptz;
 create index connections_kept on connections (keep_until) where state = 'kept';

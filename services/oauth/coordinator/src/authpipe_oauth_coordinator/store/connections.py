@@ -239,7 +239,7 @@ class ConnectionTable:
             await connection.execute(
                 sa.text(
                     "update connections set health_state = :state, health_reason = :reason, health_at = :at,"
-                    " health_refusals = :refusals, health_due_at = :due, rotate_at = :rotate_at,"
+                    " health_refusals = :refusals, health_ever_passed = :ever_passed, health_due_at = :due, rotate_at = :rotate_at,"
                     " rotation_told = rotation_told and rotate_at is not distinct from :rotate_at"
                     " where workspace_id = :workspace and id = :id and state in ('active', 'needs_reauth')"
                 ),
@@ -250,6 +250,7 @@ class ConnectionTable:
                     "reason": health.reason,
                     "at": health.at,
                     "refusals": health.refusals,
+                    "ever_passed": health.ever_passed,
                     "due": due,
                     "rotate_at": rotate_at,
                 },

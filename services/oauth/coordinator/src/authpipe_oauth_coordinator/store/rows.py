@@ -38,14 +38,14 @@ CONNECTION = (
     "workspace_id, id, state, state_reason, state_at, kind, provider, provider_config_id, end_user_id, scopes,"
     " expires_at, refreshable, hosts_digest, refreshed_at, created_at, refresh_due_at, refresh_failure,"
     " refresh_failing_since, refresh_attempts, refresh_not_before, values, metadata, entry, renewal, health_state,"
-    " health_reason, health_at, health_refusals, rotate_at, keep_until"
+    " health_reason, health_at, health_refusals, health_ever_passed, rotate_at, keep_until"
 )
 
 ADD_CONNECTION = (
     f"insert into connections ({CONNECTION}) values (:workspace, :id, :state, :reason, :state_at, :kind,"  # fixed columns
     " :provider, :config, :end_user, :scopes, :expires, :refreshable, :hosts, :refreshed, :created, :due,"
     " '', null, 0, null, cast(:values as jsonb), '{}', cast(:entry as jsonb), :renewal, '', '', null, 0,"
-    " :rotate_at, null)"
+    " false, :rotate_at, null)"
 )
 
 
@@ -183,7 +183,9 @@ def read_connection(row: Any) -> Connection:
         read_pairs(row.metadata),
         read(row.entry) if row.entry is not None else None,
         Renewal(row.renewal),
-        Health(row.health_state, row.health_reason, row.health_at, row.health_refusals) if row.health_state else None,
+        Health(row.health_state, row.health_reason, row.health_at, row.health_refusals, row.health_ever_passed)
+        if row.health_state
+        else None,
         row.rotate_at,
         row.keep_until,
     )

@@ -864,7 +864,9 @@ class Health(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CHECK_TIME_FIELD_NUMBER: _builtins.int
     state: _builtins.str
-    """passing, failing (refused once or twice in a row) or unknown (the Provider did not say)."""
+    """passing, failing (refused once or twice in a row) or unknown (the Provider did not say, or has
+    never taken a token where it was asked).
+    """
     reason: _builtins.str
     """Why, in UPPER_SNAKE; empty while passing."""
     @_builtins.property
