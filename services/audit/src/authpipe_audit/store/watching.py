@@ -18,6 +18,7 @@ from authpipe_database import Database, columns
 from authpipe_transparency import Record, parse_time
 
 _LOCK = 0x7761_7463
+_AT_ONCE = 1000
 # Of whom nothing happened for so long is forgotten; but not which connections are decoys.
 _FORGOTTEN = timedelta(days=30)
 _KEPT = Honeytoken.word
@@ -95,13 +96,15 @@ class Alone:
 
     async def remember(self, states: Mapping[Profile, State], next_leaves: Mapping[Trail, int], now: int) -> None:
         """Writes down states and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
-        rows = [
-            (profile.detector, profile.subject.workspace, profile.subject.name, json.dumps(state))
-            for profile, state in states.items()
-        ]
+        profiles = list(states)
         at = datetime.fromtimestamp(now, UTC)
         async with self._connection.transaction():
-            if rows:
+            # A part at a time: to write down thousands takes long enough to hold up everything else.
+            for first in range(0, len(profiles), _AT_ONCE):
+                rows = [
+                    (profile.detector, profile.subject.workspace, profile.subject.name, json.dumps(states[profile]))
+                    for profile in profiles[first : first + _AT_ONCE]
+                ]
                 await self._connection.execute(_REMEMBER, (at, *columns(rows, 4)))
             places = [(int(trail), leaf) for trail, leaf in next_leaves.items()]
             await self._connection.execute(_WATCHED, columns(places, 2))

@@ -22,7 +22,8 @@ from authpipe_audit.domain.detecting.traps import DisconnectedUse, Honeytoken
 from authpipe_audit.domain.detecting.words import HOUR, Detector, Finding, Seen, State, Subject
 from authpipe_audit.domain.trails import Trail
 
-_MANY = 2000
+# Looked at in one go: longer, and whoever wants something of the log meanwhile would wait for it.
+_MANY = 500
 # More than these are not kept in memory once they are written down; and of so many that are not, they are written down at once.
 _MOST_STATES, _MOST_CHANGED = 50_000, 10_000
 _TOLD = "told"
