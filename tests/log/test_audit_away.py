@@ -53,12 +53,16 @@ def away(how: str, stack: Stack, superuser: Superuser, wait_for: Callable[..., A
     match how:
         case "down":
             kill(stack, "audit", wait_for)
-            yield
-            stack.start("audit")
+            try:
+                yield
+            finally:
+                stack.start("audit")
         case "hanging":
             stack.send("audit", signal.SIGSTOP)
-            yield
-            stack.send("audit", signal.SIGCONT)
+            try:
+                yield
+            finally:
+                stack.send("audit", signal.SIGCONT)
         case _:
             # What PostgreSQL says when a table cannot grow.
             with superuser("core", "audit") as audit:
@@ -69,9 +73,20 @@ def away(how: str, stack: Stack, superuser: Superuser, wait_for: Callable[..., A
                 audit.execute(
                     "create trigger full_disk before insert on leaves for each statement execute function full_disk()"
                 )
-                yield
-                audit.execute("drop trigger full_disk on leaves")
-                audit.execute("drop function full_disk")
+                try:
+                    yield
+                finally:
+                    audit.execute("drop trigger full_disk on leaves")
+                    audit.execute("drop function full_disk")
+
+
+def nothing_waits(superuser: Superuser) -> bool:
+    """Whether the log has all that those with a small outbox told it."""
+    for name in BOUNDED:
+        with superuser("core", name.replace("-", "_")) as core:
+            if core.execute("select count(*) from audit_outbox").fetchone()[0]:
+                return False
+    return True
 
 
 def until_refused(act: Callable[[], Any]) -> tuple[int, str]:
@@ -121,6 +136,8 @@ def test_work_goes_on_until_an_outbox_is_full_and_what_takes_access_away_goes_on
     first, second = (str(customer.import_api_key(f"sk_live_of-case-28-{n}-0123456789")["id"]) for n in range(2))
     taken = str(stolen.import_api_key("sk_live_of-who-was-robbed-0123456789")["id"])
     ours, theirs = workspace_of(superuser, first), workspace_of(superuser, taken)
+    assert wait_for(lambda: nothing_waits(superuser), 30)
+    time.sleep(1.2)  # each process looks once a second how much waits
     with away(how, stack, superuser, wait_for):
         served, why = until_refused(lambda: customer.token(first))
         # It is full once that many wait; it is looked at once a second.
