@@ -149,6 +149,15 @@ async def test_a_provider_without_a_harmless_request_is_asked_by_introspection_o
 
 
 @pytest.mark.promise("P36")
+async def test_a_key_is_tried_where_its_entry_says_also_where_that_is_userinfo(key: Any) -> None:
+    config = key.tables.configs["ws", "pc"]
+    endpoints = dataclasses.replace(config.endpoints, userinfo_endpoint=API.health.url)
+    key.change(entry=dataclasses.replace(API, endpoints=endpoints))
+    assert (await check(key)).health.state == "passing"
+    assert key.checked[0].config.entry.health == API.health
+
+
+@pytest.mark.promise("P36")
 @pytest.mark.parametrize("known", [USERINFO, INTROSPECTION], ids=["userinfo", "introspection"])
 async def test_a_provider_that_says_no_to_every_token_is_not_believed_and_one_that_said_yes_before_is(
     known: dict[str, str], stage: Any

@@ -231,10 +231,10 @@ def _way(config: ProviderConfig, connection: Connection, record_class: RecordCla
     """Says how a credential is tried; None: nobody knows a request whose answer says something of it."""
     known = config.endpoints
     health = config.entry.health
+    if record_class is not RecordClass.ACCESS:
+        return _Way.REQUEST if health is not None else None
     if health is not None and health.url != known.userinfo_endpoint:
         return _Way.REQUEST
-    if record_class is not RecordClass.ACCESS:
-        return None
     if known.introspection_endpoint and known.auth_method != "none":
         return _Way.INTROSPECTION
     # Userinfo refuses a good token as well, unless it is of a person who signed in (OpenID Connect Core 1.0, section 5.3).
