@@ -28,6 +28,7 @@ from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_c
 from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
+from authpipe_testing.member import Member
 from authpipe_testing.oidc import OidcProvider, run_oidc_provider
 from authpipe_testing.softhsm import find_module
 from authpipe_witness.home import Home
@@ -65,8 +66,10 @@ def new_customer(stack: Stack) -> Iterator[Callable[..., Customer]]:
     made: list[Customer] = []
 
     def make(*scopes: str) -> Customer:
-        _, key = asyncio.run(stack.create_workspace("test", scopes) if scopes else stack.create_workspace("test"))
-        made.append(Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key.decode()))
+        workspace, key = asyncio.run(
+            stack.create_workspace("test", scopes) if scopes else stack.create_workspace("test")
+        )
+        made.append(Customer(stack.layout.rest_url, str(stack.public_ca.certificate_file), key.decode(), workspace))
         return made[-1]
 
     yield make
@@ -84,6 +87,23 @@ def customer(new_customer: Callable[..., Customer]) -> Customer:
 def stranger(new_customer: Callable[..., Customer]) -> Customer:
     """A customer with another workspace."""
     return new_customer()
+
+
+@pytest.fixture(scope="session")
+def new_member(stack: Stack) -> Iterator[Callable[..., Member]]:
+    """Makes members of a customer's workspace, who are signed in."""
+    made: list[Member] = []
+
+    def make(customer: Customer, role: str = "owner") -> Member:
+        member = Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file))
+        made.append(member)
+        email = f"{role}-{len(made)}@people.example"
+        assert member.join(asyncio.run(stack.invite(customer.workspace, email, role))).status_code == 204
+        return member
+
+    yield make
+    for each in made:
+        each.http.close()
 
 
 @pytest.fixture(scope="session")

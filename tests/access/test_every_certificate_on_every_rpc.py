@@ -29,6 +29,8 @@ SERVED = {
     "authpipe.oauth.v1.Containment": ["coordinator"],
     "authpipe.oauth.v1.Worker": ["worker"],
     "authpipe.authority.v1.Authority": ["authority"],
+    "authpipe.authority.v1.Members": ["authority"],
+    "authpipe.authority.v1.SignIn": ["authority"],
     "authpipe.audit.v1.Audit": ["audit"],
     "authpipe.audit.v1.Incidents": ["audit"],
 }

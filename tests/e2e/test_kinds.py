@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
+from authpipe_testing.browsing import chromium_flags
 from authpipe_testing.customer import Customer
 from authpipe_testing.oidc import OidcProvider
 from playwright.sync_api import sync_playwright
@@ -159,10 +159,8 @@ def test_a_person_agrees_on_another_device(
     assert flow["status"] == "pending"
     connection = flow["connection_id"]
     assert customer.get(f"/connections/{connection}").status_code == 404, "there is none yet"
-    flags = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=chromium_flags())
         page = browser.new_context(ignore_https_errors=True).new_page()
         page.goto(flow["verification_uri"])
         page.get_by_placeholder("Enter code").fill(flow["user_code"])

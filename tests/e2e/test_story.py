@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import grpc
 import pytest
 from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
+from authpipe_testing.browsing import chromium_flags
 from authpipe_testing.customer import Customer
 from playwright.sync_api import sync_playwright
 
@@ -33,12 +33,8 @@ def connect_with_a_browser(customer: Customer, config: str, chromium: str, end_u
     """Connects an account as a person does: opens the page, chooses, signs in, agrees."""
     session = {"end_user_id": end_user, "provider_config_ids": [config]}
     url = customer.post("/connect-sessions", session).raise_for_status().json()["url"]
-    flags = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    if os.geteuid() == 0:
-        flags.append("--no-sandbox")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        browser = playwright.chromium.launch(executable_path=chromium, args=chromium_flags())
         page = browser.new_context(ignore_https_errors=True).new_page()
         page.goto(url)
         shots.mkdir(parents=True, exist_ok=True)

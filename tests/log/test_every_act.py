@@ -11,8 +11,9 @@ import pytest
 from authpipe.authority.v1 import authority_pb2
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
+from authpipe_testing.member import Member
 
-# Promise P31's lines, and the events of each: name and outcome. Members and dashboard logins come with the dashboard.
+# Promise P31's lines, and the events of each: name and outcome.
 ACTS = {
     "token refreshes": {("TOKEN_REFRESHED", "succeeded"), ("REFRESH_FAILED", "failed")},
     "connection creation": {("CONNECTION_CREATED", "succeeded"), ("FLOW_REFUSED", "refused")},
@@ -23,6 +24,18 @@ ACTS = {
         ("PROVIDER_CONFIG_DELETED", "succeeded"),
     },
     "API key creation and revocation": {("API_KEY_CREATED", "succeeded"), ("API_KEY_REVOKED", "succeeded")},
+    "member access changes": {
+        ("MEMBER_INVITED", "succeeded"),
+        ("MEMBER_JOINED", "succeeded"),
+        ("MEMBER_ROLE_CHANGED", "succeeded"),
+        ("MEMBER_REMOVED", "succeeded"),
+        ("ACCESS_REFUSED", "refused"),
+    },
+    "dashboard logins": {
+        ("MEMBER_SIGNED_IN", "succeeded"),
+        ("MEMBER_SIGNED_OUT", "succeeded"),
+        ("SIGN_IN_REFUSED", "refused"),
+    },
     "refused access": {("ACCESS_REFUSED", "refused")},
     "every use of a credential": {("RECORD_KEY_RELEASED", "succeeded"), ("WRITE_KEY_RELEASED", "succeeded")},
 }
@@ -32,6 +45,7 @@ ACTS = {
 def busy(
     stack: Stack,
     new_customer: Callable[..., Customer],
+    new_member: Callable[..., Member],
     playground: Any,
     wait_for: Callable[..., Any],
 ) -> Customer:
@@ -56,19 +70,24 @@ def busy(
     customer.delete(f"/provider-configs/{other}").raise_for_status()
     customer.delete(f"/connections/{connection}").raise_for_status()
     # An API key comes, goes, and is tried once more; and one is tried for what it may not do.
-    listed = wait_for(lambda: customer.get("/audit/events", event="CONNECTION_DISCONNECTED").json()["events"], 30)
-    asyncio.run(keys(stack, customer, workspace_of(stack, listed[0]["event_id"])))
+    asyncio.run(keys(stack, customer, customer.workspace))
+    people(customer, new_member)
+    wait_for(lambda: customer.get("/audit/events", event="SIGN_IN_REFUSED").json()["events"], 30)
     wait_for(lambda: customer.get("/audit/events", event="ACCESS_REFUSED").json()["events"], 20)
     return customer
 
 
-def workspace_of(stack: Stack, event_id: str) -> str:
-    """Gives the workspace of an event."""
-
-    with psycopg.connect(**stack.clusters["core"].conninfo("dba", "audit"), autocommit=True) as audit:  # type: ignore[arg-type]
-        row = audit.execute("select workspace_id from bodies where ids @> array[%s]", (event_id,)).fetchone()
-    assert row is not None
-    return str(row[0])
+def people(customer: Customer, new_member: Callable[..., Member]) -> None:
+    """Has members come, change, be refused, sign in and out, and go."""
+    owner, other = new_member(customer, "owner"), new_member(customer, "developer")
+    assert other.invite("friend@people.example", "auditor").status_code == 403
+    other_id = other.http.get("/v1/members").json()["own_id"]
+    owner.http.patch(f"/v1/members/{other_id}", json={"role": "auditor"}).raise_for_status()
+    signed = other.passkey.get(other.begin_sign_in())
+    assert other.finish_sign_in(signed).status_code == 204
+    assert other.finish_sign_in(signed).status_code == 401
+    assert other.sign_out().status_code == 204
+    owner.http.delete(f"/v1/members/{other_id}").raise_for_status()
 
 
 def age(stack: Stack, connection: str) -> None:
@@ -108,6 +127,6 @@ def test_in_the_log_are(line: str, busy: Customer) -> None:
     assert ACTS[line] <= found, found
     for event in events:
         if (event["event"], event["outcome"]) in ACTS[line]:
-            assert event["actor"].partition(":")[0] in {"api_key", "end_user", "service", "operator"}
+            assert event["actor"].partition(":")[0] in {"api_key", "member", "end_user", "service", "operator"}
             assert event["request_id"]
             assert event["reason"] or event["outcome"] == "succeeded"

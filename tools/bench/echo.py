@@ -84,10 +84,11 @@ async def front(settings: dict[str, Any], stop: asyncio.Event) -> None:
         PeerConfig(name="vault", address=address), Files(**settings["front"]), vault_pb2_grpc.VaultStub
     )
     nothing: Any = None
-    api = Api(nothing, nothing, nothing, nothing, nothing, "https://echo.invalid")
+    api = Api(nothing, nothing, nothing, nothing, nothing, nothing, "https://echo.invalid")
     app = EdgeApp(
         api,
         cast("Serving", EchoServing(peer)),
+        nothing,
         nothing,
         nothing,
         nothing,

@@ -111,6 +111,7 @@ class Configs:
         match process.replica_of or name:
             case "authority":
                 config["mac_key_file"] = str(layout.mac_key_file)
+                config["dashboard_url"] = layout.dashboard_url
             case "audit":
                 config["origin"] = LOG_NAME
                 config["watch_database"] = {**self.database(process, "audit_watch"), "pool_size": 1}

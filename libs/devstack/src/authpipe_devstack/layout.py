@@ -109,6 +109,11 @@ class Layout:
         return f"https://127.0.0.1:{self.ports['rest']}"
 
     @property
+    def dashboard_url(self) -> str:
+        """Where browsers reach the dashboard: by name, for passkeys are bound to one."""
+        return f"https://localhost:{self.ports['rest']}"
+
+    @property
     def grpc_address(self) -> str:
         """Where customers reach edge by gRPC."""
         return f"127.0.0.1:{self.ports['grpc']}"

@@ -24,7 +24,7 @@ from authpipe_rpc import Files, Peer, PeerConfig, Probe, dns_name  # first: it s
 import httpx2
 from cryptography import x509
 
-from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
+from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc, members_pb2, members_pb2_grpc
 from authpipe_database import DatabaseConfig
 from authpipe_database.migrations import upgrade
 from authpipe_devstack.configs import Configs
@@ -374,10 +374,20 @@ class Stack:
         await peer.close()
         return created.workspace_id, key.api_key
 
-    def authority(self) -> Peer[Any]:
+    def authority(self, stub: Any = authority_pb2_grpc.AuthorityStub) -> Peer[Any]:
         """Gives a connection to authority, as the operator."""
         config = PeerConfig(name="gateway/authority", address=self.layout.address("authority"))
-        return Peer(config, self.operator(), authority_pb2_grpc.AuthorityStub)
+        return Peer(config, self.operator(), stub)
+
+    async def invite(self, workspace: str, email: str, role: str) -> str:
+        """Invites somebody to a workspace, as the operator; gives the address at which they join."""
+        peer = self.authority(members_pb2_grpc.MembersStub)
+        request = members_pb2.InviteMemberRequest(
+            workspace_id=workspace, email=email, role=role, request_id="req_devstack"
+        )
+        made = await peer.call(lambda stub: stub.InviteMember, request)
+        await peer.close()
+        return f"{made.join_url}#{made.invitation.decode()}"
 
     def playground_url(self) -> str:
         """Gives a fresh URL at which a browser connects an account at the playground Provider."""

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from authpipe.audit.v1 import audit_pb2_grpc
-from authpipe.authority.v1 import authority_pb2_grpc
+from authpipe.authority.v1 import authority_pb2_grpc, members_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.keyservice.v1 import administration_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_admin.config import Config
-from authpipe_admin import catalog, containment, incidents, keys, log
+from authpipe_admin import catalog, containment, incidents, keys, log, members
 from authpipe_admin.peers import (
     AuthorityPeer,
     ContainmentPeer,
@@ -26,6 +26,7 @@ from authpipe_admin.peers import (
     IncidentsPeer,
     KeyAdministrationPeer,
     LogPeer,
+    MembersPeer,
     StorePeer,
 )
 
@@ -118,6 +119,13 @@ class Services:
             _stop(f"The configuration file {self._file} does not say where authority is.")
         return AuthorityPeer(Peer(config.authority, config.files, authority_pb2_grpc.AuthorityStub))
 
+    def members(self) -> MembersPeer:
+        """Gives a workspace's members."""
+        config = self._config()
+        if config.authority is None:
+            _stop(f"The configuration file {self._file} does not say where authority is.")
+        return MembersPeer(Peer(config.authority, config.files, members_pb2_grpc.MembersStub))
+
     def _config(self) -> Config:
         try:
             return Config.model_validate_json(self._file.read_bytes())
@@ -137,6 +145,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(containment.app, name="contain")
+app.add_typer(members.app, name="members")
 app.add_typer(log.workspaces, name="workspaces")
 app.command("verify-store")(log.verify_store)
 

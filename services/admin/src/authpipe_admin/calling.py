@@ -16,10 +16,13 @@ _errors = Console(stderr=True)
 _HELP = {
     "CALLER_NOT_ALLOWED": "This certificate is not an operator's.",
     "DEPENDENCY_UNAVAILABLE": "The service does not answer at the configured address. Nothing was done.",
-    "NOT_FOUND": "There is no such workspace, connection, provider configuration or rotation.",
+    "NOT_FOUND": "There is no such workspace, member, connection, provider configuration or rotation.",
     "INCIDENT_NOT_FOUND": "There is no such incident. See: authpipe-admin incidents list --all",
     "INCIDENT_STATE": "The incident is in this state already, or further. It goes forward only.",
     "REQUEST_MALFORMED": "A name is missing or of another form. Nothing was done.",
+    "MEMBER_EXISTS": "There is a member of this e-mail address. Remove them first, to invite them anew.",
+    "MEMBERS_FULL": "A workspace has 500 members at most. Remove somebody first.",
+    "LAST_OWNER": "A workspace keeps an owner. Make somebody else one first.",
     "DATABASE_UNAVAILABLE": "The service's database does not answer. Nothing was done; try again shortly.",
 }
 

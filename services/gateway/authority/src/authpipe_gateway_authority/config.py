@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_database import DatabaseConfig
 from authpipe_rpc import Files, PeerConfig, ServerConfig
@@ -17,6 +17,9 @@ class Config(BaseModel):
         region: The region that grants name.
         mac_key_file: 64 random bytes: 32 for the MAC over rows, 32 for the keyed hash of API keys.
         key_kind: "test" or "live": the middle of an API key.
+        dashboard_url: How browsers reach the dashboard, "https://authpipe.example": the origin that passkeys are bound to,
+            and its host the Relying Party's id. A passkey works at no other.
+        session_seconds: How long a session of the dashboard lasts, whatever is done in it.
         reuse_ms: For how long edge may reuse a verdict: how long a revoked key may still work.
     """
 
@@ -28,6 +31,8 @@ class Config(BaseModel):
     database: DatabaseConfig
     audit: PeerConfig
     mac_key_file: Path
+    dashboard_url: str = Field(pattern=r"^https://[a-z0-9.-]+(:[0-9]+)?$")
+    session_seconds: int = Field(default=8 * 3600, gt=0, le=7 * 86_400)
     key_kind: str = "test"
     reuse_ms: int = 2_000
     log_level: str = "info"

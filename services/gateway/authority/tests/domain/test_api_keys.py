@@ -7,7 +7,7 @@ import os
 
 import pytest
 from authpipe_gateway_authority.domain.api_keys import ApiKeyRow
-from authpipe_gateway_authority.key_format import hash_api_key, is_well_formed, new_api_key
+from authpipe_gateway_authority.key_format import Form, hash_token, is_well_formed, new_token
 from authpipe_sensitive import Secret
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,24 +16,24 @@ ROW = ApiKeyRow("ws_a", "key_1", "name", bytes(32), ("connections:read",), "acti
 
 
 def test_an_api_key_has_its_shape_and_checksum() -> None:
-    with new_api_key("test", os.urandom) as key:
+    with new_token(Form.API_KEY, "test", os.urandom) as key:
         text = bytes(key.expose())
     assert text.startswith(b"ap_test_")
     assert len(text) == 57
-    assert is_well_formed(Secret(text))
+    assert is_well_formed(Form.API_KEY, Secret(text))
 
 
 @given(position=st.integers(0, 56), byte=st.integers(0, 255))
 def test_a_changed_character_is_noticed_without_a_database(position: int, byte: int) -> None:
-    with new_api_key("test", lambda size: bytes(size)) as key:
+    with new_token(Form.API_KEY, "test", lambda size: bytes(size)) as key:
         text = bytearray(key.expose())
     if text[position] != byte:
         text[position] = byte
-        assert not is_well_formed(Secret(text))
+        assert not is_well_formed(Form.API_KEY, Secret(text))
 
 
 def test_what_is_stored_is_a_keyed_hash() -> None:
-    assert hash_api_key(Secret(b"a" * 32), Secret(b"key")) != hash_api_key(Secret(b"b" * 32), Secret(b"key"))
+    assert hash_token(Secret(b"a" * 32), Secret(b"key")) != hash_token(Secret(b"b" * 32), Secret(b"key"))
 
 
 @pytest.mark.case(14)

@@ -6,7 +6,8 @@ import dataclasses
 from typing import Any
 
 import pytest
-from authpipe_gateway_authority.domain.containing import Asked, Containing
+from authpipe_gateway_authority.domain.acting import Actors, Asked
+from authpipe_gateway_authority.domain.containing import Containing
 from authpipe_gateway_authority.errors import MalformedError
 from authpipe_grants import Grant, GrantError
 
@@ -35,7 +36,8 @@ class Store:
 
 
 def containing(store: Store, **changes: Any) -> Containing:
-    return Containing(store, lambda _: dataclasses.replace(GRANT, **changes), "gateway/eu", lambda: None)
+    actors = Actors(lambda _: dataclasses.replace(GRANT, **changes), "gateway/eu")
+    return Containing(store, actors, lambda: None)
 
 
 @pytest.mark.promise("P27")

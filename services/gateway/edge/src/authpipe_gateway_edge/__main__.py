@@ -17,7 +17,7 @@ from authpipe_rpc import (  # first: it sets grpc's cipher list
 import grpc
 
 from authpipe.audit.v1 import audit_pb2_grpc
-from authpipe.authority.v1 import authority_pb2_grpc
+from authpipe.authority.v1 import authority_pb2_grpc, members_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.gateway.v1 import gateway_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
@@ -27,6 +27,7 @@ from authpipe_gateway_edge.config import Config
 from authpipe_gateway_edge.domain.containing import Containing
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
+from authpipe_gateway_edge.domain.membering import Membering
 from authpipe_gateway_edge.domain.proving import Proving
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.sources import Sources
@@ -39,6 +40,8 @@ from authpipe_gateway_edge.peers import (
     IncidentsPeer,
     CoordinatorPeer,
     MaskedPeer,
+    MembersPeer,
+    SignInPeer,
     WorkerPeer,
 )
 from authpipe_gateway_edge.rest.api import Api
@@ -79,6 +82,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         ContainmentPeer(Peer(config.coordinator, files, coordinator_pb2_grpc.ContainmentStub)),
         IncidentsPeer(Peer(config.audit, files, audit_pb2_grpc.IncidentsStub)),
     )
+    sign_in = SignInPeer(Peer(config.authority, files, members_pb2_grpc.SignInStub))
+    members = MembersPeer(Peer(config.authority, files, members_pb2_grpc.MembersStub))
+    membering = Membering(authority, members, sign_in)
     serving = Serving(authority, vault_client, coordinator, _now)
     managing = Managing(authority, coordinator, MaskedPeer(vault), MaskedPeer(secrets), audit)
     importing = Importing(authority, coordinator, vault_client, secrets_client)
@@ -94,10 +100,11 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     proving = Proving(authority, coordinator, worker_peer)
     sources = Sources(config.trusted_proxies)
     app = EdgeApp(
-        Api(managing, importing, webhooks, proving, containing, config.public_url),
+        Api(managing, importing, webhooks, proving, containing, membering, config.public_url),
         serving,
         proxying,
         coordinator,
+        sign_in,
         audit,
         sources,
         is_ready,

@@ -86,6 +86,24 @@ PROBLEMS: dict[str, Problem] = {
     "SCOPE_MISSING": Problem(
         403, "Scope missing", "The API key is not allowed to do this. Use a key that has the scope, or create one."
     ),
+    "SESSION_INVALID": Problem(401, "Signed out", "The session has ended, or there is none. Sign in again."),
+    "SIGN_IN_REFUSED": Problem(
+        401, "Passkey not accepted", "Begin again. If your passkey was removed, ask for a new invitation."
+    ),
+    "INVITATION_INVALID": Problem(
+        401, "Invitation not valid", "It was used, has ended, or is none of ours. Ask for a new one."
+    ),
+    "TOO_MANY_SIGN_INS": Problem(
+        429, "Too many sign-ins", "Too many were tried from this address within a minute. Wait a minute."
+    ),
+    "ROLE_INSUFFICIENT": Problem(
+        403, "Role does not allow this", "Your role in the workspace does not allow this. Ask somebody whose role does."
+    ),
+    "MEMBER_EXISTS": Problem(
+        409, "Member exists", "There is a member of this e-mail address. Remove them first, to invite them anew."
+    ),
+    "MEMBERS_FULL": Problem(409, "Too many members", "A workspace has 500 members at most. Remove somebody first."),
+    "LAST_OWNER": Problem(409, "Last owner", "A workspace keeps an owner. Make somebody else one first."),
     "NOT_FOUND": Problem(404, "Not found", "There is no such object in your workspace. Check the id."),
     "REQUEST_MALFORMED": Problem(
         400, "Request malformed", "A field is missing, too long or of another form; `field` names it where we know it."

@@ -66,4 +66,9 @@ ACTS: dict[int, ActRule] = {
     20: ActRule("rotate", "workspace:contain", when_frozen=True),
     21: ActRule("revoke_api_keys", "workspace:contain", when_frozen=True),
     22: ActRule("freeze", "workspace:contain", when_frozen=True),
+    # Scopes that no API key has: a stolen one cannot make itself a member. Roles are in domain/members.
+    23: ActRule("read_members", "members:read", when_frozen=True),
+    24: ActRule("invite_member", "members:write"),
+    25: ActRule("change_member_role", "members:write"),
+    26: ActRule("remove_member", "members:write", when_frozen=True),
 }

@@ -1,4 +1,4 @@
-"""Containing: all API keys of a workspace revoked, or the workspace frozen, in one act, by its customer or by an operator.
+"""All API keys of a workspace revoked, or the workspace frozen, in one act, by its customer or by an operator.
 
 Both take access away: neither waits for anything, and each can be asked for again.
 """
@@ -6,30 +6,11 @@ Both take access away: neither waits for anything, and each can be asked for aga
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from authpipe_gateway_authority.errors import MalformedError
-from authpipe_grants import Grant, GrantError
+from authpipe_gateway_authority.domain.acting import Actors, Asked
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
-
-_SELF = "gateway/authority"
-
-
-class Asked(NamedTuple):
-    """Who asks for what.
-
-    Args:
-        caller: The SPIFFE path of the caller.
-        grant: From edge: its grant; from an operator: nothing.
-        workspace: From an operator: the workspace.
-        request_id: The request.
-    """
-
-    caller: str
-    grant: str
-    workspace: str
-    request_id: str
 
 
 class Store(Protocol):
@@ -53,15 +34,13 @@ class Containing:
 
     Args:
         store: authority's own tables.
-        verify: Verifies a grant's signature, chain and time.
-        audience: What a grant must name to be taken here.
+        actors: Tells who acts.
         forget: Drops what is remembered of API keys.
     """
 
-    def __init__(self, store: Store, verify: Callable[[str], Grant], audience: str, forget: Callable[[], None]) -> None:
+    def __init__(self, store: Store, actors: Actors, forget: Callable[[], None]) -> None:
         self._store = store
-        self._verify = verify
-        self._audience = audience
+        self._actors = actors
         self._forget = forget
 
     async def revoke_api_keys(self, asked: Asked, *, dry_run: bool) -> int:
@@ -72,8 +51,8 @@ class Containing:
             MalformedError: An operator names no workspace.
             WorkspaceNotFoundError: There is no such workspace.
         """
-        workspace, make = self._acting(asked, "revoke_api_keys")
-        count = await self._store.revoke_api_keys(workspace, make, dry_run=dry_run)
+        acting = self._actors.of(asked, "revoke_api_keys")
+        count = await self._store.revoke_api_keys(acting.workspace, acting.entry, dry_run=dry_run)
         if dry_run:
             note_nothing_done()
         self._forget()
@@ -87,9 +66,9 @@ class Containing:
             MalformedError: An operator names no workspace.
             WorkspaceNotFoundError: There is no such workspace.
         """
-        workspace, make = self._acting(asked, "freeze")
-        entry = None if dry_run else make("WORKSPACE_FROZEN", workspace)
-        was_frozen = await self._store.set_frozen(workspace, frozen=True, entry=entry)
+        acting = self._actors.of(asked, "freeze")
+        entry = None if dry_run else acting.entry("WORKSPACE_FROZEN", acting.workspace)
+        was_frozen = await self._store.set_frozen(acting.workspace, frozen=True, entry=entry)
         if dry_run or was_frozen:
             note_nothing_done()
         self._forget()
@@ -102,36 +81,10 @@ class Containing:
             MalformedError: No workspace is named.
             WorkspaceNotFoundError: There is no such workspace.
         """
-        workspace, make = self._acting(asked, "")
-        entry = make("WORKSPACE_UNFROZEN", workspace)
-        was_frozen = await self._store.set_frozen(workspace, frozen=False, entry=entry)
+        acting = self._actors.of(asked, "")
+        entry = acting.entry("WORKSPACE_UNFROZEN", acting.workspace)
+        was_frozen = await self._store.set_frozen(acting.workspace, frozen=False, entry=entry)
         if not was_frozen:
             note_nothing_done()
         self._forget()
         return was_frozen
-
-    def _acting(self, asked: Asked, act: str) -> tuple[str, Callable[[str, str], AuditEntry]]:
-        """Says whose workspace it is, and makes events of who does it."""
-        if asked.caller.startswith("operator/"):
-            if not asked.workspace:
-                raise MalformedError
-            workspace, actor, source = asked.workspace, f"operator:{asked.caller}", ""
-        else:
-            grant = self._verify(asked.grant)
-            is_ours = grant.issuer == _SELF and self._audience in grant.audience and grant.consumer == asked.caller
-            if not is_ours or grant.purpose != f"manage.{act}":
-                raise GrantError
-            workspace, actor, source = grant.workspace, grant.actor, grant.source
-
-        def make(name: str, target: str) -> AuditEntry:
-            return AuditEntry(
-                name=name,
-                outcome="SUCCEEDED",
-                actor=actor,
-                request_id=asked.request_id,
-                workspace_id=workspace,
-                target=target,
-                source=source,
-            )
-
-        return workspace, make

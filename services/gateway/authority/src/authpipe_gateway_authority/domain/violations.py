@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from authpipe_gateway_authority.domain.sessions import Store
+from authpipe_gateway_authority.domain.authorizing import Store
 from authpipe_grants import Grant, GrantError
 from authpipe_sensitive import AuditEntry
 

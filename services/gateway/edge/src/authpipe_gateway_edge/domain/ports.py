@@ -19,6 +19,8 @@ from authpipe_gateway_edge.domain.words import (
     Export,
     Freshness,
     Incident,
+    Invitation,
+    Members,
     NewConnection,
     NewProviderConfig,
     Pairs,
@@ -27,6 +29,7 @@ from authpipe_gateway_edge.domain.words import (
     ProviderConfig,
     ProxyRoute,
     Rotation,
+    Session,
     Verdict,
     WebhookScheme,
 )
@@ -58,6 +61,10 @@ class Act(IntEnum):
     ROTATE = 20
     REVOKE_API_KEYS = 21
     FREEZE = 22
+    READ_MEMBERS = 23
+    INVITE_MEMBER = 24
+    CHANGE_MEMBER_ROLE = 25
+    REMOVE_MEMBER = 26
 
 
 class Authority(Protocol):
@@ -71,6 +78,9 @@ class Authority(Protocol):
         Raises:
             DomainError: It was refused.
         """
+
+    def forget(self) -> None:
+        """Drops what is remembered of verdicts: access was taken away."""
 
     async def revoke_api_keys(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> int:
         """Has all API keys of the workspace revoked; gives how many were active."""
@@ -244,3 +254,38 @@ class Incidents(Protocol):
 
     async def get(self, verdict: Verdict, incident_id: str) -> Incident:
         """Gives an incident with its evidence."""
+
+
+class Membership(Protocol):
+    """authority, for a workspace's members."""
+
+    async def invite(self, verdict: Verdict, email: str, role: str, request_id: str) -> Invitation:
+        """Invites somebody."""
+
+    async def list_members(self, verdict: Verdict) -> Members:
+        """Gives the members."""
+
+    async def change_role(self, verdict: Verdict, member_id: str, role: str, request_id: str) -> None:
+        """Gives a member another role."""
+
+    async def remove(self, verdict: Verdict, member_id: str, request_id: str) -> None:
+        """Removes a member."""
+
+
+class SignIn(Protocol):
+    """authority, for passkeys and sessions. Options and answers are Web Authentication's JSON, which edge does not read."""
+
+    async def begin_joining(self, invitation: Secret) -> str:
+        """Gives what a passkey is made by."""
+
+    async def finish_joining(self, invitation: Secret, credential: str, request_id: str, source: str) -> Session:
+        """Gives the session of somebody who has joined."""
+
+    async def begin_sign_in(self) -> str:
+        """Gives what a passkey is to sign."""
+
+    async def finish_sign_in(self, credential: str, request_id: str, source: str) -> Session:
+        """Gives the session of somebody who has signed in."""
+
+    async def sign_out(self, session: Secret, request_id: str, source: str) -> None:
+        """Ends a session."""

@@ -104,14 +104,16 @@ class Caller(NamedTuple):
     """Who asks.
 
     Args:
-        api_key: As it was sent; checked by authority.
+        credential: The API key, or the token of a session of the dashboard, as it was sent; checked by authority.
         request_id: The request.
         source: The address it came from; empty: not known.
+        is_session: Whether it is the token of a session.
     """
 
-    api_key: Secret
+    credential: Secret
     request_id: str
     source: str
+    is_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Verdict:
     """What authority said.
 
     Args:
-        workspace: The workspace of the API key.
+        workspace: The workspace of the API key or member.
         record_grant: To have record keys released.
         manage_grant: To act for the workspace.
     """
@@ -468,3 +470,59 @@ class Rotation:
     irreplaceable: int
     began_at: datetime
     ended_at: datetime | None
+
+
+class Member(NamedTuple):
+    """Somebody of a workspace.
+
+    Args:
+        id: The id, mem_….
+        email: An address.
+        role: auditor, developer, admin or owner.
+        state: invited or active.
+    """
+
+    id: str
+    email: str
+    role: str
+    state: str
+
+
+class Members(NamedTuple):
+    """The members of a workspace.
+
+    Args:
+        members: Who is invited or active.
+        workspace: The workspace's name.
+        own_id: Who asks; empty: no member.
+    """
+
+    members: list[Member]
+    workspace: str
+    own_id: str
+
+
+class Invitation(NamedTuple):
+    """An invitation, shown once.
+
+    Args:
+        member_id: The member to be.
+        url: The page at which one joins, with what one joins by behind its `#`.
+        expires_at: Until when.
+    """
+
+    member_id: str
+    url: Secret
+    expires_at: datetime
+
+
+class Session(NamedTuple):
+    """A session of the dashboard.
+
+    Args:
+        token: What the browser keeps in its cookie.
+        expires_at: When it ends.
+    """
+
+    token: Secret
+    expires_at: datetime

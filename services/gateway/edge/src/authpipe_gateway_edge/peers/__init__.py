@@ -5,6 +5,7 @@ from authpipe_gateway_edge.peers.authority import AuthorityPeer
 from authpipe_gateway_edge.peers.containment import ContainmentPeer
 from authpipe_gateway_edge.peers.coordinator import CoordinatorPeer
 from authpipe_gateway_edge.peers.incidents import IncidentsPeer
+from authpipe_gateway_edge.peers.members import MembersPeer, SignInPeer
 from authpipe_gateway_edge.peers.stores import MaskedPeer
 from authpipe_gateway_edge.peers.worker import WorkerPeer
 
@@ -15,5 +16,7 @@ __all__ = [
     "CoordinatorPeer",
     "IncidentsPeer",
     "MaskedPeer",
+    "MembersPeer",
+    "SignInPeer",
     "WorkerPeer",
 ]

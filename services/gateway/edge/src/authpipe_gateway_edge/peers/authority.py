@@ -44,21 +44,22 @@ class AuthorityPeer:
             PeerRefused: It was refused.
             PeerUnavailable: authority is away.
         """
-        # The hash, not the API key, is what stays in memory.
-        key_hash = hashlib.sha256(caller.api_key.expose()).digest()
+        # The hash, not what was sent, is what stays in memory.
+        key_hash = hashlib.sha256(caller.credential.expose()).digest()
         key = (key_hash, act, target, tuple(classes), worker_thumbprint, caller.source)
         kept, now = self._cache.get(key), time.monotonic()
         # Two clocks: the grants live half a minute, but the API key has to be known good as of a moment ago.
         if kept is not None and now < kept[0] and now < self._good_until.get((key_hash, act), 0):
             return kept[1]
         request = authority_pb2.ActRequest(
-            api_key=bytes(caller.api_key.expose()),
+            api_key=b"" if caller.is_session else bytes(caller.credential.expose()),
             act=int(act),  # type: ignore[arg-type]  # the stub's enum is a NewType of int
             target=target,
             record_classes=classes,  # type: ignore[arg-type]
             request_id=caller.request_id,
             worker_thumbprint=worker_thumbprint,
             source_address=caller.source,
+            session=bytes(caller.credential.expose()) if caller.is_session else b"",
         )
         answer = await self._coalescer.submit(request)
         if answer.HasField("refusal"):
@@ -77,7 +78,7 @@ class AuthorityPeer:
         """Has all API keys of the workspace revoked; gives how many were active."""
         request = authority_pb2.RevokeApiKeysRequest(grant=verdict.manage_grant, dry_run=dry_run, request_id=request_id)
         answer = await self._peer.call_idempotent(lambda stub: stub.RevokeApiKeys, request)
-        self._forget()
+        self.forget()
         return answer.revoked_count
 
     async def freeze(self, verdict: Verdict, request_id: str, *, dry_run: bool) -> bool:
@@ -86,10 +87,10 @@ class AuthorityPeer:
             grant=verdict.manage_grant, dry_run=dry_run, request_id=request_id
         )
         answer = await self._peer.call_idempotent(lambda stub: stub.FreezeWorkspace, request)
-        self._forget()
+        self.forget()
         return answer.was_frozen
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drops all verdicts: access was taken away. Other replicas of ours follow when theirs end, in seconds."""
         self._cache.clear()
         self._good_until.clear()

@@ -11,12 +11,12 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
-from authpipe_gateway_edge.domain.ports import AuditLog, Coordinator
+from authpipe_gateway_edge.domain.ports import AuditLog, Coordinator, SignIn
 from authpipe_gateway_edge.domain.proxying import Proxying
 from authpipe_gateway_edge.domain.serving import Serving
 from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.errors import MalformedRequestError, NotFoundError, TooLargeError, problem_of
-from authpipe_gateway_edge.rest import audit, connect, containment, provider_configs, resources
+from authpipe_gateway_edge.rest import audit, connect, containment, dashboard, members, provider_configs, resources
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.proxy import ProxyRoute
 from authpipe_gateway_edge.rest.problems import new_request_id, problem_document
@@ -37,6 +37,7 @@ class EdgeApp:
         serving: The hot route.
         proxying: Requests to Providers' APIs.
         coordinator: For the hosted page.
+        sign_in: For the dashboard.
         log: For whoever verifies it.
         sources: Tells where requests come from.
         ready: Says whether what is behind us answers.
@@ -49,6 +50,7 @@ class EdgeApp:
         serving: Serving,
         proxying: Proxying,
         coordinator: Coordinator,
+        sign_in: SignIn,
         log: AuditLog,
         sources: Sources,
         ready: Callable[[], Awaitable[bool]],
@@ -57,7 +59,7 @@ class EdgeApp:
         self._sources = sources
         self._token_route = TokenRoute(serving)
         self._proxy_route = ProxyRoute(proxying)
-        self._app = _fastapi(api, coordinator, log, ready, security_contact)
+        self._app = _fastapi(api, coordinator, sign_in, log, ready, security_contact)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -129,7 +131,12 @@ async def _send_problem(send: Send, error: DomainError, request_id: str) -> None
 
 
 def _fastapi(
-    api: Api, coordinator: Coordinator, log: AuditLog, ready: Callable[[], Awaitable[bool]], security_contact: str
+    api: Api,
+    coordinator: Coordinator,
+    sign_in: SignIn,
+    log: AuditLog,
+    ready: Callable[[], Awaitable[bool]],
+    security_contact: str,
 ) -> FastAPI:
     app = FastAPI(
         title="Authpipe",
@@ -144,6 +151,8 @@ def _fastapi(
     app.include_router(resources.router(api))
     app.include_router(audit.router(api))
     app.include_router(containment.router(api))
+    app.include_router(members.router(api))
+    app.include_router(dashboard.router(api, sign_in))
     app.include_router(audit.public_router(log))
     app.include_router(connect.router(coordinator, api.public_url))
 

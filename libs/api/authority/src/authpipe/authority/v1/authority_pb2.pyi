@@ -58,6 +58,14 @@ class _ActEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Act.ValueType], _
     """Revoking all API keys of the workspace."""
     ACT_FREEZE: _Act.ValueType  # 22
     """Freezing the workspace."""
+    ACT_READ_MEMBERS: _Act.ValueType  # 23
+    """Seeing who is a member."""
+    ACT_INVITE_MEMBER: _Act.ValueType  # 24
+    """Inviting somebody."""
+    ACT_CHANGE_MEMBER_ROLE: _Act.ValueType  # 25
+    """Giving a member another role."""
+    ACT_REMOVE_MEMBER: _Act.ValueType  # 26
+    """Removing a member."""
 
 class Act(_Act, metaclass=_ActEnumTypeWrapper):
     """Act is what a customer asks to do. Each needs one scope and yields certain grants (authority's domain/sessions)."""
@@ -94,6 +102,14 @@ ACT_REVOKE_API_KEYS: Act.ValueType  # 21
 """Revoking all API keys of the workspace."""
 ACT_FREEZE: Act.ValueType  # 22
 """Freezing the workspace."""
+ACT_READ_MEMBERS: Act.ValueType  # 23
+"""Seeing who is a member."""
+ACT_INVITE_MEMBER: Act.ValueType  # 24
+"""Inviting somebody."""
+ACT_CHANGE_MEMBER_ROLE: Act.ValueType  # 25
+"""Giving a member another role."""
+ACT_REMOVE_MEMBER: Act.ValueType  # 26
+"""Removing a member."""
 Global___Act: _TypeAlias = Act  # noqa: Y015
 
 @_typing.final
@@ -126,7 +142,7 @@ Global___AuthorizeRequest: _TypeAlias = AuthorizeRequest  # noqa: Y015
 
 @_typing.final
 class ActRequest(_message.Message):
-    """ActRequest is one act under one API key."""
+    """ActRequest is one act under one API key or session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -137,8 +153,9 @@ class ActRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     WORKER_THUMBPRINT_FIELD_NUMBER: _builtins.int
     SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     api_key: _builtins.bytes
-    """The API key as the customer sent it."""
+    """The API key as the customer sent it; empty: it is a session that asks."""
     act: Global___Act.ValueType
     """What it is to do."""
     target: _builtins.str
@@ -149,6 +166,8 @@ class ActRequest(_message.Message):
     """For PROXY: the thumbprint of the HPKE key of the worker that will open the credential; the caller never does."""
     source_address: _builtins.str
     """The address that the request came from, as the caller saw it; it stands in the grants and in the log."""
+    session: _builtins.bytes
+    """The token of a session of the dashboard; empty: it is an API key that asks."""
     @_builtins.property
     def record_classes(self) -> _containers.RepeatedScalarFieldContainer[_records_pb2.RecordClass.ValueType]:
         """The classes of records that an import writes."""
@@ -163,10 +182,11 @@ class ActRequest(_message.Message):
         request_id: _builtins.str = ...,
         worker_thumbprint: _builtins.str = ...,
         source_address: _builtins.str = ...,
+        session: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "source_address", b"source_address", "target", b"target", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["act", b"act", "api_key", b"api_key", "record_classes", b"record_classes", "request_id", b"request_id", "session", b"session", "source_address", b"source_address", "target", b"target", "worker_thumbprint", b"worker_thumbprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,15 +224,15 @@ class Verdict(_message.Message):
 
     REFUSAL_FIELD_NUMBER: _builtins.int
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
-    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
     RECORD_GRANT_FIELD_NUMBER: _builtins.int
     MANAGE_GRANT_FIELD_NUMBER: _builtins.int
     REUSE_MS_FIELD_NUMBER: _builtins.int
     GRANT_REUSE_MS_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
-    """The workspace of the API key."""
-    api_key_id: _builtins.str
-    """The API key's id: the actor."""
+    """The workspace of the API key or member."""
+    actor_id: _builtins.str
+    """The API key's or the member's id: the actor."""
     record_grant: _builtins.str
     """The grant by which record keys are released; empty for acts that need none."""
     manage_grant: _builtins.str
@@ -230,7 +250,7 @@ class Verdict(_message.Message):
         *,
         refusal: _records_pb2.Refusal | None = ...,
         workspace_id: _builtins.str = ...,
-        api_key_id: _builtins.str = ...,
+        actor_id: _builtins.str = ...,
         record_grant: _builtins.str = ...,
         manage_grant: _builtins.str = ...,
         reuse_ms: _builtins.int = ...,
@@ -238,7 +258,7 @@ class Verdict(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["refusal", b"refusal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "grant_reuse_ms", b"grant_reuse_ms", "manage_grant", b"manage_grant", "record_grant", b"record_grant", "refusal", b"refusal", "reuse_ms", b"reuse_ms", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "grant_reuse_ms", b"grant_reuse_ms", "manage_grant", b"manage_grant", "record_grant", b"record_grant", "refusal", b"refusal", "reuse_ms", b"reuse_ms", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,7 +87,7 @@ class AuthorityServicer:
     """
 
     def Authorize(self, request, context):
-        """Judges a batch of acts, each under its own API key, and signs the grants that they need.
+        """Judges a batch of acts, each under its own API key or session, and signs the grants that they need.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class AuthorityStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthorityAsyncStub: ...
     Authorize: _grpc.UnaryUnaryMultiCallable[_authority_pb2.AuthorizeRequest, _authority_pb2.AuthorizeResponse]
-    """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+    """Judges a batch of acts, each under its own API key or session, and signs the grants that they need."""
     ReportIntegrityViolation: _grpc.UnaryUnaryMultiCallable[_authority_pb2.ReportIntegrityViolationRequest, _authority_pb2.ReportIntegrityViolationResponse]
     """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]
@@ -62,7 +62,7 @@ class AuthorityAsyncStub(AuthorityStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Authorize: _aio.UnaryUnaryMultiCallable[_authority_pb2.AuthorizeRequest, _authority_pb2.AuthorizeResponse]  # type: ignore[assignment]
-    """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+    """Judges a batch of acts, each under its own API key or session, and signs the grants that they need."""
     ReportIntegrityViolation: _aio.UnaryUnaryMultiCallable[_authority_pb2.ReportIntegrityViolationRequest, _authority_pb2.ReportIntegrityViolationResponse]  # type: ignore[assignment]
     """Puts on record that a record did not open at the consumer: it was changed or moved. The consumer has no database."""
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_authority_pb2.CreateWorkspaceRequest, _authority_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
@@ -93,7 +93,7 @@ class AuthorityServicer(metaclass=_abc_1.ABCMeta):
         request: _authority_pb2.AuthorizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_authority_pb2.AuthorizeResponse, _abc.Awaitable[_authority_pb2.AuthorizeResponse]]:
-        """Judges a batch of acts, each under its own API key, and signs the grants that they need."""
+        """Judges a batch of acts, each under its own API key or session, and signs the grants that they need."""
 
     @_abc_1.abstractmethod
     def ReportIntegrityViolation(

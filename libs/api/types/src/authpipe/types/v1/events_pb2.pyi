@@ -215,6 +215,20 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A workspace was frozen: nothing of it is served or changed; its tokens are kept alive."""
     EVENT_NAME_WORKSPACE_UNFROZEN: _EventName.ValueType  # 91
     """A workspace is served again."""
+    EVENT_NAME_MEMBER_INVITED: _EventName.ValueType  # 92
+    """Somebody was invited to a workspace."""
+    EVENT_NAME_MEMBER_JOINED: _EventName.ValueType  # 93
+    """Somebody who was invited has registered a passkey and is a member."""
+    EVENT_NAME_MEMBER_ROLE_CHANGED: _EventName.ValueType  # 94
+    """A member has another role."""
+    EVENT_NAME_MEMBER_REMOVED: _EventName.ValueType  # 95
+    """A member was removed, with all sessions."""
+    EVENT_NAME_MEMBER_SIGNED_IN: _EventName.ValueType  # 96
+    """A member has signed in to the dashboard."""
+    EVENT_NAME_MEMBER_SIGNED_OUT: _EventName.ValueType  # 97
+    """A member has signed out of the dashboard."""
+    EVENT_NAME_SIGN_IN_REFUSED: _EventName.ValueType  # 98
+    """Somebody was not signed in, or could not join; floods of these are counted and sampled."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -409,6 +423,20 @@ EVENT_NAME_WORKSPACE_FROZEN: EventName.ValueType  # 90
 """A workspace was frozen: nothing of it is served or changed; its tokens are kept alive."""
 EVENT_NAME_WORKSPACE_UNFROZEN: EventName.ValueType  # 91
 """A workspace is served again."""
+EVENT_NAME_MEMBER_INVITED: EventName.ValueType  # 92
+"""Somebody was invited to a workspace."""
+EVENT_NAME_MEMBER_JOINED: EventName.ValueType  # 93
+"""Somebody who was invited has registered a passkey and is a member."""
+EVENT_NAME_MEMBER_ROLE_CHANGED: EventName.ValueType  # 94
+"""A member has another role."""
+EVENT_NAME_MEMBER_REMOVED: EventName.ValueType  # 95
+"""A member was removed, with all sessions."""
+EVENT_NAME_MEMBER_SIGNED_IN: EventName.ValueType  # 96
+"""A member has signed in to the dashboard."""
+EVENT_NAME_MEMBER_SIGNED_OUT: EventName.ValueType  # 97
+"""A member has signed out of the dashboard."""
+EVENT_NAME_SIGN_IN_REFUSED: EventName.ValueType  # 98
+"""Somebody was not signed in, or could not join; floods of these are counted and sampled."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:
@@ -480,7 +508,7 @@ class AuditEvent(_message.Message):
     workspace_id: _builtins.str
     """The workspace it concerns; empty for acts on the installation."""
     actor: _builtins.str
-    """Who: "api_key:…", "end_user:…", "service:…" or "operator:…"."""
+    """Who: "api_key:…", "member:…", "end_user:…", "service:…" or "operator:…"."""
     target: _builtins.str
     """On what: the id of a connection, provider configuration, API key, flow."""
     purpose: _records_pb2.Purpose.ValueType

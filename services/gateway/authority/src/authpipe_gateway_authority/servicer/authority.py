@@ -1,4 +1,4 @@
-"""The wire side of authority: protobuf to rules and back."""
+"""The wire side of acts, API keys and workspaces."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable
 from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
 from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow
-from authpipe_gateway_authority.domain.containing import Asked, Containing
-from authpipe_gateway_authority.domain.sessions import ActAsked, Sessions, Verdict
+from authpipe_gateway_authority.domain.acting import Asked
+from authpipe_gateway_authority.domain.authorizing import ActAsked, Authorizing, Verdict
+from authpipe_gateway_authority.domain.containing import Containing
+from authpipe_gateway_authority.domain.principals import Credential
 from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.errors import MalformedError
-from authpipe_gateway_authority.key_format import hash_api_key, is_well_formed, new_api_key
+from authpipe_gateway_authority.key_format import Form, hash_of, hash_token, new_token
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import thumbprint
 from authpipe_rpc import current_caller
@@ -30,7 +32,7 @@ class AuthorityServicer:
     """Serves Authority.
 
     Args:
-        sessions: The rules over acts.
+        authorizing: The rules over acts.
         violations: The rules over what did not open.
         containing: The rules over containment.
         store: authority's own tables.
@@ -42,7 +44,7 @@ class AuthorityServicer:
 
     def __init__(  # required means argument
         self,
-        sessions: Sessions,
+        authorizing: Authorizing,
         violations: Violations,
         containing: Containing,
         store: Store,
@@ -51,7 +53,7 @@ class AuthorityServicer:
         reuse_ms: int,
         randomness: Callable[[int], bytes],
     ) -> None:
-        self._sessions = sessions
+        self._authorizing = authorizing
         self._violations = violations
         self._containing = containing
         self._store = store
@@ -64,7 +66,7 @@ class AuthorityServicer:
         """Judges a batch of acts."""
         asked = [
             ActAsked(
-                self._hash(Secret(item.api_key)),
+                self._credential(item),
                 int(item.act),
                 item.target,
                 tuple(int(each) for each in item.record_classes),
@@ -74,7 +76,7 @@ class AuthorityServicer:
             )
             for item in request.items
         ]
-        verdicts = await self._sessions.authorize(thumbprint(request.consumer_public_key), asked)
+        verdicts = await self._authorizing.authorize(thumbprint(request.consumer_public_key), asked)
         return pb.AuthorizeResponse(items=[self._wire(verdict) for verdict in verdicts])
 
     async def ReportIntegrityViolation(
@@ -106,8 +108,8 @@ class AuthorityServicer:
             raise MalformedError
         api_key_id = f"key_{secrets.token_hex(8)}"
         name = _name(request.display_name)
-        with new_api_key(self._key_kind, self._randomness) as api_key:
-            key_hash = hash_api_key(self._hash_key, api_key)
+        with new_token(Form.API_KEY, self._key_kind, self._randomness) as api_key:
+            key_hash = hash_token(self._hash_key, api_key)
 
             def make(epoch: int) -> ApiKeyRow:
                 return ApiKeyRow(request.workspace_id, api_key_id, name, key_hash, scopes, "active", epoch)
@@ -120,7 +122,7 @@ class AuthorityServicer:
         """Revokes an API key."""
         entry = _entry("API_KEY_REVOKED", request.workspace_id, request.api_key_id, request.request_id)
         await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)
-        self._sessions.forget()
+        self._authorizing.forget()
         return pb.RevokeApiKeyResponse()
 
     async def RevokeApiKeys(self, request: pb.RevokeApiKeysRequest, _: object) -> pb.RevokeApiKeysResponse:
@@ -140,16 +142,17 @@ class AuthorityServicer:
         asked = Asked(current_caller(), "", request.workspace_id, request.request_id)
         return pb.UnfreezeWorkspaceResponse(was_frozen=await self._containing.unfreeze(asked))
 
-    def _hash(self, api_key: Secret) -> bytes | None:
-        with api_key:
-            return hash_api_key(self._hash_key, api_key) if is_well_formed(api_key) else None
+    def _credential(self, item: pb.ActRequest) -> Credential:
+        if item.session:
+            return Credential("member", hash_of(self._hash_key, Form.SESSION, item.session))
+        return Credential("api_key", hash_of(self._hash_key, Form.API_KEY, item.api_key))
 
     def _wire(self, verdict: Verdict | DomainError) -> pb.Verdict:
         if isinstance(verdict, DomainError):
             return pb.Verdict(refusal=records_pb2.Refusal(reason=verdict.reason, code=int(verdict.status)))
         return pb.Verdict(
             workspace_id=verdict.workspace,
-            api_key_id=verdict.api_key_id,
+            actor_id=verdict.actor_id,
             record_grant=verdict.record_grant,
             manage_grant=verdict.manage_grant,
             reuse_ms=self._reuse_ms,

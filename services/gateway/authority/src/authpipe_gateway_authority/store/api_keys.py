@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,27 @@ import sqlalchemy as sa
 
 from authpipe_database import Database, Outbox
 from authpipe_gateway_authority.domain.api_keys import ApiKeyRow, WorkspaceRow
+from authpipe_gateway_authority.domain.members import MemberRow, SessionRow
 from authpipe_gateway_authority.errors import ForgedRowError, WorkspaceNotFoundError
+from authpipe_gateway_authority.store.epochs import (
+    KEY,
+    MEMBER,
+    SESSION,
+    WORKSPACE,
+    Epochs,
+    to_key,
+    to_member,
+    to_session,
+    to_workspace,
+)
 from authpipe_sensitive import AuditEntry, Secret
 
-_KEY = "k.workspace_id, k.api_key_id, k.display_name, k.key_hash, k.scopes, k.state, k.epoch, k.mac"
-_FIND = f"""
-select {_KEY}, w.workspace_id, w.display_name, w.epoch, w.is_frozen, w.mac
-from api_keys k join workspaces w using (workspace_id) where k.key_hash = any(%s)
-"""  # a fixed list of columns
+# A fixed list of columns in each.
+_FIND = f"select {KEY}, {WORKSPACE} from api_keys k join workspaces w using (workspace_id) where k.key_hash = any(%s)".encode()
+_FIND_SESSIONS = f"""
+select {SESSION}, {MEMBER}, {WORKSPACE} from dashboard_sessions s join members m using (workspace_id, member_id)
+join workspaces w using (workspace_id) where s.token_hash = any(%s)
+""".encode()
 
 
 class Store:
@@ -33,13 +46,23 @@ class Store:
         self._database = database
         self._outbox = outbox
         self._mac_key = mac_key
+        self._epochs = Epochs(mac_key)
 
     async def find(self, key_hashes: Sequence[bytes]) -> dict[bytes, tuple[ApiKeyRow, WorkspaceRow]]:
         """Gives API keys with their workspaces, by keyed hash."""
         async with self._database.hot() as connection:
             rows = await (await connection.execute(_FIND, (list(key_hashes),))).fetchall()
-        found = [(_key(row), _workspace(row[8:])) for row in rows]
+        found = [(to_key(row), to_workspace(row[8:])) for row in rows]
         return {key.key_hash: (key, workspace) for key, workspace in found}
+
+    async def find_sessions(
+        self, token_hashes: Sequence[bytes]
+    ) -> dict[bytes, tuple[SessionRow, MemberRow, WorkspaceRow]]:
+        """Gives sessions with their members and workspaces, by keyed hash."""
+        async with self._database.hot() as connection:
+            rows = await (await connection.execute(_FIND_SESSIONS, (list(token_hashes),))).fetchall()
+        found = [(to_session(row), to_member(row[7:19]), to_workspace(row[19:])) for row in rows]
+        return {each[0].token_hash: each for each in found}
 
     async def note(self, entries: Sequence[AuditEntry]) -> None:
         """Makes events durable."""
@@ -73,7 +96,7 @@ class Store:
             ForgedRowError: The workspace's row is not ours.
         """
         async with self._database.transaction() as connection:
-            await self._lock(connection, workspace)
+            await self._epochs.lock(connection, workspace)
             await self._outbox.append(connection, entry)
 
     async def create_api_key(self, make: Callable[[int], ApiKeyRow], workspace: str, entry: AuditEntry) -> None:
@@ -84,7 +107,7 @@ class Store:
             ForgedRowError: The workspace's row is not ours.
         """
         async with self._database.transaction() as connection:
-            row = make((await self._lock(connection, workspace)).epoch).sealed(self._mac_key)
+            row = make((await self._epochs.lock(connection, workspace)).epoch).sealed(self._mac_key)
             await connection.execute(
                 sa.text(
                     "insert into api_keys (workspace_id, api_key_id, display_name, key_hash, scopes, state, epoch, mac)"
@@ -102,14 +125,14 @@ class Store:
             ForgedRowError: A row of the workspace is not ours; nothing was changed.
         """
         async with self._database.transaction() as connection:
-            found = await self._lock(connection, workspace)
-            keys = await self._keys(connection, workspace)
+            found = await self._epochs.lock(connection, workspace)
+            keys = await self._epochs.keys(connection, workspace)
             wanted = [key for key in keys if key.api_key_id == api_key_id]
             if not wanted:
                 raise WorkspaceNotFoundError
-            if not self._is_ours(wanted[0], found):
+            if not self._epochs.is_ours(wanted[0], found):
                 raise ForgedRowError
-            await self._next_epoch(connection, found, keys, revoked={api_key_id})
+            await self._epochs.next(connection, found, keys, revoked={api_key_id})
             await self._outbox.append(connection, entry)
 
     async def revoke_api_keys(self, workspace: str, make: Callable[[str, str], AuditEntry], *, dry_run: bool) -> int:
@@ -120,11 +143,11 @@ class Store:
             ForgedRowError: The workspace's row is not ours.
         """
         async with self._database.transaction() as connection:
-            found = await self._lock(connection, workspace)
-            keys = await self._keys(connection, workspace)
-            active = {key.api_key_id for key in keys if key.state == "active" and self._is_ours(key, found)}
+            found = await self._epochs.lock(connection, workspace)
+            keys = await self._epochs.keys(connection, workspace)
+            active = {key.api_key_id for key in keys if key.state == "active" and self._epochs.is_ours(key, found)}
             if not dry_run:
-                await self._next_epoch(connection, found, keys, revoked=active)
+                await self._epochs.next(connection, found, keys, revoked=active)
                 all_of_them = make("API_KEYS_REVOKED", workspace)._replace(amount=len(active))
                 each = [make("API_KEY_REVOKED", api_key_id) for api_key_id in sorted(active)]
                 await self._outbox.append(connection, *each, all_of_them)
@@ -138,74 +161,12 @@ class Store:
             ForgedRowError: The workspace's row is not ours.
         """
         async with self._database.transaction() as connection:
-            found = await self._lock(connection, workspace)
+            found = await self._epochs.lock(connection, workspace)
             if entry is not None and found.is_frozen != frozen:
-                keys = await self._keys(connection, workspace)
-                await self._next_epoch(connection, replace(found, is_frozen=frozen), keys, revoked=set())
+                keys = await self._epochs.keys(connection, workspace)
+                await self._epochs.next(connection, replace(found, is_frozen=frozen), keys)
                 await self._outbox.append(connection, entry)
         return found.is_frozen
-
-    async def _keys(self, connection: Any, workspace: str) -> list[ApiKeyRow]:
-        query = f"select {_KEY} from api_keys k where workspace_id = :workspace for update"  # fixed columns
-        return [_key(row) for row in (await connection.execute(sa.text(query), {"workspace": workspace})).all()]
-
-    def _is_ours(self, key: ApiKeyRow, workspace: WorkspaceRow) -> bool:
-        return key.is_genuine(self._mac_key) and key.epoch == workspace.epoch
-
-    async def _next_epoch(
-        self, connection: Any, workspace: WorkspaceRow, keys: Sequence[ApiKeyRow], revoked: Container[str]
-    ) -> None:
-        """Moves a workspace to its next epoch, with all keys that are ours: a row from before does not fit any more."""
-        epoch = workspace.epoch + 1
-        for key in keys:
-            # A forged row is never blessed with a new MAC.
-            if not self._is_ours(key, workspace):
-                continue
-            state = "revoked" if key.api_key_id in revoked else key.state
-            moved = replace(key, state=state, epoch=epoch).sealed(self._mac_key)
-            await connection.execute(
-                sa.text(
-                    "update api_keys set state = :state, epoch = :epoch, mac = :mac"
-                    " where workspace_id = :workspace and api_key_id = :id"
-                ),
-                {
-                    name: value
-                    for name, value in _values(moved).items()
-                    if name in {"state", "epoch", "mac", "workspace", "id"}
-                },
-            )
-        row = replace(workspace, epoch=epoch).sealed(self._mac_key)
-        await connection.execute(
-            sa.text(
-                "update workspaces set epoch = :epoch, is_frozen = :frozen, mac = :mac where workspace_id = :workspace"
-            ),
-            {"epoch": epoch, "frozen": row.is_frozen, "mac": row.mac, "workspace": row.workspace},
-        )
-
-    async def _lock(self, connection: Any, workspace: str) -> WorkspaceRow:
-        row = (
-            await connection.execute(
-                sa.text(
-                    "select workspace_id, display_name, epoch, is_frozen, mac from workspaces"
-                    " where workspace_id = :workspace for update"
-                ),
-                {"workspace": workspace},
-            )
-        ).one_or_none()
-        if row is None:
-            raise WorkspaceNotFoundError
-        found = _workspace(row)
-        if not found.is_genuine(self._mac_key):
-            raise ForgedRowError
-        return found
-
-
-def _key(row: Sequence[Any]) -> ApiKeyRow:
-    return ApiKeyRow(row[0], row[1], row[2], bytes(row[3]), tuple(row[4]), row[5], row[6], bytes(row[7]))
-
-
-def _workspace(row: Sequence[Any]) -> WorkspaceRow:
-    return WorkspaceRow(row[0], row[1], row[2], row[3], bytes(row[4]))
 
 
 def _values(row: ApiKeyRow) -> dict[str, Any]:

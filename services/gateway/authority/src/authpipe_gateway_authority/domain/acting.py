@@ -1,0 +1,98 @@
+"""Whose workspace an act is about, and who does it: an edge by its grant, an operator by a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from authpipe_gateway_authority.errors import MalformedError
+from authpipe_grants import Grant, GrantError
+from authpipe_sensitive import AuditEntry
+from authpipe_sensitive.entries import Outcome
+
+_SELF = "gateway/authority"
+
+
+class Asked(NamedTuple):
+    """Who asks for what.
+
+    Args:
+        caller: The SPIFFE path of the caller.
+        grant: From edge: its grant; from an operator: nothing.
+        workspace: From an operator: the workspace.
+        request_id: The request.
+    """
+
+    caller: str
+    grant: str
+    workspace: str
+    request_id: str
+
+
+class Acting(NamedTuple):
+    """Who acts, for which workspace.
+
+    Args:
+        workspace: Whose.
+        actor: Who: "api_key:…", "member:…" or "operator:…".
+        source: The address that it was asked from; empty: not known.
+        request_id: The request.
+    """
+
+    workspace: str
+    actor: str
+    source: str
+    request_id: str
+
+    @property
+    def member_id(self) -> str:
+        """Gives which member it is; empty: none."""
+        kind, _, member_id = self.actor.partition(":")
+        return member_id if kind == "member" else ""
+
+    def entry(self, name: str, target: str, outcome: Outcome = "SUCCEEDED", reason: str = "") -> AuditEntry:
+        """Makes an event of it."""
+        return AuditEntry(
+            name=name,
+            outcome=outcome,
+            actor=self.actor,
+            request_id=self.request_id,
+            workspace_id=self.workspace,
+            target=target,
+            reason=reason,
+            source=self.source,
+        )
+
+
+class Actors:
+    """Tells who acts.
+
+    Args:
+        verify: Verifies a grant's signature, chain and time.
+        audience: What a grant must name to be taken here.
+    """
+
+    def __init__(self, verify: Callable[[str], Grant], audience: str) -> None:
+        self._verify = verify
+        self._audience = audience
+
+    def of(self, asked: Asked, act: str) -> Acting:
+        """Says who acts.
+
+        Args:
+            asked: Who asks.
+            act: What for; an operator needs no grant for it.
+
+        Raises:
+            GrantError: The grant is not for that.
+            MalformedError: An operator names no workspace.
+        """
+        if asked.caller.startswith("operator/"):
+            if not asked.workspace:
+                raise MalformedError
+            return Acting(asked.workspace, f"operator:{asked.caller}", "", asked.request_id)
+        grant = self._verify(asked.grant)
+        is_ours = grant.issuer == _SELF and self._audience in grant.audience and grant.consumer == asked.caller
+        if not is_ours or grant.purpose != f"manage.{act}":
+            raise GrantError
+        return Acting(grant.workspace, grant.actor, grant.source, asked.request_id)

@@ -1,0 +1,158 @@
+"""SQL for members, their sessions, and challenges that were used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from authpipe_database import Database, Outbox
+from authpipe_gateway_authority.domain.api_keys import WorkspaceRow
+from authpipe_gateway_authority.domain.challenges import Spent
+from authpipe_gateway_authority.domain.members import Change, MemberRow, SessionRow
+from authpipe_gateway_authority.errors import ForgedRowError, SignInError
+from authpipe_gateway_authority.store.epochs import (
+    MEMBER,
+    SESSION,
+    WORKSPACE,
+    Epochs,
+    delete_session,
+    put_member,
+    to_member,
+    to_session,
+    to_workspace,
+)
+from authpipe_sensitive import AuditEntry, Secret
+
+# A fixed list of columns in each.
+_INVITED = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using (workspace_id) where m.invitation_hash = %s".encode()
+_PASSKEY = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using (workspace_id) where m.credential_id = %s".encode()
+_SESSION = f"select {SESSION} from dashboard_sessions s where token_hash = :hash for update"
+
+
+class MemberStore:
+    """authority's tables of members in PostgreSQL.
+
+    Args:
+        database: authority's own database.
+        outbox: Where events go, in the same transaction.
+        mac_key: The key of the rows' MAC.
+    """
+
+    def __init__(self, database: Database, outbox: Outbox, mac_key: Secret) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._mac_key = mac_key
+        self._epochs = Epochs(mac_key)
+
+    async def note(self, entries: Sequence[AuditEntry]) -> None:
+        """Makes events durable."""
+        async with self._database.hot() as connection:
+            await self._outbox.append_hot(connection, entries)
+
+    async def members(self, workspace: str) -> tuple[str, list[MemberRow]]:
+        """Gives a workspace's name and members, those that are ours.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: The workspace's row is not ours.
+        """
+        async with self._database.transaction() as connection:
+            found = await self._epochs.lock(connection, workspace)
+            return found.display_name, await self._epochs.members(connection, found)
+
+    async def change_member(
+        self, workspace: str, decide: Callable[[Sequence[MemberRow]], Change], entry: AuditEntry
+    ) -> None:
+        """Changes a member in one transaction with the event, of the members as they are then.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: The workspace's row is not ours.
+        """
+        async with self._database.transaction() as connection:
+            found = await self._epochs.lock(connection, workspace)
+            change = decide(await self._epochs.members(connection, found))
+            if change.takes_away:
+                keys = await self._epochs.keys(connection, workspace)
+                await self._epochs.next(connection, found, keys, changed=change.member)
+            else:
+                await put_member(connection, change.member.sealed(self._mac_key, found.epoch))
+            await self._outbox.append(connection, entry)
+
+    async def invited(self, invitation_hash: bytes) -> tuple[MemberRow, WorkspaceRow] | None:
+        """Gives who was invited so."""
+        return await self._one(_INVITED, invitation_hash)
+
+    async def of_passkey(self, credential_id: bytes) -> tuple[MemberRow, WorkspaceRow] | None:
+        """Gives whose passkey it is."""
+        return await self._one(_PASSKEY, credential_id)
+
+    async def open_session(
+        self,
+        spent: Spent,
+        member: MemberRow,
+        decide: Callable[[MemberRow], MemberRow],
+        session: SessionRow,
+        entries: Sequence[AuditEntry],
+    ) -> None:
+        """Uses a challenge up, changes a member and makes a session, in one transaction with the events.
+
+        Raises:
+            SignInError: The challenge was used already, or the member has changed.
+            ForgedRowError: A row is not ours.
+        """
+        now = int(time.time())
+        async with self._database.transaction() as connection:
+            found = await self._epochs.lock(connection, member.workspace)
+            for table, column in (("spent_challenges", "until"), ("dashboard_sessions", "expires_at")):
+                await connection.execute(sa.text(f"delete from {table} where {column} < :now"), {"now": now})  # fixed
+            used = await connection.execute(
+                sa.text(
+                    "insert into spent_challenges (nonce, until) values (:nonce, :until)"
+                    " on conflict do nothing returning nonce"
+                ),
+                {"nonce": spent.nonce, "until": spent.until},
+            )
+            if used.one_or_none() is None:
+                raise SignInError("CHALLENGE_USED")
+            members = await self._epochs.members(connection, found)
+            current = next((each for each in members if each.member_id == member.member_id), None)
+            if current is None:
+                raise ForgedRowError
+            await put_member(connection, decide(current).sealed(self._mac_key, found.epoch))
+            row = session.sealed(self._mac_key, found.epoch)
+            await connection.execute(
+                sa.text(
+                    "insert into dashboard_sessions (workspace_id, session_id, member_id, token_hash, expires_at, epoch, mac)"
+                    " values (:workspace, :id, :member, :hash, :ends, :epoch, :mac)"
+                ),
+                {
+                    "workspace": row.workspace,
+                    "id": row.session_id,
+                    "member": row.member_id,
+                    "hash": row.token_hash,
+                    "ends": row.expires_at,
+                    "epoch": row.epoch,
+                    "mac": row.mac,
+                },
+            )
+            await self._outbox.append(connection, *entries)
+
+    async def end_session(self, token_hash: bytes, make: Callable[[SessionRow], AuditEntry]) -> bool:
+        """Ends a session with the event; False: there is none."""
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(sa.text(_SESSION), {"hash": token_hash})).one_or_none()
+            if row is None:
+                return False
+            session = to_session(row)
+            await delete_session(connection, token_hash)
+            if session.is_genuine(self._mac_key):
+                await self._outbox.append(connection, make(session))
+        return True
+
+    async def _one(self, query: bytes, value: bytes) -> tuple[MemberRow, WorkspaceRow] | None:
+        async with self._database.hot() as connection:
+            row = await (await connection.execute(query, (value,))).fetchone()
+        return (to_member(row[:12]), to_workspace(row[12:])) if row is not None else None

@@ -1,0 +1,111 @@
+"""The dashboard in a real browser: a person joins with a passkey, reads the log, invites, signs out and in again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from authpipe_devstack.stack import Stack
+from authpipe_testing.browsing import chromium_flags
+from authpipe_testing.customer import Customer
+from authpipe_testing.member import SESSION_COOKIE, Member
+from playwright.sync_api import Page, sync_playwright
+
+
+@pytest.fixture(scope="module")
+def watched(new_customer: Callable[..., Customer]) -> Customer:
+    """A customer whose log the dashboard shows."""
+    return new_customer()
+
+
+@pytest.fixture(scope="module")
+def invitation(stack: Stack, watched: Customer) -> str:
+    """The address at which its first owner joins."""
+    return asyncio.run(stack.invite(watched.workspace, "ada@people.example", "owner"))
+
+
+@pytest.fixture
+def page(stack: Stack, chromium: str) -> Iterator[Page]:
+    """A page of a browser that has a passkey built in; what it complains about fails the test."""
+    flags = chromium_flags(trusts=stack.layout.certificates / "public.pem")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_context().new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("WebAuthn.enable")
+        options = {
+            "protocol": "ctap2",
+            "transport": "internal",
+            "hasResidentKey": True,
+            "hasUserVerification": True,
+            "isUserVerified": True,
+            "automaticPresenceSimulation": True,
+        }
+        devtools.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+        yield page
+        browser.close()
+    # Asked before anybody is signed in, the API says no with 401, which browsers note.
+    assert [each for each in complaints if "401" not in each] == []
+
+
+@pytest.mark.promise("P31", "P33")
+def test_a_person_joins_with_a_passkey_reads_the_log_invites_and_signs_in_again(
+    stack: Stack, watched: Customer, invitation: str, page: Page, wait_for: Callable[..., Any]
+) -> None:
+    shots = stack.layout.home / "shots"
+    shots.mkdir(parents=True, exist_ok=True)
+    watched.import_api_key("key-of-a-provider-0123456789")
+    page.goto(invitation)
+    page.get_by_role("button", name="Make a passkey").wait_for()
+    assert "#" not in page.url, "the invitation does not stay in the address"
+    page.screenshot(path=shots / "join.png")
+    page.get_by_role("button", name="Make a passkey").click()
+    page.get_by_role("heading", name="Log").wait_for()
+    assert "ada@people.example, owner" in page.get_by_role("banner").inner_text()
+    # What the API lists, the page shows: the same events in the same order.
+    wait_for(lambda: watched.get("/audit/events", event="MEMBER_SIGNED_IN").json()["events"], 30)
+    page.get_by_role("button", name="Show").click()
+    page.get_by_text("MEMBER_SIGNED_IN").first.wait_for()
+    table = page.get_by_role("table", name="Audit events")
+    listed = [event["event"] for event in watched.get("/audit/events").json()["events"]]
+    assert [each.inner_text() for each in table.locator("summary").all()] == listed[: table.locator("summary").count()]
+    assert {"WORKSPACE_CREATED", "API_KEY_CREATED", "CONNECTION_CREATED", "MEMBER_JOINED"} <= set(listed)
+    page.screenshot(path=shots / "log.png", full_page=True)
+    page.get_by_role("textbox", name="Event").fill("MEMBER_JOINED")
+    page.get_by_role("button", name="Show").click()
+    wait_for(lambda: table.locator("summary").count() == 1, 10)
+    table.locator("summary").click()
+    assert "trail" in table.inner_text()
+    with page.expect_download() as downloading:
+        page.get_by_role("link", name="with proofs").click()
+    lines = downloading.value.path().read_text().splitlines()
+    assert all(json.loads(line) for line in lines)
+    assert len(lines) > 1
+    page.get_by_role("link", name="Members").click()
+    page.get_by_role("textbox", name="E-mail").fill("grace@people.example")
+    page.get_by_role("combobox", name="Role").first.select_option("auditor")
+    page.get_by_role("button", name="Invite").click()
+    url = page.get_by_role("status").get_by_role("code").inner_text()
+    page.screenshot(path=shots / "members.png", full_page=True)
+    with Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as grace:
+        assert grace.join(url).status_code == 204
+        assert set(grace.members()) == {"ada@people.example", "grace@people.example"}
+    page.get_by_role("link", name="Incidents").click()
+    page.get_by_text("Nothing was found.").wait_for()
+    (cookie,) = [each["value"] for each in page.context.cookies() if each["name"] == SESSION_COOKIE]
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign in with a passkey").wait_for()
+    assert page.evaluate("fetch('/v1/members').then((answer) => answer.status)") == 401
+    with Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as thief:
+        headers = {"cookie": f"{SESSION_COOKIE}={cookie}"}
+        assert thief.http.get("/v1/members", headers=headers).status_code == 401, "what was signed out is over"
+    page.get_by_role("button", name="Sign in with a passkey").click()
+    page.get_by_role("heading", name="Log").wait_for()
+    seen = wait_for(lambda: watched.get("/audit/events", event="MEMBER_SIGNED_OUT").json()["events"], 30)
+    assert seen[0]["actor"].startswith("member:mem_")
