@@ -389,6 +389,25 @@ class Stack:
         await peer.close()
         return f"{made.join_url}#{made.invitation.decode()}"
 
+    def dashboard_url(self) -> str:
+        """Gives where the dashboard of the playground's workspace is entered: by an invitation, until somebody has joined."""
+        return asyncio.run(self._dashboard_url())
+
+    async def _dashboard_url(self) -> str:
+        workspace, you = (self.layout.home / "workspace_id").read_text(), "you@playground.example"
+        peer = self.authority(members_pb2_grpc.MembersStub)
+        listed = await peer.call(lambda stub: stub.ListMembers, members_pb2.ListMembersRequest(workspace_id=workspace))
+        if any(each.state == "active" for each in listed.members):
+            await peer.close()
+            return f"{self.layout.dashboard_url}/dashboard"
+        for each in listed.members:
+            request = members_pb2.RemoveMemberRequest(
+                workspace_id=workspace, member_id=each.member_id, request_id="req_devstack"
+            )
+            await peer.call(lambda stub: stub.RemoveMember, request)
+        await peer.close()
+        return await self.invite(workspace, you, "owner")
+
     def playground_url(self) -> str:
         """Gives a fresh URL at which a browser connects an account at the playground Provider."""
         return asyncio.run(self._connect_session())

@@ -54,7 +54,7 @@ class Grant:
         classes: The numbers of the record classes.
         fence: The fence of the lease it was signed under; 0: none.
         forced: Whether a refresh may come before it is due.
-        actor: On whose behalf: "api_key:…", "service:…".
+        actor: On whose behalf: "api_key:…", "member:…", "service:…".
         request_id: The request.
         grant_id: Its own id.
         issued_at: Seconds since the epoch.

@@ -13,7 +13,7 @@ class AuditEntry(NamedTuple):
     Args:
         name: The EventName without its prefix, such as "TOKEN_REFRESHED".
         outcome: Whether it was carried out.
-        actor: On whose behalf: "api_key:…", "end_user:…", "service:…", "operator:…".
+        actor: On whose behalf: "api_key:…", "member:…", "end_user:…", "service:…", "operator:…".
         request_id: The request it belongs to.
         workspace_id: The tenant; empty for acts on the installation.
         target: The id of what it was done to.
