@@ -22,6 +22,7 @@ from typing import Any
 import httpx2
 import psycopg
 import pytest
+from aiosmtpd.controller import Controller
 from authpipe_devstack.layout import PROCESSES
 from authpipe_devstack.stack import Stack
 from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_ck
@@ -29,6 +30,7 @@ from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_sensitive import Secret
 from authpipe_testing.customer import Customer
 from authpipe_testing.member import Member
+from authpipe_testing.ports import free_ports
 from authpipe_testing.oidc import OidcProvider, run_oidc_provider
 from authpipe_testing.softhsm import find_module
 from authpipe_witness.home import Home
@@ -42,8 +44,49 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home.make(tmp_path_factory.mktemp("witness") / "home", "witness.example/w1", [])
 
 
+class Letters:
+    """A mail server that takes what herald sends to workspaces' owners.
+
+    Args:
+        port: Where it listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._got: list[Any] = []
+        self._server: Controller | None = None
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802  # aiosmtpd's name
+        """Takes a letter."""
+        self._got.append(envelope)
+        return "250 OK"
+
+    def start(self, certificates: Path) -> None:
+        """Listens, with TLS from the first byte."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(certificates / "public.pem", certificates / "public.key")
+        self._server = Controller(self, hostname="127.0.0.1", port=self.port, ssl_context=context)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stops."""
+        if self._server is not None:
+            self._server.stop()
+
+    def to(self, address: str) -> list[str]:
+        """Gives what came for an address."""
+        return [each.content.decode() for each in self._got if each.rcpt_tos == [address]]
+
+
 @pytest.fixture(scope="session")
-def stack(witness: Home) -> Iterator[Stack]:
+def letters() -> Letters:
+    """The mail server of workspaces' owners."""
+    return Letters(free_ports(1)[0])
+
+
+@pytest.fixture(scope="session")
+def stack(witness: Home, letters: Letters) -> Iterator[Stack]:
     """The whole system, from nothing; each process of a parallel run has one of its own."""
     home = ROOT / ".authpipe" / "-".join(filter(None, ("test", os.environ.get("PYTEST_XDIST_WORKER"))))
     # Most tests of refresh want a token to end before anybody looks after it; test_schedule.py turns this on.
@@ -51,13 +94,25 @@ def stack(witness: Home) -> Iterator[Stack]:
     own = {
         "coordinator": {"refresh_ahead": False},
         "audit": {"statement_seconds": 1.0, "witnesses": [str(witness.key)]},
+        "herald": {
+            "owners": {
+                "name": "owners",
+                "host": "127.0.0.1",
+                "port": letters.port,
+                "sender": "authpipe@example.com",
+                "ca": str(home / "ca" / "public-ca.pem"),
+                "dashboard_url": "https://dashboard.example",
+            }
+        },
     }
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0)
     running.erase()
     running = Stack(home, lambda _: None, log_level="debug", trace_ratio=1.0, settings=own)
     running.up()
+    letters.start(running.layout.certificates)
     yield running
     running.down()
+    letters.stop()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ import pytest
 from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
+from authpipe_testing.member import Member
 from authpipe_transparency import Checkpoint, Note, commitment, leaf_hash, verify_inclusion
 
 Admin = Callable[..., subprocess.CompletedProcess[str]]
@@ -295,6 +296,32 @@ def test_a_superuser_cannot_unfreeze(
         assert customer.token(connection).status_code == 401, "nor does yesterday's"
     assert "It was not frozen" in admin("contain", "unfreeze", workspace).stdout
     assert customer.token(connection).status_code == 401
+
+
+@pytest.mark.promise("P27")
+def test_the_owners_of_a_workspace_are_told_by_mail_whoever_takes_its_access_away(
+    new_customer: Callable[..., Customer],
+    new_member: Callable[..., Member],
+    admin: Admin,
+    letters: Any,
+    wait_for: Callable[..., Any],
+) -> None:
+    customer = new_customer()
+    owner, admin_of_theirs = new_member(customer, "owner"), new_member(customer, "admin")
+    listed = owner.http.get("/v1/members").json()["members"]
+    (mine,) = (each["email"] for each in listed if each["role"] == "owner")
+    (other,) = (each["email"] for each in listed if each["role"] == "admin")
+    assert admin("contain", "rotate", "--workspace", customer.workspace).returncode == 0
+    assert admin("contain", "revoke-keys", customer.workspace).returncode == 0
+    admin_of_theirs.http.post("/v1/workspace:freeze", json={}).raise_for_status()
+    told = wait_for(lambda: letters.to(mine) if len(letters.to(mine)) == 3 else None, 40)
+    assert told, letters.to(mine)
+    for part in ("every token replaced", "no API key any more that works", "is frozen"):
+        assert sum(part in letter for letter in told) == 1
+    assert all(customer.workspace in letter for letter in told)
+    assert letters.to(other) == [], "who is no owner is not told"
+    seen = owner.http.get("/v1/incidents").json()["incidents"]
+    assert {each["detector"] for each in seen} == {"ROTATION_BEGUN", "API_KEYS_REVOKED", "WORKSPACE_FROZEN"}
 
 
 @pytest.mark.promise("P27")

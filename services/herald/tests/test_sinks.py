@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from authpipe_herald.config import Config, EmailConfig, WebhookConfig
+from authpipe_herald.config import Config, EmailConfig, OwnersConfig, WebhookConfig
 from authpipe_herald.domain.messages import FOUND, subject_line, text
 from authpipe_herald.domain.telling import Telling
 from authpipe_herald.domain.words import Notice
 from authpipe_herald.errors import SinkError
-from authpipe_herald.sinks import EmailSink, WebhookSink
+from authpipe_herald.sinks import EmailSink, OwnersSink, WebhookSink
 from pydantic import HttpUrl, ValidationError
 
 # The SMTP server does not know of TLS that is there before it is asked.
@@ -109,6 +109,71 @@ async def test_mail_arrives_over_tls_with_what_was_found_and_what_to_do(mailbox:
         assert part in said
 
 
+@pytest.fixture
+def owners(mail: Any, certificates: Any, tmp_path: Path) -> OwnersSink:
+    """The owners of a workspace."""
+    (tmp_path / "password").write_text("of a mailbox\n")
+    _, port, implicit = mail
+
+    async def of(workspace: str) -> tuple[str, list[str]]:
+        return "Shop", [f"ada@{workspace.replace('_', '-')}.example", "grace@people.example"]
+
+    return OwnersSink(
+        OwnersConfig(
+            name="owners",
+            host="127.0.0.1",
+            port=port,
+            implicit_tls=implicit,
+            sender="herald@authpipe.example",
+            user="herald",
+            password_file=tmp_path / "password",
+            ca=certificates.ca,
+            dashboard_url="https://dashboard.example",
+        ),
+        of,
+    )
+
+
+@pytest.mark.promise("P27")
+async def test_each_owner_of_a_workspace_is_told_alone_and_sees_no_other_owner(owners: OwnersSink, mail: Any) -> None:
+    await owners.tell(NOTICE._replace(detector="ROTATION_BEGUN", severity="MEDIUM", subject="ws_1"))
+    first, second = (message_from_bytes(each.content, policy=policy.default) for each in mail[0].got)
+    assert [each.rcpt_tos for each in mail[0].got] == [["ada@ws-1.example"], ["grace@people.example"]]
+    assert "grace" not in first.as_string()
+    assert first["Message-ID"] != second["Message-ID"]
+    said = first.get_content()
+    for part in ("Shop (ws_1)", "every token replaced", "https://dashboard.example/dashboard#incidents"):
+        assert part in said
+    assert "authpipe-admin" not in said
+
+
+@pytest.mark.promise("P27")
+@pytest.mark.parametrize(
+    "notice",
+    [
+        NOTICE._replace(kind="CHANGED", number=1),
+        NOTICE._replace(kind="DUE_IN_1_HOUR"),
+        NOTICE._replace(workspace=""),
+        NOTICE._replace(notify_by=None, severity="LOW"),
+    ],
+)
+async def test_owners_are_told_once_and_only_what_concerns_their_workspace(
+    owners: OwnersSink, mail: Any, notice: Notice
+) -> None:
+    await owners.tell(notice)
+    assert mail[0].got == []
+
+
+@pytest.mark.promise("P27")
+async def test_owners_who_could_not_be_told_are_told_later(owners: OwnersSink, mail: Any) -> None:
+    mail[0].refuses = True
+    with pytest.raises(SinkError):
+        await owners.tell(NOTICE)
+    mail[0].refuses = False
+    await owners.tell(NOTICE)
+    assert len(mail[0].got) == 2
+
+
 async def test_mail_that_is_not_taken_has_not_been_told(mailbox: EmailSink, mail: Any) -> None:
     mail[0].refuses = True
     with pytest.raises(SinkError):
@@ -179,6 +244,7 @@ def test_reminders_say_what_is_left() -> None:
         {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": []}]},
         {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": ["c@d\r\nBcc: e@f"]}]},
         {"emails": [{"name": "m", "host": "h", "sender": "a@b", "recipients": ["c@d, e@f"]}]},
+        {"owners": {"name": "o", "host": "h", "sender": "a@b", "dashboard_url": "https://d.example"}},
     ],
 )
 def test_without_anybody_who_listens_it_does_not_start(sinks: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ _PEERS = {
     "vault": {"keyservice": "keyservice/user-credentials", "audit": "audit"},
     "clientsecrets": {"keyservice": "keyservice/client-secrets", "audit": "audit"},
     "authority": {"audit": "audit"},
-    "herald": {"audit": "audit"},
+    "herald": {"audit": "audit", "authority": "gateway/authority"},
     "worker": {"vault": "vault", "clientsecrets": "clientsecrets", "coordinator": "oauth/coordinator"},
     "coordinator": {
         "worker": "oauth/worker",

@@ -239,8 +239,12 @@ def test_only_coordinator_says_what_is_a_decoy_or_disconnected(traffic: Traffic)
 
 
 @pytest.mark.parametrize(
-    "name", ["AUTHORIZATION_ROW_FORGED", "INTEGRITY_VIOLATION", "RELEASE_BUDGET_EXCEEDED", "CLOCK_DIFFERS"]
-)
+    "name",
+    [
+        "AUTHORIZATION_ROW_FORGED", "INTEGRITY_VIOLATION", "RELEASE_BUDGET_EXCEEDED", "CLOCK_DIFFERS", "ROTATION_BEGUN",
+        "API_KEYS_REVOKED", "WORKSPACE_FROZEN",
+    ],
+)  # fmt: skip
 def test_what_others_call_an_alarm_is_one_once_an_hour(traffic: Traffic, name: str) -> None:
     assert traffic.words(traffic.seen(nth, name) for nth in range(5)) == [name]
     assert traffic.words([traffic.seen(HOUR + 4, name)]) == [name]

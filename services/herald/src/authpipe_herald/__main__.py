@@ -8,10 +8,11 @@ from typing import Any
 from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # first: it sets grpc's cipher list
 
 from authpipe.audit.v1 import audit_pb2_grpc
+from authpipe.authority.v1 import members_pb2_grpc
 from authpipe_herald.config import Config
 from authpipe_herald.domain.telling import Sink, Telling
-from authpipe_herald.peers import AuditPeer
-from authpipe_herald.sinks import EmailSink, WebhookSink
+from authpipe_herald.peers import AuditPeer, AuthorityPeer
+from authpipe_herald.sinks import EmailSink, OwnersSink, WebhookSink
 from authpipe_sensitive import DomainError, Label, get_log
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
@@ -22,6 +23,9 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     configure_telemetry(name, TelemetryConfig(config.telemetry_file, config.trace_ratio))
     audit: Peer[Any] = Peer(config.audit, config.files, audit_pb2_grpc.IncidentsStub)
     sinks: list[Sink] = [*map(WebhookSink, config.webhooks), *map(EmailSink, config.emails)]
+    if config.owners and config.authority:
+        authority = AuthorityPeer(Peer(config.authority, config.files, members_pb2_grpc.MembersStub))
+        sinks.append(OwnersSink(config.owners, authority.owners))
     telling = Telling(AuditPeer(audit))
     health = Health()
     server = RpcServer(name, config.server, config.files, health)

@@ -36,8 +36,8 @@ class WebhookConfig(_Frozen):
     ca: Path | None = None
 
 
-class EmailConfig(_Frozen):
-    """A mailbox.
+class ServerOfMail(_Frozen):
+    """An SMTP server.
 
     Args:
         name: What audit remembers by what it was told.
@@ -45,7 +45,6 @@ class EmailConfig(_Frozen):
         port: Its port.
         implicit_tls: Whether TLS begins with the first byte (port 465), and not with STARTTLS (port 587).
         sender: From whom.
-        recipients: To whom.
         user: As whom to log in; empty: not at all.
         password_file: The password.
         ca: Whom to believe, PEM; None: whom this machine trusts.
@@ -56,10 +55,29 @@ class EmailConfig(_Frozen):
     port: int = Field(default=465, ge=1, le=65_535)
     implicit_tls: bool = True
     sender: str = Field(pattern=_ADDRESS)
-    recipients: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1)
     user: str = ""
     password_file: Path | None = None
     ca: Path | None = None
+
+
+class EmailConfig(ServerOfMail):
+    """A mailbox.
+
+    Args:
+        recipients: To whom.
+    """
+
+    recipients: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1)
+
+
+class OwnersConfig(ServerOfMail):
+    """The owners of the workspace concerned: who they are authority knows. They are told what a customer has to be told.
+
+    Args:
+        dashboard_url: Where they see it, "https://authpipe.example".
+    """
+
+    dashboard_url: str = Field(pattern=r"^https://[a-z0-9.-]+(:[0-9]+)?$")
 
 
 class Config(_Frozen):
@@ -69,6 +87,8 @@ class Config(_Frozen):
         audit: Who knows the incidents.
         webhooks: Webhooks.
         emails: Mailboxes. Of both together there is one at least: without anybody who listens it does not start.
+        owners: By which mail server a workspace's owners are told; None: whoever runs this tells them.
+        authority: Who knows them; it belongs to owners.
         tell_seconds: How often audit is asked.
     """
 
@@ -78,6 +98,8 @@ class Config(_Frozen):
     audit: PeerConfig
     webhooks: tuple[WebhookConfig, ...] = ()
     emails: tuple[EmailConfig, ...] = ()
+    owners: OwnersConfig | None = None
+    authority: PeerConfig | None = None
     tell_seconds: float = Field(default=5.0, gt=0)
     log_level: str = "info"
     telemetry_file: Path | None = None
@@ -90,6 +112,9 @@ class Config(_Frozen):
             raise PydanticCustomError(
                 "webhooks_or_emails_are_missing", "Without anybody who listens herald does not start."
             )
+        names += [self.owners.name] if self.owners else []
+        if self.owners and not self.authority:
+            raise PydanticCustomError("authority_is_missing", "Without authority nobody knows the owners.")
         if len(set(names)) < len(names):
             raise PydanticCustomError("two_sinks_have_one_name", "Two sinks have one name.")
         return self

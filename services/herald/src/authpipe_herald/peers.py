@@ -1,10 +1,11 @@
-"""Other services, in herald's own words: audit."""
+"""Other services, in herald's own words: audit and authority."""
 
 from __future__ import annotations
 
 import datetime as dt
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
+from authpipe.authority.v1 import members_pb2, members_pb2_grpc
 from authpipe_herald.domain.words import Notice
 from authpipe_rpc import Peer
 
@@ -31,6 +32,23 @@ class AuditPeer:
             sink=sink, incident_id=notice.incident, kind=notice.kind, number=notice.number
         )
         await self._peer.call_idempotent(lambda stub: stub.ConfirmNotice, request)
+
+
+class AuthorityPeer:
+    """authority, which knows who owns a workspace.
+
+    Args:
+        peer: The connection to it.
+    """
+
+    def __init__(self, peer: Peer[members_pb2_grpc.MembersAsyncStub]) -> None:
+        self._peer = peer
+
+    async def owners(self, workspace: str) -> tuple[str, list[str]]:
+        """Gives a workspace's name and its owners' addresses."""
+        request = members_pb2.ListOwnersRequest(workspace_id=workspace)
+        answer = await self._peer.call_idempotent(lambda stub: stub.ListOwners, request)
+        return answer.workspace_display_name, list(answer.emails)
 
 
 def _notice(notice: audit_pb2.Notice) -> Notice:

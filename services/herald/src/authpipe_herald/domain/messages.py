@@ -23,6 +23,9 @@ FOUND: Mapping[str, str] = {
     "INTEGRITY_VIOLATION": "has a stored record that does not open where it stands: it was changed or moved",
     "RELEASE_BUDGET_EXCEEDED": "was asked for more keys than are released in a minute",
     "CLOCK_DIFFERS": "is signed by a process whose clock is wrong",
+    "ROTATION_BEGUN": "is having every token replaced",
+    "API_KEYS_REVOKED": "has no API key any more that works: all were revoked",
+    "WORKSPACE_FROZEN": "is frozen: nothing of it is served or changed, and nothing is lost",
 }
 _KINDS = {
     "OPENED": "Incident",
@@ -48,6 +51,17 @@ def text(notice: Notice) -> str:
         f"Severity: {notice.severity}\nState: {notice.state}\nFound: {notice.opened_at:%Y-%m-%d %H:%M:%S} UTC\n{deadline}\n"
         f"See the evidence, with its proofs:\n  authpipe-admin incidents show {notice.incident}\n"
         f"What it means and what to do: docs/alarms.md\n"
+    )
+
+
+def text_for_owners(notice: Notice, workspace: str, dashboard_url: str) -> str:
+    """Gives the text of an e-mail to a workspace's owner."""
+    return (
+        f"In your workspace {workspace} ({notice.workspace}):\n"
+        f"{notice.subject} {FOUND.get(notice.detector, 'was found alarming')}.\n\n"
+        f"Severity: {notice.severity}\nFound: {notice.opened_at:%Y-%m-%d %H:%M:%S} UTC\nIncident: {notice.incident}\n\n"
+        f"See it, and who did what, in the log:\n  {dashboard_url}/dashboard#incidents\n"
+        "You get this because you are an owner of the workspace. No credential stands in it, and no link in it signs you in.\n"
     )
 
 

@@ -37,3 +37,8 @@ class Notice(NamedTuple):
     def id(self) -> str:
         """Gives what is the same whenever this is told again: whoever gets it twice knows."""
         return f"{self.incident}.{self.kind.lower()}.{self.number}"
+
+    @property
+    def is_for_owners(self) -> bool:
+        """Says whether the owners of a workspace have to be told: once, when it is found."""
+        return self.kind == "OPENED" and bool(self.workspace) and self.notify_by is not None

@@ -1,4 +1,4 @@
-"""What other processes call an alarm themselves: it became an event, and becomes an incident."""
+"""What other processes call an alarm themselves, and what a customer is told in any case: an event that becomes an incident."""
 
 from __future__ import annotations
 
@@ -35,4 +35,8 @@ def reported() -> list[Reported]:
         Reported("INTEGRITY_VIOLATION", Severity.HIGH),
         Reported("RELEASE_BUDGET_EXCEEDED", Severity.HIGH),
         Reported("CLOCK_DIFFERS", Severity.LOW),
+        # Access was taken away, whoever did it and why: promise P27 has it that customers are told.
+        Reported("ROTATION_BEGUN", Severity.MEDIUM),
+        Reported("API_KEYS_REVOKED", Severity.MEDIUM),
+        Reported("WORKSPACE_FROZEN", Severity.MEDIUM),
     ]

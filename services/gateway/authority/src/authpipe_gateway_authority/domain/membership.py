@@ -99,6 +99,15 @@ class Membership:
         here = [each for each in members if each.state != "removed"]
         return Listed(name, sorted(here, key=lambda each: each.email), acting.member_id)
 
+    async def owners(self, workspace: str) -> tuple[str, list[str]]:
+        """Gives a workspace's name, and its owners' addresses.
+
+        Raises:
+            WorkspaceNotFoundError: There is no such workspace.
+        """
+        name, members = await self._store.members(workspace)
+        return name, [each.email for each in members if each.role == "owner" and each.state == "active"]
+
     async def change_role(self, asked: Asked, member_id: str, role: str) -> None:
         """Gives a member another role.
 

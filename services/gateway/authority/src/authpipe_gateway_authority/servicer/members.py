@@ -78,6 +78,11 @@ class MembersServicer:
         await self._membership.remove(_asked(request), request.member_id)
         return pb.RemoveMemberResponse()
 
+    async def ListOwners(self, request: pb.ListOwnersRequest, _: object) -> pb.ListOwnersResponse:
+        """Says who has to be told."""
+        name, emails = await self._membership.owners(request.workspace_id)
+        return pb.ListOwnersResponse(workspace_display_name=name, emails=emails)
+
 
 class SignInServicer:
     """Serves SignIn.

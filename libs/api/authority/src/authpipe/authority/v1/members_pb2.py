@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2 as authpipe_dot_options_dot_v1_dot_ac
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#authpipe/authority/v1/members.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\"p\n\x13InviteMemberRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x85\x01\n\x14InviteMemberResponse\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x17\n\ninvitation\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08join_url\x18\x04 \x01(\t\">\n\x12ListMembersRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\"|\n\x13ListMembersResponse\x12.\n\x07members\x18\x01 \x03(\x0b\x32\x1d.authpipe.authority.v1.Member\x12\x1e\n\x16workspace_display_name\x18\x02 \x01(\t\x12\x15\n\rown_member_id\x18\x03 \x01(\t\"x\n\x17\x43hangeMemberRoleRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x1a\n\x18\x43hangeMemberRoleResponse\"f\n\x13RemoveMemberRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x16\n\x14RemoveMemberResponse\".\n\x13\x42\x65ginJoiningRequest\x12\x17\n\ninvitation\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\"\'\n\x14\x42\x65ginJoiningResponse\x12\x0f\n\x07options\x18\x01 \x01(\t\"o\n\x14\x46inishJoiningRequest\x12\x17\n\ninvitation\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0esource_address\x18\x04 \x01(\t\"^\n\x15\x46inishJoiningResponse\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12\x42\x65ginSignInRequest\"&\n\x13\x42\x65ginSignInResponse\x12\x0f\n\x07options\x18\x01 \x01(\t\"U\n\x13\x46inishSignInRequest\x12\x12\n\ncredential\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"]\n\x14\x46inishSignInResponse\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x0eSignOutRequest\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"\x11\n\x0fSignOutResponse2\xda\x04\n\x07Members\x12\x8f\x01\n\x0cInviteMember\x12*.authpipe.authority.v1.InviteMemberRequest\x1a+.authpipe.authority.v1.InviteMemberResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\\\x12\x8c\x01\n\x0bListMembers\x12).authpipe.authority.v1.ListMembersRequest\x1a*.authpipe.authority.v1.ListMembersResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12\x9b\x01\n\x10\x43hangeMemberRole\x12..authpipe.authority.v1.ChangeMemberRoleRequest\x1a/.authpipe.authority.v1.ChangeMemberRoleResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18^\x12\x8f\x01\n\x0cRemoveMember\x12*.authpipe.authority.v1.RemoveMemberRequest\x1a+.authpipe.authority.v1.RemoveMemberResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18_2\xff\x04\n\x06SignIn\x12\x7f\n\x0c\x42\x65ginJoining\x12*.authpipe.authority.v1.BeginJoiningRequest\x1a+.authpipe.authority.v1.BeginJoiningResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x82\x01\n\rFinishJoining\x12+.authpipe.authority.v1.FinishJoiningRequest\x1a,.authpipe.authority.v1.FinishJoiningResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18]\x12|\n\x0b\x42\x65ginSignIn\x12).authpipe.authority.v1.BeginSignInRequest\x1a*.authpipe.authority.v1.BeginSignInResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x7f\n\x0c\x46inishSignIn\x12*.authpipe.authority.v1.FinishSignInRequest\x1a+.authpipe.authority.v1.FinishSignInResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18`\x12p\n\x07SignOut\x12%.authpipe.authority.v1.SignOutRequest\x1a&.authpipe.authority.v1.SignOutResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x61\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#authpipe/authority/v1/members.proto\x12\x15\x61uthpipe.authority.v1\x1a authpipe/options/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x06Member\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x0c\n\x04role\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\"p\n\x13InviteMemberRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\r\n\x05\x65mail\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x85\x01\n\x14InviteMemberResponse\x12\x11\n\tmember_id\x18\x01 \x01(\t\x12\x17\n\ninvitation\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08join_url\x18\x04 \x01(\t\">\n\x12ListMembersRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\"|\n\x13ListMembersResponse\x12.\n\x07members\x18\x01 \x03(\x0b\x32\x1d.authpipe.authority.v1.Member\x12\x1e\n\x16workspace_display_name\x18\x02 \x01(\t\x12\x15\n\rown_member_id\x18\x03 \x01(\t\"x\n\x17\x43hangeMemberRoleRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\x1a\n\x18\x43hangeMemberRoleResponse\"f\n\x13RemoveMemberRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tmember_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x16\n\x14RemoveMemberResponse\")\n\x11ListOwnersRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"D\n\x12ListOwnersResponse\x12\x1e\n\x16workspace_display_name\x18\x01 \x01(\t\x12\x0e\n\x06\x65mails\x18\x02 \x03(\t\".\n\x13\x42\x65ginJoiningRequest\x12\x17\n\ninvitation\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\"\'\n\x14\x42\x65ginJoiningResponse\x12\x0f\n\x07options\x18\x01 \x01(\t\"o\n\x14\x46inishJoiningRequest\x12\x17\n\ninvitation\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0esource_address\x18\x04 \x01(\t\"^\n\x15\x46inishJoiningResponse\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x14\n\x12\x42\x65ginSignInRequest\"&\n\x13\x42\x65ginSignInResponse\x12\x0f\n\x07options\x18\x01 \x01(\t\"U\n\x13\x46inishSignInRequest\x12\x12\n\ncredential\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"]\n\x14\x46inishSignInResponse\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x0eSignOutRequest\x12\x14\n\x07session\x18\x01 \x01(\x0c\x42\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x16\n\x0esource_address\x18\x03 \x01(\t\"\x11\n\x0fSignOutResponse2\xcf\x05\n\x07Members\x12\x8f\x01\n\x0cInviteMember\x12*.authpipe.authority.v1.InviteMemberRequest\x1a+.authpipe.authority.v1.InviteMemberResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\\\x12\x8c\x01\n\x0bListMembers\x12).authpipe.authority.v1.ListMembersRequest\x1a*.authpipe.authority.v1.ListMembersResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x12\x9b\x01\n\x10\x43hangeMemberRole\x12..authpipe.authority.v1.ChangeMemberRoleRequest\x1a/.authpipe.authority.v1.ChangeMemberRoleResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18^\x12\x8f\x01\n\x0cRemoveMember\x12*.authpipe.authority.v1.RemoveMemberRequest\x1a+.authpipe.authority.v1.RemoveMemberResponse\"&\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18_\x12s\n\nListOwners\x12(.authpipe.authority.v1.ListOwnersRequest\x1a).authpipe.authority.v1.ListOwnersResponse\"\x10\x8a\xb5\x18\x08\n\x06herald\x90\xb5\x18\x01\x32\xff\x04\n\x06SignIn\x12\x7f\n\x0c\x42\x65ginJoining\x12*.authpipe.authority.v1.BeginJoiningRequest\x1a+.authpipe.authority.v1.BeginJoiningResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x82\x01\n\rFinishJoining\x12+.authpipe.authority.v1.FinishJoiningRequest\x1a,.authpipe.authority.v1.FinishJoiningResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18]\x12|\n\x0b\x42\x65ginSignIn\x12).authpipe.authority.v1.BeginSignInRequest\x1a*.authpipe.authority.v1.BeginSignInResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x7f\n\x0c\x46inishSignIn\x12*.authpipe.authority.v1.FinishSignInRequest\x1a+.authpipe.authority.v1.FinishSignInResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18`\x12p\n\x07SignOut\x12%.authpipe.authority.v1.SignOutRequest\x1a&.authpipe.authority.v1.SignOutResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x61\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +61,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBERS'].methods_by_name['ChangeMemberRole']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\014\n\noperator/*\220\265\030^'
   _globals['_MEMBERS'].methods_by_name['RemoveMember']._loaded_options = None
   _globals['_MEMBERS'].methods_by_name['RemoveMember']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\014\n\noperator/*\220\265\030_'
+  _globals['_MEMBERS'].methods_by_name['ListOwners']._loaded_options = None
+  _globals['_MEMBERS'].methods_by_name['ListOwners']._serialized_options = b'\212\265\030\010\n\006herald\220\265\030\001'
   _globals['_SIGNIN'].methods_by_name['BeginJoining']._loaded_options = None
   _globals['_SIGNIN'].methods_by_name['BeginJoining']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_SIGNIN'].methods_by_name['FinishJoining']._loaded_options = None
@@ -89,28 +91,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REMOVEMEMBERREQUEST']._serialized_end=894
   _globals['_REMOVEMEMBERRESPONSE']._serialized_start=896
   _globals['_REMOVEMEMBERRESPONSE']._serialized_end=918
-  _globals['_BEGINJOININGREQUEST']._serialized_start=920
-  _globals['_BEGINJOININGREQUEST']._serialized_end=966
-  _globals['_BEGINJOININGRESPONSE']._serialized_start=968
-  _globals['_BEGINJOININGRESPONSE']._serialized_end=1007
-  _globals['_FINISHJOININGREQUEST']._serialized_start=1009
-  _globals['_FINISHJOININGREQUEST']._serialized_end=1120
-  _globals['_FINISHJOININGRESPONSE']._serialized_start=1122
-  _globals['_FINISHJOININGRESPONSE']._serialized_end=1216
-  _globals['_BEGINSIGNINREQUEST']._serialized_start=1218
-  _globals['_BEGINSIGNINREQUEST']._serialized_end=1238
-  _globals['_BEGINSIGNINRESPONSE']._serialized_start=1240
-  _globals['_BEGINSIGNINRESPONSE']._serialized_end=1278
-  _globals['_FINISHSIGNINREQUEST']._serialized_start=1280
-  _globals['_FINISHSIGNINREQUEST']._serialized_end=1365
-  _globals['_FINISHSIGNINRESPONSE']._serialized_start=1367
-  _globals['_FINISHSIGNINRESPONSE']._serialized_end=1460
-  _globals['_SIGNOUTREQUEST']._serialized_start=1462
-  _globals['_SIGNOUTREQUEST']._serialized_end=1544
-  _globals['_SIGNOUTRESPONSE']._serialized_start=1546
-  _globals['_SIGNOUTRESPONSE']._serialized_end=1563
-  _globals['_MEMBERS']._serialized_start=1566
-  _globals['_MEMBERS']._serialized_end=2168
-  _globals['_SIGNIN']._serialized_start=2171
-  _globals['_SIGNIN']._serialized_end=2810
+  _globals['_LISTOWNERSREQUEST']._serialized_start=920
+  _globals['_LISTOWNERSREQUEST']._serialized_end=961
+  _globals['_LISTOWNERSRESPONSE']._serialized_start=963
+  _globals['_LISTOWNERSRESPONSE']._serialized_end=1031
+  _globals['_BEGINJOININGREQUEST']._serialized_start=1033
+  _globals['_BEGINJOININGREQUEST']._serialized_end=1079
+  _globals['_BEGINJOININGRESPONSE']._serialized_start=1081
+  _globals['_BEGINJOININGRESPONSE']._serialized_end=1120
+  _globals['_FINISHJOININGREQUEST']._serialized_start=1122
+  _globals['_FINISHJOININGREQUEST']._serialized_end=1233
+  _globals['_FINISHJOININGRESPONSE']._serialized_start=1235
+  _globals['_FINISHJOININGRESPONSE']._serialized_end=1329
+  _globals['_BEGINSIGNINREQUEST']._serialized_start=1331
+  _globals['_BEGINSIGNINREQUEST']._serialized_end=1351
+  _globals['_BEGINSIGNINRESPONSE']._serialized_start=1353
+  _globals['_BEGINSIGNINRESPONSE']._serialized_end=1391
+  _globals['_FINISHSIGNINREQUEST']._serialized_start=1393
+  _globals['_FINISHSIGNINREQUEST']._serialized_end=1478
+  _globals['_FINISHSIGNINRESPONSE']._serialized_start=1480
+  _globals['_FINISHSIGNINRESPONSE']._serialized_end=1573
+  _globals['_SIGNOUTREQUEST']._serialized_start=1575
+  _globals['_SIGNOUTREQUEST']._serialized_end=1657
+  _globals['_SIGNOUTRESPONSE']._serialized_start=1659
+  _globals['_SIGNOUTRESPONSE']._serialized_end=1676
+  _globals['_MEMBERS']._serialized_start=1679
+  _globals['_MEMBERS']._serialized_end=2398
+  _globals['_SIGNIN']._serialized_start=2401
+  _globals['_SIGNIN']._serialized_end=3040
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,11 @@ class MembersStub:
                 request_serializer=authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
                 response_deserializer=authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
                 _registered_method=True)
+        self.ListOwners = channel.unary_unary(
+                '/authpipe.authority.v1.Members/ListOwners',
+                request_serializer=authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersRequest.SerializeToString,
+                response_deserializer=authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersResponse.FromString,
+                _registered_method=True)
 
 
 class MembersServicer:
@@ -89,6 +94,13 @@ class MembersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOwners(self, request, context):
+        """Says who has to be told of what happened to a workspace: its owners.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_MembersServicer_to_server(servicer, server):
                     servicer.RemoveMember,
                     request_deserializer=authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberRequest.FromString,
                     response_serializer=authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberResponse.SerializeToString,
+            ),
+            'ListOwners': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOwners,
+                    request_deserializer=authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersRequest.FromString,
+                    response_serializer=authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +239,33 @@ class Members:
             '/authpipe.authority.v1.Members/RemoveMember',
             authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberRequest.SerializeToString,
             authpipe_dot_authority_dot_v1_dot_members__pb2.RemoveMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOwners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.authority.v1.Members/ListOwners',
+            authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersRequest.SerializeToString,
+            authpipe_dot_authority_dot_v1_dot_members__pb2.ListOwnersResponse.FromString,
             options,
             channel_credentials,
             insecure,

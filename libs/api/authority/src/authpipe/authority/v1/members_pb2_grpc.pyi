@@ -43,6 +43,8 @@ class MembersStub:
     """Gives a member another role. Whoever is signed in as that member has to sign in again."""
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]
     """Removes a member, with all sessions, at once."""
+    ListOwners: _grpc.UnaryUnaryMultiCallable[_members_pb2.ListOwnersRequest, _members_pb2.ListOwnersResponse]
+    """Says who has to be told of what happened to a workspace: its owners."""
 
 @_typing.type_check_only
 class MembersAsyncStub(MembersStub):
@@ -57,6 +59,8 @@ class MembersAsyncStub(MembersStub):
     """Gives a member another role. Whoever is signed in as that member has to sign in again."""
     RemoveMember: _aio.UnaryUnaryMultiCallable[_members_pb2.RemoveMemberRequest, _members_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """Removes a member, with all sessions, at once."""
+    ListOwners: _aio.UnaryUnaryMultiCallable[_members_pb2.ListOwnersRequest, _members_pb2.ListOwnersResponse]  # type: ignore[assignment]
+    """Says who has to be told of what happened to a workspace: its owners."""
 
 class MembersServicer(metaclass=_abc_1.ABCMeta):
     """Members are the people of a workspace. A member's act is judged by the role that the member has when it is carried out."""
@@ -92,6 +96,14 @@ class MembersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.RemoveMemberResponse, _abc.Awaitable[_members_pb2.RemoveMemberResponse]]:
         """Removes a member, with all sessions, at once."""
+
+    @_abc_1.abstractmethod
+    def ListOwners(
+        self,
+        request: _members_pb2.ListOwnersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_members_pb2.ListOwnersResponse, _abc.Awaitable[_members_pb2.ListOwnersResponse]]:
+        """Says who has to be told of what happened to a workspace: its owners."""
 
 def add_MembersServicer_to_server(servicer: MembersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
