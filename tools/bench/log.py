@@ -15,7 +15,6 @@ import os
 import shutil
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from authpipe_rpc import Files, Peer, PeerConfig  # first: it sets grpc's cipher
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe_audit.domain.attesting import StoredBatch, batch_line, certificate_line
+from authpipe_devstack.layout import PROCESSES
+from authpipe_devstack.stack import Stack
 from authpipe_grants import Leaf, SignedBatch
 from authpipe_testing.ca import CertificateAuthority
 from authpipe_transparency import (
@@ -40,6 +41,7 @@ from authpipe_transparency import (
 )
 from authpipe_transparency.exports import End, Header, LeafLine, write_line
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+import psycopg
 
 _BATCH = 512
 _EMITTERS = {
@@ -116,6 +118,7 @@ class Emitter:
 
     def __init__(self, home: Path, name: str) -> None:
         config = json.loads((home / "config" / f"{name}.json").read_text())
+        self.identity = next(process.identity for process in PROCESSES if process.name == name)
         self._files = Files(**config["files"])
         self._leaf = Leaf(self._files.certificate, self._files.key, self._files.trust_domain, time.time)
         self.peer: Peer[Any] = Peer(PeerConfig(**config["audit"]), self._files, audit_pb2_grpc.AuditStub, 30)
@@ -128,8 +131,14 @@ class Emitter:
             first = known.logged_sequence + 1 + start
             self.batches.append(self._leaf.sign_batch(first, made[start : start + _BATCH]))
 
-    async def run(self, began: float, pause: float) -> None:
-        """Delivers them, one after another, as a relay does; none before its time, which comes with each pause."""
+    async def run(self, began: float, pause: float, logged: dict[tuple[str, int], float]) -> None:
+        """Delivers them, one after another, as a relay does; none before its time, which comes with each pause.
+
+        Args:
+            began: When the first is due.
+            pause: Between two of them, seconds.
+            logged: Where it notes when each batch was logged, by its emitter and first sequence number.
+        """
         for number, batch in enumerate(self.batches):
             await asyncio.sleep(max(0.0, began + number * pause - time.monotonic()))
             request = audit_pb2.AppendRequest(
@@ -138,6 +147,7 @@ class Emitter:
             response = await self.peer.call(lambda stub: stub.Append, request)
             if response.logged_sequence != batch.first_sequence + len(batch.events) - 1:
                 raise SystemExit("A batch was not logged: nothing was measured.")
+            logged[self.identity, batch.first_sequence] = time.monotonic()
 
 
 async def watch(home: Path, sizes: dict[int, list[tuple[float, int]]], stop: asyncio.Event) -> None:
@@ -158,7 +168,8 @@ async def deliver(home: Path, amount: int, pace: float | None) -> tuple[float, f
     """Delivers events, as fast as the log takes them or so many a second.
 
     Returns:
-        How many a second there were, for how many seconds no checkpoint had them at most, and how many there were.
+        How many a second there were; how long after an event was logged a checkpoint had it, at most; and how many there
+        were.
     """
     emitters = [Emitter(home, name) for name in _EMITTERS]
     share = amount // len(emitters) // _BATCH * _BATCH
@@ -171,9 +182,10 @@ async def deliver(home: Path, amount: int, pace: float | None) -> tuple[float, f
     before = {trail: seen[-1][1] for trail, seen in sizes.items()}
     due = {trail: before[trail] + share * list(_EMITTERS.values()).count(trail) for trail in sizes}
     pause = len(emitters) * _BATCH / pace if pace is not None else 0.0
+    logged: dict[tuple[str, int], float] = {}
     began = time.monotonic()
     await asyncio.gather(
-        *(emitter.run(began + number * pause / len(emitters), pause) for number, emitter in enumerate(emitters))
+        *(emitter.run(began + number * pause / len(emitters), pause, logged) for number, emitter in enumerate(emitters))
     )
     ended = time.monotonic()
     async with asyncio.timeout(30):
@@ -181,18 +193,25 @@ async def deliver(home: Path, amount: int, pace: float | None) -> tuple[float, f
             await asyncio.sleep(0.02)
     stop.set()
     await watching
-    signed = max(seen[-1][0] for seen in sizes.values())
-    # While it grows, how long no new checkpoint came.
-    gaps = [
-        later[0] - earlier[0]
-        for seen in sizes.values()
-        for earlier, later in pairwise(seen)
-        if began <= earlier[0] <= ended
-    ]
     for emitter in emitters:
         await emitter.peer.close()
     total = share * len(emitters)
-    return total / (ended - began), max([signed - ended, *gaps]), total
+    places = _places(home)
+    behind = [_when(sizes[places[batch][0]], places[batch][1]) - at for batch, at in logged.items()]
+    return total / (ended - began), max(behind), total
+
+
+def _places(home: Path) -> dict[tuple[str, int], tuple[int, int]]:
+    """Gives, by emitter and first sequence number, in which trail a batch stands, and which size of its tree has it whole."""
+    core = Stack(home, lambda _: None).clusters["core"].conninfo("dba", "audit")
+    with psycopg.connect(**core) as audit:  # type: ignore[arg-type]  # its own words
+        rows = audit.execute("select emitter, first_sequence, trail, first_leaf + events from batches").fetchall()
+    return {(emitter, first): (trail, size) for emitter, first, trail, size in rows}
+
+
+def _when(signed: list[tuple[float, int]], size: int) -> float:
+    """Gives when a tree of a size, or a larger one, was signed."""
+    return next(when for when, of in signed if of >= size)
 
 
 async def main(home: Path, amount: int, pace: float) -> dict[str, float]:

@@ -66,7 +66,7 @@ async def tell(home: Path, events: list[bytes]) -> None:
     """Tells the log of them."""
     emitter = Emitter(home, "vault")
     await emitter.prepare(events)
-    await emitter.run(time.monotonic(), 0.0)
+    await emitter.run(time.monotonic(), 0.0, {})
     await emitter.peer.close()
 
 
