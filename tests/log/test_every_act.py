@@ -10,34 +10,47 @@ import psycopg
 import pytest
 from authpipe.authority.v1 import authority_pb2
 from authpipe_devstack.stack import Stack
+from authpipe_rpc import PeerRefused
 from authpipe_testing.customer import Customer
 from authpipe_testing.member import Member
 
-# Promise P31's lines, and the events of each: name and outcome.
+# Promise P31's lines, and the events of each, when it succeeds and when it does not: name, outcome, and who (a kind of actor).
 ACTS = {
-    "token refreshes": {("TOKEN_REFRESHED", "succeeded"), ("REFRESH_FAILED", "failed")},
-    "connection creation": {("CONNECTION_CREATED", "succeeded"), ("FLOW_REFUSED", "refused")},
-    "connection disconnection": {("CONNECTION_DISCONNECTING", "succeeded"), ("CONNECTION_DISCONNECTED", "succeeded")},
-    "provider configuration changes": {
-        ("PROVIDER_CONFIG_CREATED", "succeeded"),
-        ("PROVIDER_CONFIG_CHANGED", "succeeded"),
-        ("PROVIDER_CONFIG_DELETED", "succeeded"),
+    "token refreshes": {("TOKEN_REFRESHED", "succeeded", "api_key"), ("REFRESH_FAILED", "failed", "api_key")},
+    "connection creation": {("CONNECTION_CREATED", "succeeded", "end_user"), ("FLOW_REFUSED", "refused", "end_user")},
+    "connection disconnection": {
+        ("CONNECTION_DISCONNECTING", "succeeded", "api_key"),
+        ("CONNECTION_DISCONNECTED", "succeeded", "api_key"),
+        ("ACCESS_REFUSED", "refused", "api_key"),
     },
-    "API key creation and revocation": {("API_KEY_CREATED", "succeeded"), ("API_KEY_REVOKED", "succeeded")},
+    "provider configuration changes": {
+        ("PROVIDER_CONFIG_CREATED", "succeeded", "api_key"),
+        ("PROVIDER_CONFIG_CHANGED", "succeeded", "api_key"),
+        ("PROVIDER_CONFIG_DELETED", "succeeded", "api_key"),
+        ("ACCESS_REFUSED", "refused", "api_key"),
+    },
+    "API key creation and revocation": {
+        ("API_KEY_CREATED", "succeeded", "operator"),
+        ("API_KEY_REVOKED", "succeeded", "operator"),
+        ("ACCESS_REFUSED", "refused", "operator"),
+    },
     "member access changes": {
-        ("MEMBER_INVITED", "succeeded"),
-        ("MEMBER_JOINED", "succeeded"),
-        ("MEMBER_ROLE_CHANGED", "succeeded"),
-        ("MEMBER_REMOVED", "succeeded"),
-        ("ACCESS_REFUSED", "refused"),
+        ("MEMBER_INVITED", "succeeded", "operator"),
+        ("MEMBER_JOINED", "succeeded", "member"),
+        ("MEMBER_ROLE_CHANGED", "succeeded", "member"),
+        ("MEMBER_REMOVED", "succeeded", "member"),
+        ("ACCESS_REFUSED", "refused", "member"),
     },
     "dashboard logins": {
-        ("MEMBER_SIGNED_IN", "succeeded"),
-        ("MEMBER_SIGNED_OUT", "succeeded"),
-        ("SIGN_IN_REFUSED", "refused"),
+        ("MEMBER_SIGNED_IN", "succeeded", "member"),
+        ("MEMBER_SIGNED_OUT", "succeeded", "member"),
+        ("SIGN_IN_REFUSED", "refused", "member"),
     },
-    "refused access": {("ACCESS_REFUSED", "refused")},
-    "every use of a credential": {("RECORD_KEY_RELEASED", "succeeded"), ("WRITE_KEY_RELEASED", "succeeded")},
+    "every use of a credential": {
+        ("RECORD_KEY_RELEASED", "succeeded", "api_key"),
+        ("WRITE_KEY_RELEASED", "succeeded", "api_key"),
+        ("RECORDS_REFUSED", "refused", "api_key"),
+    },
 }
 
 
@@ -69,8 +82,9 @@ def busy(
     other = str(customer.configure(issuer)["id"])
     customer.delete(f"/provider-configs/{other}").raise_for_status()
     customer.delete(f"/connections/{connection}").raise_for_status()
+    assert customer.token(connection).status_code in {404, 409}, "it is disconnected, and asked for"
     # An API key comes, goes, and is tried once more; and one is tried for what it may not do.
-    asyncio.run(keys(stack, customer, customer.workspace))
+    asyncio.run(keys(stack, customer, connection, config))
     people(customer, new_member)
     wait_for(lambda: customer.get("/audit/events", event="SIGN_IN_REFUSED").json()["events"], 30)
     wait_for(lambda: customer.get("/audit/events", event="ACCESS_REFUSED").json()["events"], 20)
@@ -101,21 +115,26 @@ def age(stack: Stack, connection: str) -> None:
             core.execute(statement, (connection,))
 
 
-async def keys(stack: Stack, customer: Customer, workspace: str) -> None:
-    """Makes an API key as the operator, tries what it may not do, revokes it, and tries it again."""
+async def keys(stack: Stack, customer: Customer, connection: str, config: str) -> None:
+    """Makes an API key as the operator, tries what it may not do, revokes it, and tries what no operator can."""
     peer = stack.authority()
-    made = await peer.call(
-        lambda stub: stub.CreateApiKey,
-        authority_pb2.CreateApiKeyRequest(
-            workspace_id=workspace, display_name="second", scopes=["connections:read"], request_id="req_test"
-        ),
-    )
+
+    def key(*scopes: str) -> authority_pb2.CreateApiKeyRequest:
+        return authority_pb2.CreateApiKeyRequest(
+            workspace_id=customer.workspace, display_name="second", scopes=scopes, request_id="req_test"
+        )
+
+    made = await peer.call(lambda stub: stub.CreateApiKey, key("connections:read"))
     headers = {"authorization": f"Bearer {made.api_key.decode()}"}
-    assert customer.http.get("/v1/audit/events", headers=headers).status_code == 403
-    await peer.call(
-        lambda stub: stub.RevokeApiKey,
-        authority_pb2.RevokeApiKeyRequest(workspace_id=workspace, api_key_id=made.api_key_id, request_id="req_test"),
+    for path in ("/v1/audit/events", f"/v1/connections/{connection}", f"/v1/provider-configs/{config}"):
+        method = "GET" if path == "/v1/audit/events" else "DELETE"
+        assert customer.http.request(method, path, headers=headers).status_code == 403
+    revocation = authority_pb2.RevokeApiKeyRequest(
+        workspace_id=customer.workspace, api_key_id=made.api_key_id, request_id="req_test"
     )
+    await peer.call(lambda stub: stub.RevokeApiKey, revocation)
+    with pytest.raises(PeerRefused):
+        await peer.call(lambda stub: stub.CreateApiKey, key("everything"))
     await peer.close()
 
 
@@ -123,10 +142,22 @@ async def keys(stack: Stack, customer: Customer, workspace: str) -> None:
 @pytest.mark.parametrize("line", ACTS)
 def test_in_the_log_are(line: str, busy: Customer) -> None:
     events = busy.events()
-    found = {(event["event"], event["outcome"]) for event in events}
+    found = {kind_of(event) for event in events}
     assert ACTS[line] <= found, found
     for event in events:
-        if (event["event"], event["outcome"]) in ACTS[line]:
-            assert event["actor"].partition(":")[0] in {"api_key", "member", "end_user", "service", "operator"}
+        if kind_of(event) in ACTS[line]:
             assert event["request_id"]
             assert event["reason"] or event["outcome"] == "succeeded"
+
+
+def kind_of(event: dict[str, str]) -> tuple[str, str, str]:
+    return event["event"], event["outcome"], event["actor"].partition(":")[0]
+
+
+@pytest.mark.promise("P31")
+def test_an_act_that_was_refused_says_on_what_it_was(busy: Customer) -> None:
+    events = busy.events()
+    deleted = {event["target"] for event in events if event["event"] == "CONNECTION_DISCONNECTED"}
+    refused = {event["target"] for event in events if event["event"] == "ACCESS_REFUSED"}
+    assert deleted <= refused
+    assert any(target.startswith("pc_") for target in refused), refused

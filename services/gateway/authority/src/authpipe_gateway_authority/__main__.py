@@ -19,6 +19,7 @@ from authpipe_gateway_authority.domain.acting import Actors
 from authpipe_gateway_authority.domain.authorizing import Authorizing
 from authpipe_gateway_authority.domain.challenges import Challenges
 from authpipe_gateway_authority.domain.containing import Containing
+from authpipe_gateway_authority.domain.issuing import Issuing
 from authpipe_gateway_authority.domain.membership import Membership
 from authpipe_gateway_authority.domain.signing_in import SigningIn
 from authpipe_gateway_authority.domain.violations import Violations
@@ -109,6 +110,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             authorizing,
             Violations(store, verifier.verify),
             Containing(store, actors, authorizing.forget),
+            Issuing(store, authorizing.forget),
             store,
             hash_key,
             config.key_kind,

@@ -290,6 +290,7 @@ def _refused(asked: ActAsked, who: Principal | DomainError, error: DomainError) 
         actor=who.actor if isinstance(who, Principal) else f"{asked.credential.kind}:unknown",
         request_id=asked.request_id,
         workspace_id=who.workspace if isinstance(who, Principal) else "",
+        target=asked.target if _ID.fullmatch(asked.target) else "",
         reason=error.reason,
         source=asked.source,
     )

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
-from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow, WorkspaceRow
-from authpipe_gateway_authority.domain.acting import Asked
+from authpipe_gateway_authority.domain.api_keys import WorkspaceRow
+from authpipe_gateway_authority.domain.acting import Acting, Asked
 from authpipe_gateway_authority.domain.authorizing import ActAsked, Authorizing, Verdict
 from authpipe_gateway_authority.domain.containing import Containing
+from authpipe_gateway_authority.domain.issuing import Issuing, require_name
 from authpipe_gateway_authority.domain.principals import Credential
 from authpipe_gateway_authority.domain.violations import Violations
 from authpipe_gateway_authority.errors import MalformedError
@@ -18,9 +19,8 @@ from authpipe_gateway_authority.key_format import Form, hash_of, hash_token, new
 from authpipe_gateway_authority.store import Store
 from authpipe_grants import thumbprint
 from authpipe_rpc import current_caller
-from authpipe_sensitive import AuditEntry, DomainError, Secret
+from authpipe_sensitive import DomainError, Secret
 
-_LONGEST_NAME = 100
 _MOST_DAYS = 36_500
 # A grant is handed out again for half a minute of its minute (GrantCache); so much of it is left at the least.
 # With the ten seconds for which authority hands out a grant again, none is older than 15 s when it is used: what
@@ -35,6 +35,7 @@ class AuthorityServicer:
         authorizing: The rules over acts.
         violations: The rules over what did not open.
         containing: The rules over containment.
+        issuing: The rules over API keys.
         store: authority's own tables.
         hash_key: The key of the API keys' hash.
         key_kind: The middle of new API keys.
@@ -47,6 +48,7 @@ class AuthorityServicer:
         authorizing: Authorizing,
         violations: Violations,
         containing: Containing,
+        issuing: Issuing,
         store: Store,
         hash_key: Secret,
         key_kind: str,
@@ -56,6 +58,7 @@ class AuthorityServicer:
         self._authorizing = authorizing
         self._violations = violations
         self._containing = containing
+        self._issuing = issuing
         self._store = store
         self._hash_key = hash_key
         self._key_kind = key_kind
@@ -89,40 +92,36 @@ class AuthorityServicer:
     async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:
         """Creates a workspace."""
         workspace = f"ws_{secrets.token_hex(12)}"
-        row = WorkspaceRow(workspace, _name(request.display_name), 1)
-        await self._store.create_workspace(row, _entry("WORKSPACE_CREATED", workspace, workspace, request.request_id))
+        row = WorkspaceRow(workspace, require_name(request.display_name), 1)
+        acting = _operator(workspace, request.request_id)
+        await self._store.create_workspace(row, acting.entry("WORKSPACE_CREATED", workspace))
         return pb.CreateWorkspaceResponse(workspace_id=workspace)
 
     async def SetAuditRetention(self, request: pb.SetAuditRetentionRequest, _: object) -> pb.SetAuditRetentionResponse:
         """Puts on record for how long the bodies of a workspace's events are kept."""
         if not 1 <= request.days <= _MOST_DAYS:
             raise MalformedError
-        entry = _entry("AUDIT_RETENTION_SET", request.workspace_id, request.workspace_id, request.request_id)
+        acting = _operator(request.workspace_id, request.request_id)
+        entry = acting.entry("AUDIT_RETENTION_SET", request.workspace_id)
         await self._store.record_of_workspace(request.workspace_id, entry._replace(amount=request.days))
         return pb.SetAuditRetentionResponse()
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:
         """Creates an API key."""
-        scopes = tuple(sorted(set(request.scopes)))
-        if not scopes or not set(scopes) <= set(SCOPES):
-            raise MalformedError
         api_key_id = f"key_{secrets.token_hex(8)}"
-        name = _name(request.display_name)
         with new_token(Form.API_KEY, self._key_kind, self._randomness) as api_key:
-            key_hash = hash_token(self._hash_key, api_key)
-
-            def make(epoch: int) -> ApiKeyRow:
-                return ApiKeyRow(request.workspace_id, api_key_id, name, key_hash, scopes, "active", epoch)
-
-            entry = _entry("API_KEY_CREATED", request.workspace_id, api_key_id, request.request_id)
-            await self._store.create_api_key(make, request.workspace_id, entry)
+            await self._issuing.create(
+                _operator(request.workspace_id, request.request_id),
+                api_key_id,
+                request.display_name,
+                request.scopes,
+                hash_token(self._hash_key, api_key),
+            )
             return pb.CreateApiKeyResponse(api_key_id=api_key_id, api_key=bytes(api_key.expose()))
 
     async def RevokeApiKey(self, request: pb.RevokeApiKeyRequest, _: object) -> pb.RevokeApiKeyResponse:
         """Revokes an API key."""
-        entry = _entry("API_KEY_REVOKED", request.workspace_id, request.api_key_id, request.request_id)
-        await self._store.revoke_api_key(request.workspace_id, request.api_key_id, entry)
-        self._authorizing.forget()
+        await self._issuing.revoke(_operator(request.workspace_id, request.request_id), request.api_key_id)
         return pb.RevokeApiKeyResponse()
 
     async def RevokeApiKeys(self, request: pb.RevokeApiKeysRequest, _: object) -> pb.RevokeApiKeysResponse:
@@ -160,18 +159,5 @@ class AuthorityServicer:
         )
 
 
-def _name(display_name: str) -> str:
-    if not 1 <= len(display_name) <= _LONGEST_NAME or not display_name.isprintable():
-        raise MalformedError
-    return display_name
-
-
-def _entry(name: str, workspace: str, target: str, request_id: str) -> AuditEntry:
-    return AuditEntry(
-        name=name,
-        outcome="SUCCEEDED",
-        actor=f"operator:{current_caller()}",
-        request_id=request_id,
-        workspace_id=workspace,
-        target=target,
-    )
+def _operator(workspace: str, request_id: str) -> Acting:
+    return Acting(workspace, f"operator:{current_caller()}", "", request_id)
