@@ -28,6 +28,7 @@ from authpipe_keyservice.domain.keeping import Keeping
 from authpipe_keyservice.domain.keyring import Keyring
 from authpipe_keyservice.domain.keys import KeyCache
 from authpipe_keyservice.domain.releasing import Releasing
+from authpipe_keyservice.domain.remembered import Remembered
 from authpipe_keyservice.domain.replicas import Replica
 from authpipe_keyservice.domain.rewrapping import Rewrapping
 from authpipe_keyservice.domain.rotation import Policy, Rotation
@@ -213,6 +214,7 @@ class _KeyDomain:
                 alarms=_Budget(RateLimitItemPerMinute(1)),
             ),
             cache=cache,
+            remembered=Remembered(time.monotonic, config.cache_seconds),
             clock=time.time,
             randomness=os.urandom,
         )

@@ -10,7 +10,8 @@ import pytest
 from authpipe_envelope import RecordClass
 from authpipe_grants import Grant, ReleasedKey, thumbprint
 from authpipe_keyservice.domain.release import Direction, Wanted
-from authpipe_keyservice.domain.releasing import Ask, KeyRow, Releasing
+from authpipe_keyservice.domain.releasing import Ask, Releasing
+from authpipe_keyservice.domain.remembered import KeyRow, Remembered
 from authpipe_keyservice.errors import WorkspaceErasedError
 from authpipe_sensitive import AuditEntry
 
@@ -73,6 +74,7 @@ def releasing(node: Any, around: Around) -> Releasing:
         verifier=around,  # type: ignore[arg-type]
         budgets=around,  # type: ignore[arg-type]
         cache=node.cache,
+        remembered=Remembered(lambda: 30.0, 60.0),
         clock=lambda: 30.0,
         randomness=os.urandom,
     )

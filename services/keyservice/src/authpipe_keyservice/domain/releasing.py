@@ -7,41 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.clocks import require_clock
 from authpipe_keyservice.domain.deks import Deks
-from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge, mark_of
+from authpipe_keyservice.domain.remembered import KeyRow, Remembered
 from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, SupersededError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry, DomainError, Label
 from authpipe_telemetry import counter
-
-
-class KeyRow(NamedTuple):
-    """A connection key as stored.
-
-    Args:
-        facts: What is known of it and of the record.
-        version: The CK's version.
-        dek_version: The DEK that wraps it.
-        wrapped: The wrapped CK.
-        dek_state: The state of that DEK.
-        customers: Whether a customer's key wraps that DEK too.
-    """
-
-    facts: KeyFacts
-    version: int
-    dek_version: int
-    wrapped: bytes
-    dek_state: KeyVersionState = KeyVersionState.PRIMARY
-    customers: bool = False
 
 
 class Ask(NamedTuple):
@@ -101,12 +81,18 @@ class Store(Protocol):
     async def commit(self, entries: Sequence[AuditEntry], steps: Sequence[Step], now_ms: int) -> None:
         """Makes events durable, with what the releases change, in one transaction."""
 
+    async def commit_if(self, entries: Sequence[AuditEntry], wanted: Sequence[Wanted], rows: Sequence[KeyRow]) -> bool:
+        """Makes events durable in one statement that finds every row as given; False: one differs, nothing was written."""
+
 
 # How often a key is looked up anew whose DEK was destroyed meanwhile.
 _TRIES = 3
 Answer = int | DomainError
 IndexedKey = tuple[int, ReleasedKey]
 SealedT = TypeVar("SealedT")
+ResultT = TypeVar("ResultT")
+# What reads and changes nothing: no fence, no mark, no time before which it is refused.
+_PLAIN = frozenset({"serve", "proxy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +101,16 @@ class Batch(Generic[SealedT]):
 
     answers: Sequence[Answer]
     sealed: SealedT | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The verdict on each item, the keys of those that were granted, the events, and what is to be changed."""
+
+    answers: list[Answer]
+    keys: list[IndexedKey]
+    entries: list[AuditEntry]
+    steps: list[Step]
 
 
 class Releasing:
@@ -128,6 +124,7 @@ class Releasing:
         verifier: Verifies grants.
         budgets: The budgets.
         cache: Unwrapped keys.
+        remembered: What was looked up a moment ago.
         clock: Seconds since the epoch.
         randomness: Gives random bytes.
     """
@@ -142,6 +139,7 @@ class Releasing:
         verifier: Verifier,
         budgets: Budgets,
         cache: KeyCache,
+        remembered: Remembered,
         clock: Callable[[], float],
         randomness: Callable[[int], bytes],
     ) -> None:
@@ -152,6 +150,7 @@ class Releasing:
         self._verifier = verifier
         self._budgets = budgets
         self._cache = cache
+        self._remembered = remembered
         self._clock = clock
         self._randomness = randomness
         self._refused = counter("authpipe.keyservice.releases.refused")
@@ -173,14 +172,53 @@ class Releasing:
         consumer = thumbprint(public_key)
         # Step 1: every grant of the batch, once.
         grants = {token: self._verify(token) for token in {ask.token for ask in asks}}
-        # Step 2: what we know ourselves; the store is not believed.
-        rows = await self._store.look_up([ask.wanted for ask in asks])
-        # Step 3: judge, count, derive; each item on its own.
-        answers: list[Answer] = []
-        keys: list[IndexedKey] = []
+        # Step 2: count.
         exceeded = await self._take_budgets(asks, grants)
-        entries: list[AuditEntry] = await self._clock_alarms(grants.values())
-        steps: list[Step] = []
+        alarms = await self._clock_alarms(grants.values())
+        wanted = [ask.wanted for ask in asks]
+
+        async def judge_all(rows: Sequence[KeyRow | None]) -> _Judged:
+            return await self._judge_all(asks, rows, grants, exceeded, consumer, now_ms)
+
+        # Step 3: what we know ourselves; the store is not believed. Plain reads of what is remembered are judged by that, and
+        # nothing leaves here unless all of it still stands when their events are written.
+        if not alarms and (rows := self._plain(wanted, grants, asks)) is not None:
+            judged = await judge_all(rows)
+            if not judged.steps and not any(isinstance(each, DomainError) for each in judged.answers):
+                stood, sealed = await _beside(
+                    self._store.commit_if(judged.entries, wanted, rows), lambda: seal(judged.keys)
+                )
+                if stood:
+                    return Batch(judged.answers, sealed)
+        found = await self._store.look_up(wanted)
+        self._remembered.put(wanted, found)
+        # Step 4: judge, derive; each item on its own. What was refused is noted here alone: a memory refuses nothing.
+        judged = await judge_all(found)
+        entries = [*alarms, *await self._refusals(asks, grants, judged.answers), *judged.entries]
+        # Step 5: no audit, no key.
+        _, sealed = await _beside(self._store.commit(entries, judged.steps, now_ms), lambda: seal(judged.keys))
+        return Batch(judged.answers, sealed)
+
+    def _plain(
+        self, wanted: Sequence[Wanted], grants: Mapping[str | None, Grant | DomainError], asks: Sequence[Ask]
+    ) -> list[KeyRow] | None:
+        """Gives what is remembered of plain reads: those that neither spend nor try what they open; None: some are not."""
+        for ask in asks:
+            grant = grants[ask.token]
+            if not isinstance(grant, Grant) or grant.purpose not in _PLAIN or grant.forced:
+                return None
+        return self._remembered.rows(wanted)
+
+    async def _judge_all(  # what a batch is judged by
+        self,
+        asks: Sequence[Ask],
+        rows: Sequence[KeyRow | None],
+        grants: Mapping[str | None, Grant | DomainError],
+        exceeded: Mapping[tuple[str, str, str], str],
+        consumer: str,
+        now_ms: int,
+    ) -> _Judged:
+        judged = _Judged([], [], [], [])
         for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
             ask = _after_floor(asked, row)
             grant = grants[ask.token]
@@ -189,32 +227,35 @@ class Releasing:
                     raise grant
                 judge(grant, ask.wanted, row.facts if row else None, consumer, self._audience, now_ms)
                 if bound := exceeded[grant.workspace, grant.issuer, grant.consumer]:
-                    self._refused.add(1, bound=Label(bound))
                     raise BudgetError(bound=Label(bound))
                 key = await self._key_for(ask, row)
                 released = _released(ask, grant)
                 self._store.require_room(released)
             except DomainError as error:
-                answers.append(error)
-                # Who is to ask again in a moment was not refused.
-                waits = isinstance(error, CustomerKeyPendingError | SupersededError)
-                if not waits and await self._budgets.note_refusal(ask.wanted.workspace):
-                    entries.append(_refusal(ask, grant, error))
+                judged.answers.append(error)
                 continue
-            answers.append(ask.wanted.version)
-            keys.append((index, key))
-            entries.append(released)
+            judged.answers.append(ask.wanted.version)
+            judged.keys.append((index, key))
+            judged.entries.append(released)
             if step := _step(ask, grant, row, key.key_version):
-                steps.append(step)
-        # Step 4: no audit, no key. They are sealed while PostgreSQL makes their events durable, which takes as long;
-        # what was sealed leaves here afterwards, or never.
-        durable = asyncio.create_task(self._store.commit(entries, steps, now_ms), name="durable events")
-        try:
-            await asyncio.sleep(0)
-            sealed = seal(keys)
-        finally:
-            await durable
-        return Batch(answers, sealed)
+                judged.steps.append(step)
+        return judged
+
+    async def _refusals(
+        self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError], answers: Sequence[Answer]
+    ) -> list[AuditEntry]:
+        """Gives the events of what was refused, as far as the budget of such events goes."""
+        entries = []
+        for ask, answer in zip(asks, answers, strict=True):
+            if isinstance(answer, BudgetError) and isinstance(bound := answer.metadata["bound"], Label):
+                self._refused.add(1, bound=bound)
+            # Who is to ask again in a moment was not refused.
+            waits = isinstance(answer, CustomerKeyPendingError | SupersededError)
+            if not isinstance(answer, DomainError) or waits:
+                continue
+            if await self._budgets.note_refusal(ask.wanted.workspace):
+                entries.append(_refusal(ask, grants[ask.token], answer))
+        return entries
 
     async def _take_budgets(
         self, asks: Sequence[Ask], grants: Mapping[str | None, Grant | DomainError]
@@ -318,6 +359,17 @@ class Releasing:
             if stored is not None:
                 return stored
         raise WorkspaceErasedError
+
+
+async def _beside(durable: Coroutine[Any, Any, ResultT], seal: Callable[[], SealedT]) -> tuple[ResultT, SealedT]:
+    """Seals while PostgreSQL makes events durable, which takes as long; what was sealed leaves here afterwards, or never."""
+    written = asyncio.create_task(durable, name="durable events")
+    try:
+        await asyncio.sleep(0)
+        sealed = seal()
+    finally:
+        result = await written
+    return result, sealed
 
 
 _NEW_FACTS = KeyFacts(

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from authpipe_database import Database, Outbox, columns
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
-from authpipe_keyservice.domain.releasing import KeyRow, Step
+from authpipe_keyservice.domain.releasing import Step
+from authpipe_keyservice.domain.remembered import KeyRow
 from authpipe_keyservice.store.replicas import order_to_forget
 from authpipe_sensitive import AuditEntry
 
@@ -25,6 +26,22 @@ left join deks d on d.workspace_id = k.workspace_id and d.version = k.dek_versio
 left join floors f on f.workspace_id = w.workspace_id and f.connection_id = w.connection_id
     and f.record_class = w.record_class
 order by w.n
+"""
+# Everything that a plain read is judged by, and the key that it opens with, has to stand as it was looked up before.
+_COMMIT_IF = """
+insert into audit_outbox (events)
+select %b::bytea[] where %b::int = (
+    select count(*)
+    from unnest(%b::text[], %b::text[], %b::int[], %b::text[], %b::int[], %b::int[], %b::bytea[], %b::text[], %b::bigint[], %b::bigint[],
+        %b::int[]) as w (workspace_id, connection_id, record_class, state, version, dek_version, wrapped, dek_state, fence, floor,
+        sealed_under)
+    join connection_keys k on k.workspace_id = w.workspace_id and k.connection_id = w.connection_id
+    join deks d on d.workspace_id = k.workspace_id and d.version = k.dek_version
+    left join floors f on f.workspace_id = w.workspace_id and f.connection_id = w.connection_id
+        and f.record_class = w.record_class
+    where k.state = w.state and k.version = w.version and k.dek_version = w.dek_version and k.wrapped = w.wrapped
+        and d.state = w.dek_state and d.customer_key_id = '' and k.fence = w.fence and coalesce(f.floor, 0) = w.floor
+        and case when f.floor > 0 then f.key_version else 0 end = w.sealed_under)
 """
 # A batch is one statement, and so one round trip and one transaction. Rows are locked in one order, floors before keys.
 _MARKED = """
@@ -143,6 +160,32 @@ class KeyTable:
             values = (*columns(_floors(steps), 5), *columns(_marks(steps, now_ms), 6), self._outbox.encode(entries))
             await connection.execute(_RAISE_FLOORS if direction is Direction.READ else _PREPARE, values)
         self._outbox.note(entries)
+
+    async def commit_if(self, entries: Sequence[AuditEntry], wanted: Sequence[Wanted], rows: Sequence[KeyRow]) -> bool:
+        """Makes events durable in one statement that finds every row as given; False: one differs, nothing was written."""
+        expected = [
+            (
+                each.workspace,
+                each.connection,
+                int(each.record_class),
+                row.facts.state.value,
+                row.version,
+                row.dek_version,
+                row.wrapped,
+                row.dek_state.value,
+                row.facts.fence,
+                row.facts.floor,
+                row.facts.record_key_version,
+            )
+            for each, row in zip(wanted, rows, strict=True)
+        ]
+        values = (self._outbox.encode(entries), len(expected), *columns(expected, 11))
+        async with self._database.hot() as connection:
+            written = await connection.execute(_COMMIT_IF, values)
+        if not written.rowcount:
+            return False
+        self._outbox.note(entries)
+        return True
 
     async def acknowledge(self, items: Sequence[tuple[str, str, int, int, int]], entries: Sequence[AuditEntry]) -> None:
         """Raises floors to committed versions, never above what was prepared.
