@@ -214,6 +214,17 @@ def test_an_invitation_makes_one_member_and_nobody_afterwards(shop: Customer, st
     assert (taken.status_code, taken.json()["reason"]) == (409, "MEMBER_EXISTS")
 
 
+def test_nobody_registers_a_passkey_under_the_id_of_anothers(shop: Customer, stack: Stack, owner: Member) -> None:
+    url = asyncio.run(stack.invite(shop.workspace, "twin@people.example", "auditor"))
+    with Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as twin:
+        twin.passkey.id = owner.passkey.id
+        answer = twin.join(url)
+        assert (answer.status_code, answer.json()["reason"]) == (401, "SIGN_IN_REFUSED")
+        twin.passkey.id = b"one of their own"
+        assert twin.join(url).status_code == 204, "the invitation was not used up"
+    assert owner.sign_in().status_code == 204
+
+
 @pytest.mark.promise("P31")
 def test_nobody_rises_above_their_role_and_the_last_owner_stays(
     new_customer: Callable[..., Customer], new_member: NewMember, wait_for: Callable[..., Any]

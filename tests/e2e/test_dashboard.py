@@ -27,6 +27,13 @@ def invitation(stack: Stack, watched: Customer) -> str:
     return asyncio.run(stack.invite(watched.workspace, "ada@people.example", "owner"))
 
 
+@pytest.fixture(scope="module")
+def robbed(new_customer: Callable[..., Customer], stack: Stack) -> tuple[Customer, str]:
+    """A customer from whom something was stolen, and the address at which an admin joins."""
+    customer = new_customer()
+    return customer, asyncio.run(stack.invite(customer.workspace, "hopper@people.example", "admin"))
+
+
 @pytest.fixture
 def page(stack: Stack, chromium: str) -> Iterator[Page]:
     """A page of a browser that has a passkey built in; what it complains about fails the test."""
@@ -109,3 +116,44 @@ def test_a_person_joins_with_a_passkey_reads_the_log_invites_and_signs_in_again(
     page.get_by_role("heading", name="Log").wait_for()
     seen = wait_for(lambda: watched.get("/audit/events", event="MEMBER_SIGNED_OUT").json()["events"], 30)
     assert seen[0]["actor"].startswith("member:mem_")
+
+
+@pytest.mark.promise("P27", "P29", "P33")
+def test_an_admin_erases_a_person_revokes_and_freezes_after_a_question(
+    robbed: tuple[Customer, str], page: Page, stack: Stack, wait_for: Callable[..., Any]
+) -> None:
+    customer, invitation = robbed
+    kept = customer.import_api_key("sk_live_of-somebody-else-0123456789", "somebody-else")["id"]
+    erased = customer.import_api_key("sk_live_of-the-person-0123456789", "the person/1")["id"]
+    questions: list[str] = []
+    answers = {"yes": False}
+
+    def answer(dialog: Any) -> None:
+        questions.append(dialog.message)
+        dialog.accept() if answers["yes"] else dialog.dismiss()
+
+    page.on("dialog", answer)
+    page.goto(invitation)
+    page.get_by_role("button", name="Make a passkey").click()
+    page.get_by_role("link", name="Take access away").click()
+    page.get_by_role("button", name="Erase an end user").click()
+    page.get_by_text("Say who").wait_for()
+    page.get_by_label("End user").fill("the person/1")
+    page.get_by_role("button", name="Erase an end user").click()
+    wait_for(lambda: questions, 10)
+    assert customer.token(erased).status_code == 200, "who is asked and says no has done nothing"
+    answers["yes"] = True
+    page.get_by_role("button", name="Erase an end user").click()
+    page.get_by_text("1 connections of the person/1 are being erased.").wait_for()
+    page.screenshot(path=stack.layout.home / "shots" / "acts.png", full_page=True)
+    assert customer.token(erased).status_code in {404, 409}
+    assert customer.token(kept).status_code == 200
+    page.get_by_role("button", name="Rotate every token").click()
+    page.get_by_text("Rotation rot_").wait_for()
+    page.get_by_role("button", name="Freeze the workspace").click()
+    page.get_by_text("It is frozen.").wait_for()
+    assert wait_for(lambda: customer.token(kept).status_code == 403, 10)
+    page.get_by_role("button", name="Revoke all API keys").click()
+    page.get_by_text("1 API keys are revoked.").wait_for()
+    assert wait_for(lambda: customer.token(kept).status_code == 401, 10)
+    assert "1 API keys are revoked, for good." in questions

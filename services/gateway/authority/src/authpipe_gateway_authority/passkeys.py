@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from fido2 import cbor
 from fido2.cose import ES256, CoseKey, EdDSA, RS256
 from fido2.server import Fido2Server
-from fido2.utils import websafe_encode
+from fido2.utils import websafe_decode, websafe_encode
 from fido2.webauthn import (
     AttestedCredentialData,
     AuthenticationResponse,
@@ -26,6 +27,7 @@ from fido2.webauthn import (
     ResidentKeyRequirement,
     UserVerificationRequirement,
 )
+from pydantic import BaseModel, ConfigDict, Field
 
 from authpipe_gateway_authority.domain.signing_in import NewPasskey, Signed
 from authpipe_gateway_authority.errors import SignInError
@@ -35,6 +37,7 @@ _ALGORITHMS: tuple[type[CoseKey], ...] = (ES256, EdDSA, RS256)
 # What a parser of CBOR, COSE, base64url and JSON raises at what is none of it.
 _MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, AssertionError, struct.error, RecursionError)
 _LONGEST = 16 * 1024
+Base64Url = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]*=*$", max_length=_LONGEST)]
 _LONGEST_ID = 1023
 
 
@@ -83,10 +86,13 @@ class WebAuthn:
             SignInError: It is malformed.
         """
         try:
-            response = RegistrationResponse.from_dict(_parsed(credential))
-            client_data = response.response.client_data
-            _require_own_frame(client_data)
-            return Signed(response.raw_id, b"", client_data.challenge, response)
+            read = _NewCredential.model_validate_json(_bounded(credential))
+            whole = cbor.decode(websafe_decode(read.response.attestationObject))
+            # An integer in the place of bytes would be taken for how many of them there are to be.
+            if not isinstance(whole, dict) or not isinstance(whole.get("authData"), bytes):
+                raise SignInError
+            response = RegistrationResponse.from_dict(read.model_dump())
+            return _signed(response, response.response.client_data, b"")
         except _MALFORMED:
             raise SignInError from None
 
@@ -97,11 +103,9 @@ class WebAuthn:
             SignInError: It is malformed.
         """
         try:
-            response = AuthenticationResponse.from_dict(_parsed(credential))
-            client_data = response.response.client_data
-            _require_own_frame(client_data)
-            user = response.response.user_handle or b""
-            return Signed(response.raw_id, bytes(user), client_data.challenge, response)
+            read = _Credential.model_validate_json(_bounded(credential))
+            response = AuthenticationResponse.from_dict(read.model_dump())
+            return _signed(response, response.response.client_data, bytes(response.response.user_handle or b""))
         except _MALFORMED:
             raise SignInError from None
 
@@ -138,19 +142,51 @@ class WebAuthn:
             raise SignInError("SIGNATURE_INVALID") from None
 
 
-def _parsed(credential: str) -> dict[str, Any]:
+class _Read(BaseModel):
+    """JSON of a browser: what we need of it, text in base64url alone; what else is in there is not looked at."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Attested(_Read):
+    clientDataJSON: Base64Url  # noqa: N815  # the specification's names
+    attestationObject: Base64Url  # noqa: N815
+
+
+class _NewCredential(_Read):
+    id: Base64Url
+    rawId: Base64Url  # noqa: N815
+    type: Literal["public-key"]
+    response: _Attested
+
+
+class _Asserted(_Read):
+    clientDataJSON: Base64Url  # noqa: N815
+    authenticatorData: Base64Url  # noqa: N815
+    signature: Base64Url
+    userHandle: Base64Url | None = None  # noqa: N815
+
+
+class _Credential(_Read):
+    id: Base64Url
+    rawId: Base64Url  # noqa: N815
+    type: Literal["public-key"]
+    response: _Asserted
+
+
+def _bounded(credential: str) -> str:
     if len(credential) > _LONGEST:
         raise SignInError
-    found = json.loads(credential)
-    if not isinstance(found, dict):
-        raise SignInError
-    return found
+    return credential
 
 
-def _require_own_frame(client_data: CollectedClientData) -> None:
-    """Our page is in no frame of a stranger's (section 7.2, step 13)."""
-    if client_data.cross_origin:
+def _signed(
+    response: RegistrationResponse | AuthenticationResponse, client_data: CollectedClientData, user: bytes
+) -> Signed:
+    # Our page is in no frame of a stranger's (section 7.2, step 13).
+    if client_data.cross_origin is not False:
         raise SignInError("SIGNATURE_INVALID")
+    return Signed(response.raw_id, user, client_data.challenge, response)
 
 
 def _state(signed: Signed) -> dict[str, Any]:

@@ -199,6 +199,7 @@ class SigningIn:
             signed = self._passkeys.read_new(credential)
             spent = self._challenges.check(signed.challenge, f"join {member.member_id}")
             passkey = self._passkeys.verify_new(signed)
+            await self._require_unknown(passkey)
 
             return await self._open(
                 spent,
@@ -263,6 +264,11 @@ class SigningIn:
         if member.state != "invited" or self._clock() >= member.invited_until:
             raise InvitationError
         return member, found[1]
+
+    async def _require_unknown(self, passkey: NewPasskey) -> None:
+        """Nobody registers under the id of another's passkey (Web Authentication, section 7.1, step 26)."""
+        if await self._store.of_passkey(passkey.credential_id) is not None:
+            raise SignInError("PASSKEY_KNOWN")
 
     async def _owner(self, signed: Signed) -> MemberRow:
         found = await self._store.of_passkey(signed.credential_id)

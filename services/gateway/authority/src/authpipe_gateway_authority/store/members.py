@@ -144,12 +144,11 @@ class MemberStore:
         """Ends a session with the event; False: there is none."""
         async with self._database.transaction() as connection:
             row = (await connection.execute(sa.text(_SESSION), {"hash": token_hash})).one_or_none()
-            if row is None:
+            # One that we did not write opens nothing: it is left for whoever looks into it.
+            if row is None or not (session := to_session(row)).is_genuine(self._mac_key):
                 return False
-            session = to_session(row)
             await delete_session(connection, token_hash)
-            if session.is_genuine(self._mac_key):
-                await self._outbox.append(connection, make(session))
+            await self._outbox.append(connection, make(session))
         return True
 
     async def _one(self, query: bytes, value: bytes) -> tuple[MemberRow, WorkspaceRow] | None:

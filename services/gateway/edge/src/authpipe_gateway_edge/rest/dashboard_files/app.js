@@ -1,8 +1,8 @@
 // Signing in and out, and which view is shown. What is shown comes from the same API that customers' programs use; text is
 // only ever set as text, so that nothing of it can become markup (the page's policy refuses it besides).
-import { incidents, log, members } from "/dashboard/views.js";
+import { acts, incidents, log, members } from "/dashboard/views.js";
 
-const VIEWS = { log: ["Log", log], incidents: ["Incidents", incidents], members: ["Members", members] };
+const VIEWS = { log: ["Log", log], incidents: ["Incidents", incidents], members: ["Members", members], acts: ["Take access away", acts] };
 const main = document.querySelector("main");
 const header = document.querySelector("header");
 

@@ -101,6 +101,50 @@ export async function incidents(main) {
   if (!found.incidents.length) row(body, "Nothing was found.", "", "", "", "", "");
 }
 
+/** Takes access away, each act in its own words and after a question; what it would do is said before. */
+export async function acts(main, me) {
+  main.append(el("h1", {}, "Take access away"), el("p", {}, "For the day on which something is stolen, and for a person who asks to be forgotten. Each act is in the log, and the owners are told."));
+  if (!me || !["admin", "owner"].includes(me.role)) {
+    main.append(el("p", {}, "Your role does not allow any of it. Ask an admin or an owner."));
+    return;
+  }
+  const said = el("output", { hidden: true });
+  const say = (text) => { said.hidden = false; said.textContent = text; };
+  const act = (label, explained, work) => {
+    const button = el("button", { type: "button" }, label);
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      await attempt(main, work);
+      button.disabled = false;
+    });
+    main.append(el("h2", {}, label), el("p", {}, explained), button);
+  };
+  const endUser = el("input", { name: "end_user", maxLength: 200, "aria-label": "End user" });
+  main.append(said);
+  act("Rotate every token", "Each is refreshed at its Provider once. What only its owner can replace, such as an API key of a Provider, is counted.", async () => {
+    const would = await ask("POST", "/v1/rotations", { dry_run: true });
+    if (!confirm(`${would.total_count} tokens are rotated; ${would.irreplaceable_count} credentials only their owners can replace.`)) return;
+    const begun = await ask("POST", "/v1/rotations", {});
+    say(`Rotation ${begun.id} of ${begun.total_count} tokens has begun.`);
+  });
+  act("Revoke all API keys", "Nothing is served to any program of yours until there are new ones, which an operator makes.", async () => {
+    const would = await ask("POST", "/v1/api-keys:revoke-all", { dry_run: true });
+    if (!confirm(`${would.revoked_count} API keys are revoked, for good.`)) return;
+    say(`${(await ask("POST", "/v1/api-keys:revoke-all", {})).revoked_count} API keys are revoked.`);
+  });
+  act("Freeze the workspace", "Nothing is served or changed, and nothing is lost. Only whoever runs Authpipe undoes it.", async () => {
+    if (!confirm("Freeze the workspace?")) return;
+    say((await ask("POST", "/v1/workspace:freeze", {})).was_frozen ? "It was frozen already." : "It is frozen.");
+  });
+  act("Erase an end user", "Every connection of theirs is disconnected and deleted, and the key of their pseudonym in the log, for good.", async () => {
+    const id = endUser.value.trim();
+    if (!id) throw new Error("Say who: the id of the end user, as your application names them.");
+    if (!confirm(`Erase everything of ${id}, for good?`)) return;
+    say(`${(await ask("DELETE", `/v1/end-users/${encodeURIComponent(id)}`)).disconnected_count} connections of ${id} are being erased.`);
+  });
+  main.lastChild.before(endUser, " ");
+}
+
 /** Shows who is a member, and lets those whose role allows it change that. */
 export async function members(main, me) {
   const mayChange = me && ["admin", "owner"].includes(me.role);
