@@ -16,7 +16,7 @@ _CREATE, _READ, _UPDATE, _DELETE, _OTHER = 1, 2, 3, 4, 99
 _NAMES = {_CREATE: "Create", _READ: "Read", _UPDATE: "Update", _DELETE: "Delete"}
 # The last words of an event's name say what was done.
 _ACTIVITIES = {
-    _CREATE: ("CREATED", "ADDED", "DRAFTED", "BEGUN", "WRITTEN", "PREPARED", "BOUND"),
+    _CREATE: ("CREATED", "ADDED", "DRAFTED", "BEGUN", "WRITTEN", "PREPARED", "BOUND", "INVITED", "JOINED"),
     _READ: ("KEY_RELEASED", "PASSED"),
     _UPDATE: (
         "CHANGED",
@@ -30,7 +30,18 @@ _ACTIVITIES = {
         "PROMOTED",
         "ENABLED",
     ),
-    _DELETE: ("DELETED", "DESTROYED", "REVOKED", "ERASED", "DISCONNECTED", "RETIRED", "UNBOUND", "EXPIRED", "DISABLED"),
+    _DELETE: (
+        "DELETED",
+        "DESTROYED",
+        "REVOKED",
+        "ERASED",
+        "DISCONNECTED",
+        "RETIRED",
+        "UNBOUND",
+        "EXPIRED",
+        "DISABLED",
+        "REMOVED",
+    ),
 }
 _ALARMS = {
     "AUTHORIZATION_ROW_FORGED",
