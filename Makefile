@@ -27,7 +27,7 @@ demo: setup ## Tell the whole story without a person: connect, serve, refresh, t
 
 test: setup-test ## Set up what tests need, then run all tests
 	@mkdir -p build
-	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --promises-file=build/results.json
+	@$(BIN)/python -m pytest -n 3 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder --promises-file=build/results.json
 
 check: setup-test ## Style, types, contracts, protos: ruff, mypy, import-linter, house rules, buf, generated code
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && echo "ruff: clean"

@@ -11,7 +11,7 @@ from authpipe_database import Database, Outbox
 from authpipe_gateway_authority.domain.api_keys import WorkspaceRow
 from authpipe_gateway_authority.domain.challenges import Spent
 from authpipe_gateway_authority.domain.members import Change, MemberRow, SessionRow
-from authpipe_gateway_authority.errors import ForgedRowError, SignInError
+from authpipe_gateway_authority.errors import ForgedRowError, SignInError, WorkspaceNotFoundError
 from authpipe_gateway_authority.store.epochs import (
     MEMBER,
     SESSION,
@@ -28,6 +28,8 @@ from authpipe_sensitive import AuditEntry, Secret
 # A fixed list of columns in each.
 _INVITED = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using (workspace_id) where m.invitation_hash = %s".encode()
 _PASSKEY = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using (workspace_id) where m.credential_id = %s".encode()
+# One statement, and so one moment: a workspace and its members are of one epoch.
+_LIST = f"select {WORKSPACE}, {MEMBER} from workspaces w left join members m using (workspace_id) where workspace_id = %s".encode()
 _SESSION = f"select {SESSION} from dashboard_sessions s where token_hash = :hash for update"
 
 
@@ -58,9 +60,15 @@ class MemberStore:
             WorkspaceNotFoundError: There is no such workspace.
             ForgedRowError: The workspace's row is not ours.
         """
-        async with self._database.transaction() as connection:
-            found = await self._epochs.lock(connection, workspace)
-            return found.display_name, await self._epochs.members(connection, found)
+        async with self._database.hot() as connection:
+            rows = await (await connection.execute(_LIST, (workspace,))).fetchall()
+        if not rows:
+            raise WorkspaceNotFoundError
+        found = to_workspace(rows[0][:5])
+        if not found.is_genuine(self._mac_key):
+            raise ForgedRowError
+        members = [to_member(row[5:]) for row in rows if row[6] is not None]
+        return found.display_name, [each for each in members if self._epochs.is_ours(each, found)]
 
     async def change_member(
         self, workspace: str, decide: Callable[[Sequence[MemberRow]], Change], entry: AuditEntry
