@@ -114,7 +114,7 @@ def _next_steps(stack: Stack) -> None:
     url = stack.playground_url()
     _console.print("Connect an account (your browser will warn: the certificate is of this machine's own CA):")
     _console.print(f"  {url}\n", soft_wrap=True)
-    _console.print("Enter the dashboard with a passkey (your browser has to believe the CA below: passkeys need that):")
+    _console.print("Enter the dashboard with a passkey (your browser has to believe the CA below):")
     _console.print(f"  {stack.dashboard_url()}\n", soft_wrap=True)
     _console.print(f"Your API key is in {key}\n", soft_wrap=True)
     curl = f'curl --cacert {ca} -H "Authorization: Bearer $(cat {key})"'

@@ -95,9 +95,10 @@ def test_a_member_who_lost_the_role_since_the_grant_was_signed_invites_nobody() 
         invited([member(0, "owner"), member(1, "owner", "removed")], "mem_1", member(2, "auditor"))
 
 
-def test_whoever_is_removed_leaves_no_passkey_behind() -> None:
+def test_whoever_is_removed_leaves_no_passkey_and_no_address_behind() -> None:
     row = MemberRow("ws_1", "mem_1", "m@people.example", "admin", "active", credential_id=b"id", credential=b"key")
     gone = removed([member(0, "owner"), row], "mem_0", "mem_1").member
+    assert gone.email == ""
     assert (gone.state, gone.credential_id, gone.credential, gone.invitation_hash) == ("removed", b"", b"", b"")
 
 

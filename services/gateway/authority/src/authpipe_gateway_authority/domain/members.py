@@ -192,7 +192,10 @@ def removed(members: Sequence[MemberRow], acting: str, member_id: str) -> Change
     member = _found(members, member_id)
     _require_rank(members, acting, member.role)
     _require_another_owner(members, member)
-    gone = replace(member, state="removed", invitation_hash=b"", credential_id=b"", credential=b"", sign_count=0)
+    # Nothing of the person stays but the id, by which the log knows them.
+    gone = replace(
+        member, email="", state="removed", invitation_hash=b"", credential_id=b"", credential=b"", sign_count=0
+    )
     return Change(gone, takes_away=True)
 
 

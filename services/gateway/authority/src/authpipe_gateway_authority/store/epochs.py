@@ -126,7 +126,7 @@ async def put_member(connection: Any, row: MemberRow) -> None:
             "insert into members (workspace_id, member_id, email, role, state, invitation_hash, invited_until,"
             " credential_id, credential, sign_count, epoch, mac)"
             " values (:workspace, :id, :email, :role, :state, :invitation, :until, :credential_id, :credential, :count,"
-            " :epoch, :mac) on conflict (workspace_id, member_id) do update set role = excluded.role,"
+            " :epoch, :mac) on conflict (workspace_id, member_id) do update set email = excluded.email, role = excluded.role,"
             " state = excluded.state, invitation_hash = excluded.invitation_hash,"
             " credential_id = excluded.credential_id, credential = excluded.credential,"
             " sign_count = excluded.sign_count, epoch = excluded.epoch, mac = excluded.mac"
