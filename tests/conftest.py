@@ -311,8 +311,8 @@ def connection_keys(
     return lambda key_domain: unwrap_all(stack, superuser, key_domain)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 10) -> Any:
-    """Waits until a condition holds and gives what it gave."""
+def wait_for(condition: Callable[[], Any], seconds: float = 40) -> Any:
+    """Waits until a condition holds and gives what it gave; the time is for a slow machine, and costs nothing on others."""
     ends = time.monotonic() + seconds
     while True:
         found = condition()

@@ -96,15 +96,15 @@ def test_the_worker_killed_at_a_step_of_a_refresh_loses_no_token_that_can_be_kep
         # The worker is back, as it was.
         if step == "with the answer, before the disk":
             # Nobody can have the answer. Once more, carefully: the Provider refuses it, and the end user is asked.
-            refused = wait_for(lambda: customer.token(connection).json().get("reason") == "CONNECTION_NEEDS_REAUTH", 20)
+            refused = wait_for(lambda: customer.token(connection).json().get("reason") == "CONNECTION_NEEDS_REAUTH")
             assert refused, customer.token(connection).text
             shown = customer.get(f"/connections/{connection}").json()
             assert (shown["state"], shown["state_reason"]) == ("needs_reauth", "REFRESH_ANSWER_LOST")
             assert playground.counts()["refresh_token"] == before + 2, "and that was one request"
             return
-        assert wait_for(lambda: customer.token(connection).status_code == 200, 20), customer.token(connection).text
+        assert wait_for(lambda: customer.token(connection).status_code == 200), customer.token(connection).text
     # And the one after that works too.
-    assert wait_for(lambda: customer.post(f"/connections/{connection}/refresh").status_code == 200, 15)
+    assert wait_for(lambda: customer.post(f"/connections/{connection}/refresh").status_code == 200)
     assert left(stack, connection) == ""
     assert playground.counts().get("reuse", 0) == reuse
 
@@ -117,7 +117,7 @@ def away_when_the_provider_has_answered(
     before = counted()
     asking = threading.Thread(target=ask)
     asking.start()
-    assert wait_for(lambda: counted() == before + 1, 15)
+    assert wait_for(lambda: counted() == before + 1)
     cluster = stack.clusters["vault"]
     if part == "vault":
         stack.send("vault", signal.SIGKILL)
@@ -131,7 +131,7 @@ def away_when_the_provider_has_answered(
             stack.start("vault")
         else:
             cluster.start()
-            assert wait_for(lambda: all(each["healthy"] for each in stack.status()["processes"]), 30)
+            assert wait_for(lambda: all(each["healthy"] for each in stack.status()["processes"]))
 
 
 @pytest.mark.promise("P36")
@@ -158,7 +158,7 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
         counted = lambda: int(playground.counts().get("refresh_token", 0))  # noqa: E731
         ask = lambda: customer.token(connection)  # noqa: E731
         with away_when_the_provider_has_answered(stack, part, ask, wait_for, counted):
-            assert wait_for(lambda: left(stack, connection) == "spooled", 30), left(stack, connection)
+            assert wait_for(lambda: left(stack, connection) == "spooled"), left(stack, connection)
             kept = list(folder.glob("*.record"))
             assert len(kept) == 1
             assert b"access_token" not in kept[0].read_bytes(), "it is sealed"
@@ -168,8 +168,8 @@ def test_an_answer_that_came_while_vault_was_away_waits_sealed_on_the_disk_and_i
                 with suppress(StackError):  # it waits for all to be healthy, and vault is not
                     stack.start("worker")
             assert customer.token(connection).status_code == 503
-    assert wait_for(lambda: not list(folder.glob("*.record")), 20)
-    assert wait_for(lambda: customer.token(connection).status_code == 200, 20), customer.token(connection).text
+    assert wait_for(lambda: not list(folder.glob("*.record")))
+    assert wait_for(lambda: customer.token(connection).status_code == 200), customer.token(connection).text
     assert playground.counts()["refresh_token"] == old + 1, "the token was sent once"
     assert playground.counts().get("reuse", 0) == reuse
 
@@ -204,7 +204,7 @@ def test_a_write_of_vault_that_fails_after_the_provider_answered_loses_no_token(
         finally:
             vault.execute("drop trigger refuse on records")
             vault.execute("drop function refuse()")
-    assert wait_for(lambda: customer.token(connection).status_code == 200, 30), customer.token(connection).text
+    assert wait_for(lambda: customer.token(connection).status_code == 200), customer.token(connection).text
     assert playground.counts()["refresh_token"] == old + 1, "and was asked once"
     assert playground.counts().get("reuse", 0) == reuse
     assert playground.knows(customer.token(connection).json()["access_token"])

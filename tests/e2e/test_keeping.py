@@ -27,7 +27,7 @@ def test_what_is_kept_is_served_to_nobody_and_comes_back_under_its_id(
     assert customer.post(f"/connections/{connection}/reconnect").status_code == 200, "twice is once"
     wanted = {"CONNECTION_KEPT", "RECORDS_KEPT", "CONTEXT_KEY_KEPT"}
     wanted |= {"CONNECTION_RESTORED", "RECORDS_RESTORED", "CONTEXT_KEY_RESTORED"}
-    assert wait_for(lambda: wanted <= {each["event"] for each in customer.events(target=connection)}, 10)
+    assert wait_for(lambda: wanted <= {each["event"] for each in customer.events(target=connection)})
     ended = customer.delete(f"/connections/{connection}").json()
     assert (ended["state"], ended["state_reason"]) == ("disconnected", "NOT_REVOCABLE")
     late = customer.post(f"/connections/{connection}/reconnect")

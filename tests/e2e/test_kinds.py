@@ -172,7 +172,7 @@ def test_a_person_agrees_on_another_device(
         page.get_by_role("button", name="Continue").click()
         page.wait_for_load_state()
         browser.close()
-    shown = wait_for(lambda: customer.get(f"/device-flows/{connection}").json()["status"] == "connected", 30)
+    shown = wait_for(lambda: customer.get(f"/device-flows/{connection}").json()["status"] == "connected")
     assert shown, customer.get(f"/device-flows/{connection}").json()
     token = customer.token(connection).json()["access_token"]
     assert oidc_provider.living([token]) == [True]
@@ -244,4 +244,4 @@ def test_a_client_secret_is_changed_while_nobody_fails(
     finally:
         oidc_provider.set_secret(oidc_provider.client_secret)
     wanted = {"CLIENT_SECRET_ADDED", "CLIENT_SECRET_RETIRED"}
-    assert wait_for(lambda: wanted <= {each["event"] for each in customer.events(target=config)}, 10)
+    assert wait_for(lambda: wanted <= {each["event"] for each in customer.events(target=config)})

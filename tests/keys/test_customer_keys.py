@@ -105,14 +105,14 @@ def test_withdrawn_under_load_refused_with_424_told_and_given_back_and_no_other_
                 assert (answer.status_code, answer.json()["reason"]) == (424, "CUSTOMER_KEY_UNAVAILABLE"), answer.text
             body = {"kind": "api_key", "end_user_id": "x", "provider": "p", "api_key": SECRET}
             assert tenant.post("/connections", body).status_code == 424, "and nothing new is sealed"
-            told = wait_for(lambda: events(tenant, "CUSTOMER_KEY_WITHDRAWN"), 10)
+            told = wait_for(lambda: events(tenant, "CUSTOMER_KEY_WITHDRAWN"))
             assert len(told) == 1
             assert "its KMS refuses" in admin("workspace", *DOMAIN, tenant.workspace).stdout
         finally:
             vendor.turn(**{act: False})
-        assert wait_for(lambda: tenant.token(connection).status_code == 200, 10)
+        assert wait_for(lambda: tenant.token(connection).status_code == 200)
         assert tenant.token(connection).json()["api_key"] == SECRET, "nothing was lost"
-        assert wait_for(lambda: events(tenant, "CUSTOMER_KEY_RESTORED"), 10)
+        assert wait_for(lambda: events(tenant, "CUSTOMER_KEY_RESTORED"))
     assert set(answers) == {"good"}, answers
 
 
@@ -152,7 +152,7 @@ def test_forgotten_it_is_refused_at_once(
         assert answers == {(424, "CUSTOMER_KEY_UNAVAILABLE")}
     finally:
         vendor.turn(**{act: False})
-    assert wait_for(lambda: tenant.token(connection).status_code == 200, 10)
+    assert wait_for(lambda: tenant.token(connection).status_code == 200)
 
 
 @pytest.mark.case(27)

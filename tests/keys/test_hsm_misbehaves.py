@@ -48,21 +48,21 @@ def logged(keys: Stack, text: str) -> bool:
 
 def require_outage(keys: Stack, cached: tuple[Customer, str], wait_for: Callable[..., Any], cause: str) -> None:
     """The replicas say why they do not serve; what is cached is served; what needs the HSM is a 503 with Retry-After."""
-    assert wait_for(lambda: not healthy(keys), 30)
+    assert wait_for(lambda: not healthy(keys))
     tenant, connection = cached
     assert tenant.token(connection).json()["api_key"] == SECRET, "what a cache can answer goes on"
     with fresh(keys) as customer:
         answer = store(customer)
         assert (answer.status_code, answer.json()["reason"]) == (503, "HSM_UNAVAILABLE"), answer.text
         assert int(answer.headers["retry-after"]) > 0
-    assert wait_for(lambda: logged(keys, f'"cause":"{cause}"'), 10), "the reason is in the log"
+    assert wait_for(lambda: logged(keys, f'"cause":"{cause}"')), "the reason is in the log"
 
 
 def require_recovery(keys: Stack, cached: tuple[Customer, str], pids: list[int], wait_for: Callable[..., Any]) -> None:
     """Everything works as before, and nobody had to start anything."""
-    assert wait_for(lambda: healthy(keys) == set(KEYSERVICES), 30)
+    assert wait_for(lambda: healthy(keys) == set(KEYSERVICES))
     with fresh(keys) as customer:
-        assert wait_for(lambda: store(customer).status_code == 201, 10)
+        assert wait_for(lambda: store(customer).status_code == 201)
     assert cached[0].token(cached[1]).json()["api_key"] == SECRET
     assert [keys.pid(name) for name in KEYSERVICES] == pids, "recovered without a restart"
 
@@ -167,7 +167,7 @@ def test_a_pin_that_was_changed_is_tried_twice_at_most_and_recovers_with_the_new
     set_pin(keys, pin, "changed-0123456789")
     tokens.rename(hidden)
     try:
-        assert wait_for(lambda: not healthy(keys), 30)
+        assert wait_for(lambda: not healthy(keys))
     finally:
         hidden.rename(tokens)
     require_outage(keys, cached, wait_for, "pin-refused")
@@ -255,8 +255,8 @@ def test_a_library_at_its_session_limit_or_that_fails_or_is_slow(
         assert all(cached[0].token(cached[1]).status_code == 200 for _ in range(8)), "both have it in their caches"
         flag.touch()
         try:
-            assert wait_for(lambda: name not in healthy(keys), 30)
-            assert wait_for(said, 15), cause
+            assert wait_for(lambda: name not in healthy(keys))
+            assert wait_for(said), cause
             assert all(cached[0].token(cached[1]).status_code == 200 for _ in range(6)), "caches and the other serve"
         finally:
             flag.unlink()
@@ -276,6 +276,6 @@ def test_tampering_is_told_from_an_outage_raises_an_alarm_and_is_not_tried_again
     answers = {(a.status_code, a.json()["reason"]) for a in (tenant.token(connection) for _ in range(6))}
     assert answers == {(500, "WRAPPED_KEY_TAMPERED")}
     assert healthy(keys) == set(KEYSERVICES), "the HSM is well"
-    assert wait_for(lambda: tenant.get("/audit/events", event="INTEGRITY_VIOLATION").json()["events"], 10), "an alarm"
+    assert wait_for(lambda: tenant.get("/audit/events", event="INTEGRITY_VIOLATION").json()["events"]), "an alarm"
     database("update deks set wrapped = %s where workspace_id = %s", wrapped, tenant.workspace)
-    assert wait_for(lambda: tenant.token(connection).status_code == 200, 10)
+    assert wait_for(lambda: tenant.token(connection).status_code == 200)

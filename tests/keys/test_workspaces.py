@@ -78,7 +78,7 @@ def test_a_new_connection_key_seals_from_the_next_write_on_and_the_old_one_goes_
     time.sleep(2)
     assert retired() == [(1,)], "records are on it"
     # The next write, a refresh, moves both records; then nothing needs the old version.
-    assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200, 15)
+    assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200)
     after = tenant.token(connection).json()["access_token"]
     assert after != before
     assert wait_for(lambda: not retired())
@@ -145,7 +145,7 @@ def test_tokens_and_client_secrets_are_sealed_again_while_they_are_used_and_refr
     assert tenant.events(event="INTEGRITY_VIOLATION") == [], "and nobody was alarmed"
     assert versions(keys, connection) == {5}
     # Both the refresh token and the client secret are what they were: the Provider takes them.
-    assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200, 15)
+    assert wait_for(lambda: tenant.post(f"/connections/{connection}/refresh").status_code == 200)
     assert tenant.token(connection).json()["access_token"] != token
 
 
