@@ -289,19 +289,51 @@ def own_id(member: Member) -> str:
 
 
 @pytest.mark.case(14)
+@pytest.mark.parametrize("how", ["by removal", "by signing out"])
 def test_a_session_that_was_ended_stays_so_when_its_row_is_put_back(
-    shop: Customer, new_member: NewMember, superuser: Superuser
+    how: str, new_customer: Callable[..., Customer], new_member: NewMember, superuser: Superuser
 ) -> None:
-    owner, member = new_member(shop, "owner"), new_member(shop, "admin")
+    customer = new_customer()
+    owner, member = new_member(customer, "owner"), new_member(customer, "admin")
     member_id = own_id(member)
+    cookie = {"cookie": f"{SESSION_COOKIE}={member.session}"}
     with superuser("core", "authority") as authority:
         authority.execute(
             "create temp table kept as select * from dashboard_sessions where member_id = %s", (member_id,)
         )
-        owner.http.delete(f"/v1/members/{member_id}").raise_for_status()
+        if how == "by removal":
+            owner.http.delete(f"/v1/members/{member_id}").raise_for_status()
+        else:
+            assert member.sign_out().status_code == 204
         authority.execute("insert into dashboard_sessions select * from kept")
         time.sleep(_REUSE_SECONDS)
-        assert member.http.get("/v1/members").status_code == 401
+        member.http.cookies.clear()
+        assert member.http.get("/v1/members", headers=cookie).status_code == 401
+    assert owner.http.get("/v1/members").status_code == 200, "others stay signed in"
+    assert customer.get("/connections").status_code == 200, "and API keys go on"
+
+
+@pytest.mark.case(14)
+def test_an_invitation_that_was_used_makes_nobody_a_member_when_its_row_is_put_back(
+    stack: Stack, new_customer: Callable[..., Customer], new_member: NewMember, superuser: Superuser
+) -> None:
+    owner = new_member(new_customer(), "owner")
+    invitation = owner.invite("invited@people.example", "admin").raise_for_status().json()["url"]
+    kept = "select * from members where email = 'invited@people.example'"
+    with (
+        superuser("core", "authority") as authority,
+        Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as invited,
+        Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as thief,
+    ):
+        authority.execute(f"create temp table kept as {kept}")
+        assert invited.join(invitation).status_code == 204
+        columns = "state, invitation_hash, invited_until, credential_id, credential, sign_count, epoch, mac"
+        authority.execute(
+            f"update members m set ({columns}) = (select {columns} from kept k where k.member_id = m.member_id)"
+            " where member_id in (select member_id from kept)"
+        )
+        assert thief.join(invitation).status_code == 401
+        assert thief.http.get("/v1/members").status_code == 401
 
 
 @pytest.mark.promise("P27")
@@ -376,4 +408,31 @@ def test_the_attack_sees_that_it_is_not_asked_which_page_sends_a_cookie(notices:
             "if False:",
         ),
         site="cross-site",
+    )
+
+
+@pytest.mark.case(14)
+def test_the_attack_sees_that_a_session_is_deleted_and_no_more(notices: Callable[..., None]) -> None:
+    notices(
+        test_a_session_that_was_ended_stays_so_when_its_row_is_put_back,
+        (
+            "authority",
+            "authpipe_gateway_authority.store.members",
+            "await self._epochs.next(connection, found, keys, ended=token_hash)",
+            'await connection.execute(sa.text("delete from dashboard_sessions where token_hash = :h"), {"h": token_hash})',
+        ),
+        how="by signing out",
+    )
+
+
+@pytest.mark.case(14)
+def test_the_attack_sees_that_a_used_invitation_leaves_the_epoch_as_it_is(notices: Callable[..., None]) -> None:
+    notices(
+        test_an_invitation_that_was_used_makes_nobody_a_member_when_its_row_is_put_back,
+        (
+            "authority",
+            "authpipe_gateway_authority.store.members",
+            "if current.invitation_hash and not member.invitation_hash:",
+            "if False:",
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import pytest
 from authpipe_transparency import (
@@ -73,6 +74,15 @@ def test_the_frontier_has_the_root_of_the_definition(size: int) -> None:
     assert frontier.root() == mth(ENTRIES[:size])
     assert Frontier(frontier.size, frontier.roots).root() == frontier.root()
     assert root_of(HASHES[:size]) == frontier.root()
+
+
+@pytest.mark.promise("P31")
+@given(cuts=st.lists(st.integers(0, len(ENTRIES)), max_size=6))
+def test_leaves_that_come_many_at_once_are_the_same_tree(cuts: list[int]) -> None:
+    frontier = Frontier()
+    for start, end in pairwise([0, *sorted(cuts), len(ENTRIES)]):
+        frontier.extend(b"".join(HASHES[start:end]))
+        assert (frontier.size, frontier.root()) == (end, mth(ENTRIES[:end]))
 
 
 def test_known_roots_of_the_certificate_transparency_test_vectors() -> None:

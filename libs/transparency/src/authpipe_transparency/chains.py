@@ -20,6 +20,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from authpipe_transparency.errors import ProofError
+from authpipe_transparency.merkle import HASH_SIZE
 
 EMPTY_MAP = sha256(b"\x02").digest()
 _KEY_BITS = 256
@@ -47,6 +48,13 @@ def chain_start(origin: str, workspace: str) -> bytes:
 def chain_next(chain: bytes, hashed: bytes) -> bytes:
     """Gives the hash of a chain after one more leaf."""
     return sha256(chain + hashed).digest()
+
+
+def chain_over(chain: bytes, hashes: bytes) -> bytes:
+    """Gives the hash of a chain after more leaves, 32 bytes each."""
+    for at in range(0, len(hashes), HASH_SIZE):
+        chain = sha256(chain + hashes[at : at + HASH_SIZE]).digest()
+    return chain
 
 
 def map_key(workspace: str) -> bytes:

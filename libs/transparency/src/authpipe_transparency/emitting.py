@@ -17,11 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from authpipe_transparency.batches import batch_statement, verify_batch
 from authpipe_transparency.errors import FormatError, ProofError
 from authpipe_transparency.events import parse_time
-from authpipe_transparency.exports import BatchLine, CertificateLine, gap_ranges
+from authpipe_transparency.exports import BatchLine, CertificateLine
 from authpipe_transparency.findings import Finding, Kind
-from authpipe_transparency.merkle import Frontier, Range
+from authpipe_transparency.merkle import HASH_SIZE, Frontier, Range, gap_ranges
 
-_HASH_SIZE = 32
 # So much may an emitter's clock be ahead of that of who issued its certificate.
 _SKEW = dt.timedelta(minutes=5)
 
@@ -86,13 +85,12 @@ class BatchTree:
         Raises:
             Finding: EMITTER: they are none of the batch.
         """
-        line, at, size = self._line, leaf - self._line.leaf, len(hashes) // _HASH_SIZE
+        line, at, size = self._line, leaf - self._line.leaf, len(hashes) // HASH_SIZE
         is_there = self._frontier.size <= at <= line.events - size
         if not is_there or (emitter, sequence) != (line.emitter, line.sequence + at):
             raise Finding(Kind.EMITTER, f"leaf {leaf}")
         self._skip(at)
-        for start in range(0, len(hashes), _HASH_SIZE):
-            self._frontier.append(hashes[start : start + _HASH_SIZE])
+        self._frontier.extend(hashes)
 
     def end(self) -> None:
         """Ends it.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from authpipe_transparency.errors import FormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
 VERSION = 1
 SALT_SIZE = 32
@@ -60,22 +60,31 @@ _NUMBERS = frozenset({"count", "size", "v", "version"})
 _REQUIRED = frozenset({"actor", "id", "name", "outcome", "time", "v"})
 
 
-def _member(name: str) -> str:
+def _member(name: str, *, is_group: bool) -> str:
     """Gives the pattern of one member. `v` is always there: what stands before it has its comma behind, and the others before."""
-    value = f"(?P<{name}>{_MEMBERS[name]})"
+    value = f"(?P<{name}>{_MEMBERS[name]})" if is_group else f"(?:{_MEMBERS[name]})"
     member = f'"{name}":' + (value if name in _NUMBERS else f'"{value}"')
     member = member if name == "v" else f"{member}," if name < "v" else f",{member}"
     return member if name in _REQUIRED else f"(?:{member})?"
 
 
-_BODY = r"\{" + "".join(_member(name) for name in _MEMBERS) + r"\}"
-_EVENT = re.compile(_BODY.encode(), re.ASCII)
-_RECORD = re.compile(
-    rb'\{"emitter":"(?P<emitter>[a-z][a-z0-9/-]{0,63})","event":(?P<event>'
-    + _BODY.encode()
-    + rb'),"sequence":(?P<sequence>[1-9][0-9]{0,17})\}',
-    re.ASCII,
-)
+def _event(groups: Container[str]) -> bytes:
+    return (r"\{" + "".join(_member(name, is_group=name in groups) for name in _MEMBERS) + r"\}").encode()
+
+
+def _record(groups: Container[str]) -> bytes:
+    return (
+        rb'\{"emitter":"(?P<emitter>[a-z][a-z0-9/-]{0,63})","event":(?P<event>'
+        + _event(groups)
+        + rb'),"sequence":(?P<sequence>[1-9][0-9]{0,17})\}'
+    )
+
+
+_EVENT = re.compile(_event(_MEMBERS), re.ASCII)
+_RECORD = re.compile(_record(_MEMBERS), re.ASCII)
+# A record, of which is read who says it.
+EMITTED = _record({"time"})
+_EMITTED = re.compile(EMITTED, re.ASCII)
 
 
 def encode_event(members: Mapping[str, str | int]) -> bytes:
@@ -150,10 +159,11 @@ def emitted(record: bytes) -> Emitted:
     Raises:
         FormatError: It is not.
     """
-    found = _RECORD.fullmatch(record)
+    found = _EMITTED.fullmatch(record)
     if found is None:
         raise FormatError("This is not a record in its canonical encoding.")
-    return Emitted(found["emitter"].decode(), int(found["sequence"]), found["event"], found["time"].decode())
+    emitter, event, time, sequence = found.groups()
+    return Emitted(emitter.decode(), int(sequence), event, time.decode())
 
 
 class Record(dict[str, str]):

@@ -19,6 +19,7 @@ from authpipe_transparency.exports import (
     LeafLine,
     Line,
     read_line,
+    read_shown,
 )
 from authpipe_transparency.findings import Finding, Kind
 from authpipe_transparency.merkle import leaf_hash
@@ -184,7 +185,8 @@ def _is_alone(line: LeafLine, says: Emitted) -> bool:
 def _measure(raw: bytes) -> tuple[Line, bytes, Emitted]:
     """Gives a line; of a leaf its hash, and who says what is shown of it."""
     try:
-        line = read_line(raw)
+        shown = read_shown(raw)
+        line = shown[0] if shown else read_line(raw)
         if isinstance(line, BatchLine):
             verify_signature(line)
         if not isinstance(line, LeafLine):
@@ -193,7 +195,7 @@ def _measure(raw: bytes) -> tuple[Line, bytes, Emitted]:
         if line.record:
             if commitment(line.salt, line.record) != line.entry:
                 raise Finding(Kind.CHANGED, f"leaf {line.leaf}")
-            says = emitted(line.record)
+            says = shown[1] if shown else emitted(line.record)
     except FormatError:
         raise Finding(Kind.FORMAT, f"the line that begins {raw[:24].decode('ascii', 'replace')!r}") from None
     return line, leaf_hash(line.entry), says

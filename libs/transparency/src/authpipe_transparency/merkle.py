@@ -15,6 +15,8 @@ from typing import NamedTuple
 from authpipe_transparency.errors import ProofError
 
 EMPTY_ROOT = sha256(b"").digest()
+HASH_SIZE = 32
+_PAIR = 2 * HASH_SIZE
 
 
 class Range(NamedTuple):
@@ -79,6 +81,17 @@ class Frontier:
         self.roots.append(hashed)
         self.size += size
 
+    def extend(self, hashes: bytes) -> None:
+        """Adds leaves by their hashes, 32 bytes each: what `append` does, at half its cost where there are many."""
+        start = self.size
+        for part in gap_ranges(Range(start, start + len(hashes) // HASH_SIZE)):
+            level = hashes[HASH_SIZE * (part.start - start) : HASH_SIZE * (part.end - start)]
+            while len(level) > HASH_SIZE:
+                level = b"".join(
+                    [sha256(b"\x01" + level[at : at + _PAIR]).digest() for at in range(0, len(level), _PAIR)]
+                )
+            self.append_subtree(level, part.end - part.start)
+
     def root(self) -> bytes:
         """Gives the root hash; of an empty tree SHA-256 of nothing."""
         return fold(self.roots) if self.roots else EMPTY_ROOT
@@ -95,8 +108,7 @@ def fold(roots: Sequence[bytes]) -> bytes:
 def root_of(hashes: Sequence[bytes]) -> bytes:
     """Gives the root over leaf hashes, or over the roots of equally large full subtrees."""
     frontier = Frontier()
-    for hashed in hashes:
-        frontier.append(hashed)
+    frontier.extend(b"".join(hashes))
     return frontier.root()
 
 
@@ -105,6 +117,18 @@ def full_subtrees(whole: Range) -> list[Range]:
     cut, start = [], whole.start
     while start < whole.end:
         size = 1 << (whole.end - start).bit_length() - 1
+        cut.append(Range(start, start + size))
+        start += size
+    return cut
+
+
+def gap_ranges(part: Range) -> list[Range]:
+    """Cuts leaves into full subtrees, from left to right: each the largest that begins there and ends in it."""
+    cut, start = [], part.start
+    while start < part.end:
+        size = 1 << (part.end - start).bit_length() - 1
+        if start:
+            size = min(size, start & -start)
         cut.append(Range(start, start + size))
         start += size
     return cut

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from authpipe_transparency.errors import FormatError
+from authpipe_transparency.merkle import HASH_SIZE
 
 TILE_WIDTH = 256
 TILE_HEIGHT = 8
 ENTRIES = -1
-_HASH_SIZE = 32
 _LONGEST_ENTRY = 0xFFFF
 _HIGHEST_LEVEL = 63
 _PATH = re.compile(r"(entries|0|[1-9][0-9]?)/((?:x[0-9]{3}/)*[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", re.ASCII)
@@ -101,6 +101,6 @@ def unpack_hashes(data: bytes) -> list[bytes]:
     Raises:
         FormatError: It is no whole number of hashes.
     """
-    if len(data) % _HASH_SIZE:
+    if len(data) % HASH_SIZE:
         raise FormatError("The tile is no whole number of hashes.")
-    return [data[at : at + _HASH_SIZE] for at in range(0, len(data), _HASH_SIZE)]
+    return [data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)]

@@ -10,18 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from authpipe_transparency.chains import Head, chain_next, chain_start, map_key, verify_in_map
+from authpipe_transparency.chains import Head, chain_next, chain_over, chain_start, map_key, verify_in_map
 from authpipe_transparency.emitting import Emitters, VerifyChain
 from authpipe_transparency.errors import FormatError, ProofError
 from authpipe_transparency.events import Record
-from authpipe_transparency.exports import CertificateLine, CheckpointLine, End, Gap, Header, LeafLine, gap_ranges
+from authpipe_transparency.exports import CertificateLine, CheckpointLine, End, Gap, Header, LeafLine
 from authpipe_transparency.findings import Finding, Kind
 from authpipe_transparency.measuring import HIDDEN, SHOWN, STATER, Batch, Measured, Own, Run
-from authpipe_transparency.merkle import Frontier, leaf_hash
+from authpipe_transparency.merkle import HASH_SIZE, Frontier, gap_ranges, leaf_hash
 from authpipe_transparency.notes import Checkpoint, NoteError, VerifierKey, open_checkpoint
 
 STATEMENT, RETENTION = "CHAINS_STATED", "BODIES_EXPIRED"
-_HASH_SIZE = 32
 # What the log says of itself is shown wherever it stands.
 _OWN = 3
 
@@ -173,14 +172,33 @@ class _Open:
 
     def _run(self, run: Run) -> None:
         self._require_place(run.leaf)
-        for offset, shown in enumerate(run.shown):
-            hashed = run.hashes[_HASH_SIZE * offset : _HASH_SIZE * (offset + 1)]
-            self._frontier.append(hashed)
-            self._compare()
-            self._chained(run.leaf + offset, run.position + offset, shown, hashed)
+        if self._is_plain(run):
+            self._frontier.extend(run.hashes)
+            self._head = Head(run.position + len(run.shown) - 1, chain_over(self._head.chain, run.hashes))
+            self._events += len(run.shown)
+        else:
+            self._one_by_one(run)
         self._leaves += len(run.shown)
         if run.emitter:
             self._emitters.take(run.leaf, run.emitter, run.sequence, run.events, run.latest)
+
+    def _is_plain(self, run: Run) -> bool:
+        """Says whether leaves go on with the chain, are all shown, and no tree among them was seen before: they are taken at once."""
+        size, amount = self._frontier.size, len(run.shown)
+        return (
+            self._asked_began
+            and not self._hidden
+            and run.position == self._head.position + 1
+            and run.shown.count(SHOWN) == amount
+            and not any(size < each <= size + amount for each in self._seen)
+        )
+
+    def _one_by_one(self, run: Run) -> None:
+        for offset, shown in enumerate(run.shown):
+            hashed = run.hashes[HASH_SIZE * offset : HASH_SIZE * (offset + 1)]
+            self._frontier.append(hashed)
+            self._compare()
+            self._chained(run.leaf + offset, run.position + offset, shown, hashed)
 
     def _alone(self, line: LeafLine, hashed: bytes) -> None:
         self._require_place(line.leaf)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from authpipe_transparency.errors import FormatError, ProofError
-from authpipe_transparency.merkle import EMPTY_ROOT, verify_consistency
+from authpipe_transparency.merkle import EMPTY_ROOT, HASH_SIZE, verify_consistency
 from authpipe_transparency.notes import Checkpoint, Note, NoteError, VerifierKey
 
-_MOST_HASHES, _HASH_SIZE = 63, 32
+_MOST_HASHES = 63
 _OLD = re.compile(r"old (0|[1-9][0-9]{0,18})", re.ASCII)
 
 
@@ -72,7 +72,7 @@ class AddCheckpoint:
             proof = [base64.b64decode(line, validate=True) for line in hashes]
         except (ValueError, binascii.Error):
             raise FormatError("A line of the proof is not base64.") from None
-        if any(len(each) != _HASH_SIZE for each in proof):
+        if any(len(each) != HASH_SIZE for each in proof):
             raise FormatError("A line of the proof is not a hash.")
         return cls(int(old[1]), proof, note)
 

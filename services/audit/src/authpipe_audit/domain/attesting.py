@@ -13,8 +13,8 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from authpipe_transparency import Frontier, Range, root_of
-from authpipe_transparency.exports import BatchLine, CertificateLine, gap_ranges
+from authpipe_transparency import Frontier, Range, gap_ranges, root_of
+from authpipe_transparency.exports import BatchLine, CertificateLine
 
 _HASH_SIZE = 32
 

@@ -20,8 +20,8 @@ from authpipe_audit.domain.checkpointing import Signer, Trees
 from authpipe_audit.domain.stating import map_leaves
 from authpipe_audit.domain.trails import Trail
 from authpipe_audit.errors import NoCheckpointError, PageTokenError
-from authpipe_transparency import LOG_KEY, Head, Range, VerifierKey, map_key, map_path
-from authpipe_transparency.exports import CheckpointLine, End, Gap, Header, LeafLine, Line, gap_ranges, write_line
+from authpipe_transparency import LOG_KEY, Head, Range, VerifierKey, gap_ranges, map_key, map_path
+from authpipe_transparency.exports import CheckpointLine, End, Gap, Header, LeafLine, Line, write_line
 
 # Of the workspace's, and the rest of their last batch: a page is a message, and those end at 4 MiB.
 _PAGE_LEAVES = 500

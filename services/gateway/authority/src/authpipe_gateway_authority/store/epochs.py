@@ -72,8 +72,11 @@ class Epochs:
         keys: Sequence[ApiKeyRow],
         revoked: Container[str] = (),
         changed: MemberRow | None = None,
-    ) -> None:
+        ended: bytes = b"",
+    ) -> int:
         """Moves a workspace to its next epoch, with all rows that are ours: a row from before does not fit any more.
+
+        Gives that epoch.
 
         Args:
             connection: The transaction.
@@ -81,6 +84,7 @@ class Epochs:
             keys: Its API keys.
             revoked: The ids of those that are revoked.
             changed: A member as it is to be, whose sessions end.
+            ended: The keyed hash of the token of a session that ends; empty: none.
         """
         epoch = workspace.epoch + 1
         for key in keys:
@@ -96,8 +100,8 @@ class Epochs:
         for session in map(to_session, rows.all()):
             if not self.is_ours(session, workspace):
                 continue
-            if changed and changed.member_id == session.member_id:
-                await delete_session(connection, session.token_hash)
+            if session.token_hash == ended or (changed and changed.member_id == session.member_id):
+                await _delete_session(connection, session.token_hash)
             else:
                 await _put_session(connection, session.sealed(self._mac_key, epoch))
         moved = replace(workspace, epoch=epoch).sealed(self._mac_key)
@@ -107,6 +111,7 @@ class Epochs:
             ),
             {"epoch": epoch, "frozen": moved.is_frozen, "mac": moved.mac, "workspace": moved.workspace},
         )
+        return epoch
 
 
 async def _put_key(connection: Any, row: ApiKeyRow) -> None:
@@ -155,7 +160,7 @@ async def _put_session(connection: Any, row: SessionRow) -> None:
     )
 
 
-async def delete_session(connection: Any, token_hash: bytes) -> None:
+async def _delete_session(connection: Any, token_hash: bytes) -> None:
     """Deletes a session."""
     await connection.execute(sa.text("delete from dashboard_sessions where token_hash = :hash"), {"hash": token_hash})
 

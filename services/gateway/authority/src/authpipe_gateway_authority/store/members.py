@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -17,7 +18,6 @@ from authpipe_gateway_authority.store.epochs import (
     SESSION,
     WORKSPACE,
     Epochs,
-    delete_session,
     put_member,
     to_member,
     to_session,
@@ -30,7 +30,8 @@ _INVITED = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using
 _PASSKEY = f"select {MEMBER}, {WORKSPACE} from members m join workspaces w using (workspace_id) where m.credential_id = %s".encode()
 # One statement, and so one moment: a workspace and its members are of one epoch.
 _LIST = f"select {WORKSPACE}, {MEMBER} from workspaces w left join members m using (workspace_id) where workspace_id = %s".encode()
-_SESSION = f"select {SESSION} from dashboard_sessions s where token_hash = :hash for update"
+_SESSION = f"select {SESSION} from dashboard_sessions s where token_hash = :hash"
+_CLOCKS_DIFFER_SECONDS = 60
 
 
 class MemberStore:
@@ -111,7 +112,8 @@ class MemberStore:
             SignInError: The challenge was used already, or the member has changed.
             ForgedRowError: A row is not ours.
         """
-        now = int(time.time())
+        # Another process's clock may be behind: what it still takes for good is still remembered.
+        now = int(time.time()) - _CLOCKS_DIFFER_SECONDS
         async with self._database.transaction() as connection:
             found = await self._epochs.lock(connection, member.workspace)
             for table, column in (("spent_challenges", "until"), ("dashboard_sessions", "expires_at")):
@@ -129,8 +131,14 @@ class MemberStore:
             current = next((each for each in members if each.member_id == member.member_id), None)
             if current is None:
                 raise ForgedRowError
-            await put_member(connection, decide(current).sealed(self._mac_key, found.epoch))
-            row = session.sealed(self._mac_key, found.epoch)
+            member, epoch = decide(current), found.epoch
+            if current.invitation_hash and not member.invitation_hash:
+                # The invitation was used up: the row that had it does not fit any more.
+                keys = await self._epochs.keys(connection, found.workspace)
+                epoch = await self._epochs.next(connection, found, keys, changed=member)
+            else:
+                await put_member(connection, member.sealed(self._mac_key, epoch))
+            row = session.sealed(self._mac_key, epoch)
             await connection.execute(
                 sa.text(
                     "insert into dashboard_sessions (workspace_id, session_id, member_id, token_hash, expires_at, epoch, mac)"
@@ -149,15 +157,31 @@ class MemberStore:
             await self._outbox.append(connection, *entries)
 
     async def end_session(self, token_hash: bytes, make: Callable[[SessionRow], AuditEntry]) -> bool:
-        """Ends a session with the event; False: there is none."""
+        """Ends a session with the event; False: there is none.
+
+        Raises:
+            ForgedRowError: The workspace's row is not ours.
+        """
         async with self._database.transaction() as connection:
-            row = (await connection.execute(sa.text(_SESSION), {"hash": token_hash})).one_or_none()
-            # One that we did not write opens nothing: it is left for whoever looks into it.
-            if row is None or not (session := to_session(row)).is_genuine(self._mac_key):
+            session = await self._session(connection, token_hash)
+            if session is None:
                 return False
-            await delete_session(connection, token_hash)
+            # The workspace is locked first, as everywhere; what was read before is read again under that lock.
+            found = await self._epochs.lock(connection, session.workspace)
+            session = await self._session(connection, token_hash)
+            if session is None or not self._epochs.is_ours(session, found):
+                return False
+            # Deleting it would not do: whoever writes to the database would put it back.
+            keys = await self._epochs.keys(connection, found.workspace)
+            await self._epochs.next(connection, found, keys, ended=token_hash)
             await self._outbox.append(connection, make(session))
         return True
+
+    async def _session(self, connection: Any, token_hash: bytes) -> SessionRow | None:
+        """Gives a session; one that we did not write is none, and left for whoever looks into it."""
+        row = (await connection.execute(sa.text(_SESSION), {"hash": token_hash})).one_or_none()
+        session = to_session(row) if row is not None else None
+        return session if session is not None and session.is_genuine(self._mac_key) else None
 
     async def _one(self, query: bytes, value: bytes) -> tuple[MemberRow, WorkspaceRow] | None:
         async with self._database.hot() as connection:
