@@ -11,12 +11,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from authpipe_cli import verifying
 from authpipe_devstack.layout import LOG_NAME, TRAILS, TRUST_DOMAIN
 from authpipe_testing.ca import CertificateAuthority
-from authpipe_transparency import VerifierKey
-from authpipe_transparency.findings import Finding, Kind
-from authpipe_transparency.verification import Known
 from google.protobuf.timestamp_pb2 import Timestamp
 
 if TYPE_CHECKING:
@@ -42,29 +38,6 @@ def test_an_export_of_a_workspaces_log_verifies_offline_and_nothing_is_left_out(
     # The events that are listed are those that are exported.
     listed = auditor.customer.get("/audit/events", page_size=200).json()["events"]
     assert {event["event_id"] for event in listed} >= {event["id"] for event in events}
-
-
-@pytest.mark.promise("P31")
-@pytest.mark.parametrize("piece", [700, 4_000])
-def test_an_export_that_several_processes_read_in_pieces_is_judged_as_by_one(
-    piece: int, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = auditor.covered()
-    known = Known({origin: VerifierKey.parse(key) for origin, key in auditor.keys().items()})
-    alone = verifying.verify(file, known, lambda _: None)
-    monkeypatch.setattr(verifying, "_ALONE_BYTES", 0)
-    monkeypatch.setattr(verifying, "_PIECE_BYTES", piece)
-    sizes: list[int] = []
-    assert verifying.verify(file, known, sizes.append) == alone
-    assert (sum(sizes), len(sizes) > 3) == (file.stat().st_size, True)
-    whole = file.read_bytes()
-    at = whole.index(b'"salt":"') + 10
-    changed = whole[:at] + (b"0" if whole[at : at + 1] != b"0" else b"1") + whole[at + 1 :]
-    for wrong, kind in ((whole[:-5], Kind.FORMAT), (changed, Kind.CHANGED)):
-        file.write_bytes(wrong)
-        with pytest.raises(Finding) as found:
-            verifying.verify(file, known, lambda _: None)
-        assert found.value.kind is kind
 
 
 @pytest.mark.promise("P31")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from authpipe_transparency import FormatError, commitment, encode_event, record_of
 from authpipe_transparency.events import emitted
 from authpipe_transparency.exports import LeafLine, read_line, read_shown, write_line
+from authpipe_transparency.findings import Finding, Kind
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +30,12 @@ RECORD = record_of(
 )
 SALT = bytes(range(32))
 LINE = write_line(LeafLine(17, 3, commitment(SALT, RECORD), RECORD, SALT)).removesuffix(b"\n")
+
+
+def test_a_finding_is_the_same_in_the_process_that_asked_for_it() -> None:
+    found = Finding(Kind.CHANGED, "leaf 3")
+    told = pickle.loads(pickle.dumps(found))  # noqa: S301  # our own
+    assert (told.kind, str(told)) == (Kind.CHANGED, str(found))
 
 
 def test_an_event_is_read_at_once_as_it_is_read_in_two_steps() -> None:

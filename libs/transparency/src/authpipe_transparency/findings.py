@@ -43,3 +43,8 @@ class Finding(Exception):
     def __init__(self, kind: Kind, place: str) -> None:
         super().__init__(f"{_SENTENCES[kind]} ({place}).")
         self.kind = kind
+        self._place = place
+
+    def __reduce__(self) -> tuple[type[Finding], tuple[Kind, str]]:
+        """Gives what it is made anew of in another process: exports are read in several."""
+        return Finding, (self.kind, self._place)
