@@ -89,7 +89,7 @@ def put_back(superuser: Superuser) -> Iterator[Any]:
 def workspace_of(audit: Any, auditor: Auditor) -> str:
     (event, *_) = auditor.customer.get("/audit/events", event="CONNECTION_CREATED").json()["events"]
     (workspace,) = audit.execute(
-        "select workspace_id from bodies where ids @> array[%s]", (event["event_id"],)
+        "select workspace_id from bodies where position(%s in record) > 0", (event["event_id"],)
     ).fetchone()
     return str(workspace)
 

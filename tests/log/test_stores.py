@@ -102,7 +102,7 @@ def test_a_policy_is_put_on_record_by_an_operator(
     customer.import_api_key("sk_live_for-a-workspace-0123456789")
     found = wait_for(lambda: customer.get("/audit/events", event="CONNECTION_CREATED").json()["events"], 20)
     with superuser("core", "audit") as audit:
-        query = "select workspace_id from bodies where ids @> array[%s]"
+        query = "select workspace_id from bodies where position(%s in record) > 0"
         (workspace,) = audit.execute(query, (found[0]["event_id"],)).fetchone()
     config = str(stack.layout.configs / "operator.json")
     command = [sys.executable, "-m", "authpipe_admin", "--config", config, "workspaces", "retention"]

@@ -285,7 +285,7 @@ def test_another_workspaces_log_is_neither_listed_nor_exported(
     assert use["event_id"] not in exported
     with superuser("core", "audit") as audit:
         (workspace,) = audit.execute(
-            "select workspace_id from bodies where ids @> array[%s]", (use["event_id"],)
+            "select workspace_id from bodies where position(%s in record) > 0", (use["event_id"],)
         ).fetchone()
     assert workspace not in exported
 

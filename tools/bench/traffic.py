@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from authpipe_audit.domain.detecting.watching import Profile, by_name, detectors, look, matches
-from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Seen, State
+from authpipe_audit.domain.detecting.watching import by_name, detectors, look, matches
+from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Profile, Seen, Subject
 from authpipe_audit.domain.trails import Trail
 
 DAYS, FIRST_INCIDENT_DAY = 30, 15
@@ -373,11 +373,11 @@ def incidents(findings: list[Finding]) -> list[Finding]:
 
 def measure(seed: int) -> dict[str, object]:
     """Looks at a month; gives what was found."""
-    month, states = Month(seed), dict[Profile, State]()
+    month, profiles = Month(seed), dict[Subject, Profile]()
     each, findings, amount, spent = by_name(detectors(BOUND)), list[Finding](), 0, 0.0
     for hour in month.events():
         began = time.process_time()
-        findings += look(matches(each, hour), states)
+        findings += look(matches(each, hour), profiles)
         spent += time.process_time() - began
         amount += len(hour)
     alarms = incidents(findings)

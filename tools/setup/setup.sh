@@ -4,6 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tools/setup/members.sh
+. tools/setup/python.sh
 home=.authpipe
 umask 077
 mkdir -p "$home"
@@ -30,7 +31,7 @@ missing=()
 softhsm() { for place in /usr/lib/softhsm /usr/lib64/pkcs11 /usr/lib64/softhsm /opt/homebrew/lib/softhsm /usr/local/lib/softhsm; do [ ! -e "$place/libsofthsm2.so" ] || return 0; done; return 1; }
 softhsm || missing+=(softhsm2)
 [ -n "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] || command -v initdb >/dev/null || missing+=(postgresql)
-command -v python3 >/dev/null || missing+=(python3)
+[ -n "$(the_python)" ] || missing+=(python3)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 command -v setpriv >/dev/null || [ "$(id -u)" -ne 0 ] || missing+=(util-linux)
 if [ "${1:-run}" = test ]; then
@@ -54,10 +55,15 @@ if [ -z "$uv" ]; then
     fi
 fi
 
-wanted="$( (cat requirements.lock; for member in $(members); do cat "$member/pyproject.toml"; done; pwd) | cksum)"
+python="$(the_python)"
+[ -n "$python" ] || { echo "Please install Python 3.11 or newer." >&2; exit 1; }
+wanted="$( (echo "$python"; cat requirements.lock; for member in $(members); do cat "$member/pyproject.toml"; done; pwd) | cksum)"
 if [ "$(cat "$home/venv/.wanted" 2>/dev/null || true)" != "$wanted" ]; then
+    optimised "$python" || say "This Python was compiled without optimisations and is a third slower than a distribution's: $python"
     say "Python packages, by hash"
-    [ -x "$home/venv/bin/python" ] || "$uv" venv --quiet --python '>=3.11' "$home/venv"
+    [ "$(cat "$home/venv/.python" 2>/dev/null || true)" = "$python" ] || rm -rf "$home/venv"
+    [ -x "$home/venv/bin/python" ] || "$uv" venv --quiet --python "$python" "$home/venv"
+    printf '%s' "$python" >"$home/venv/.python"
     VIRTUAL_ENV="$PWD/$home/venv" "$uv" pip sync --quiet --require-hashes requirements.lock
     say "Our own members"
     editable=()

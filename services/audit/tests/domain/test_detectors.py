@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 from authpipe_audit.domain.detecting.enumerating import distinct
 from authpipe_audit.domain.detecting.places import range_of
-from authpipe_audit.domain.detecting.watching import Profile, by_name, detectors, look, matches
-from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Seen, State
+from authpipe_audit.domain.detecting.watching import by_name, detectors, look, matches
+from authpipe_audit.domain.detecting.words import DAY, HOUR, MINUTE, Finding, Profile, Seen, Subject
 from authpipe_audit.domain.trails import Trail
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ class Traffic:
 
     def __init__(self, bound: int = 600_000) -> None:
         self.detectors = by_name(detectors(bound))
-        self.states: dict[Profile, State] = {}
+        self.profiles: dict[Subject, Profile] = {}
         self.leaf = 0
 
     def seen(self, at: float, name: str = "RECORD_KEY_RELEASED", **fields: str) -> Seen:
@@ -36,7 +36,7 @@ class Traffic:
         return Seen(Trail.USER_CREDENTIALS, self.leaf, at=START + int(at), name=name, micros=micros, **(usual | fields))
 
     def look(self, events: Iterable[Seen]) -> list[Finding]:
-        return look(matches(self.detectors, events), self.states)
+        return look(matches(self.detectors, events), self.profiles)
 
     def words(self, events: Iterable[Seen]) -> list[str]:
         return [finding.detector for finding in self.look(events)]
@@ -265,10 +265,10 @@ def test_what_a_detector_finds_does_not_depend_on_how_the_log_is_cut() -> None:
         part, rest = rest[:size], rest[size:]
         # What is remembered goes through the store in between.
         watched = matches(cut.detectors, part)
-        cut.states = {key: dict(state) for key, state in cut.states.items() if state}
-        states = {key: cut.states[key] for _, key, _ in watched if key in cut.states}
-        found += look(watched, states)
-        cut.states |= states
+        written = {of: {word: dict(state) for word, state in each.items()} for of, each in cut.profiles.items()}
+        profiles = {of: written[of] for _, of, _ in watched if of in written}
+        found += look(watched, profiles)
+        cut.profiles = written | profiles
     assert found + cut.look(rest) == expected
 
 
@@ -285,9 +285,9 @@ def test_what_is_remembered_is_bounded(traffic: Traffic) -> None:
         for nth in range(100):
             source = f"2001:db8:{day:x}{nth:02x}::1"
             traffic.look([traffic.seen(day * DAY + nth * 800, target=f"conn_{nth}", source=source)])
-    key = {each: state for each, state in traffic.states.items() if each.subject.name == KEY}
-    assert key
-    assert max(map(len, key.values())) < 400
+    of_key = traffic.profiles[Subject("ws_1", KEY)]
+    assert len(of_key) == 4
+    assert max(map(len, of_key.values())) < 400
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,12 @@ class Stage:
         (found,) = await self.table.list_incidents(None, open_only=False, before=None, limit=10)
         return await self.table.find(found.id, None)
 
+    @staticmethod
+    def remembered(rows: Rows, subject: str = "conn_1") -> dict[str, dict[str, int]]:
+        """Gives what is written down of a subject, by detector."""
+        (states,) = [states for name, states in rows("select subject, states from profiles") if name == subject]
+        return dict(json.loads(str(states)))
+
     async def told(self, sink: str = "ops", hours: float = 0) -> list[str]:
         """Tells a sink what it has not been told, so many hours later."""
         now = dt.datetime.fromtimestamp(self.clock / 10**9, dt.UTC) + dt.timedelta(hours=hours)
@@ -182,12 +188,26 @@ async def test_whoever_dies_before_it_is_written_down_has_counted_nothing_twice(
                 assert watcher is not None
                 await watcher.look()
                 raise DeadError
-    ((state,),) = rows("select state from profiles where detector = 'CONNECTION_REFRESH_STORM'")
-    assert json.loads(str(state))["count"] == amount
+    assert stage.remembered(rows)["CONNECTION_REFRESH_STORM"]["count"] == amount
     assert (await stage.the_only()).detector == "CONNECTION_REFRESH_STORM"
     assert rows("select next_leaf from watched where trail = 3") == [(amount,)], (
         "and the incident's own event comes next"
     )
+
+
+@pytest.mark.promise("P26")
+async def test_after_a_month_everybody_is_forgotten_but_a_decoy(stage: Stage, rows: Rows) -> None:
+    await stage.happen("DECOY_PLACED")
+    await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS, target="conn_2")
+    await stage.watch()
+    assert {name for (name,) in rows("select subject from profiles")} == {"conn_1", "conn_2", "api_key:key_1", "ws_1"}
+    stage.clock += 31 * 24 * HOUR_NS
+    await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS, target="conn_3", actor="api_key:key_2")
+    await stage.watch()
+    assert {name for (name,) in rows("select subject from profiles")} == {"conn_1", "conn_3", "api_key:key_2", "ws_1"}
+    await stage.happen("RECORD_KEY_RELEASED", trail=Trail.USER_CREDENTIALS)
+    await stage.watch()
+    assert (await stage.the_only()).detector == "HONEYTOKEN_USED"
 
 
 @pytest.mark.promise("P26")
@@ -208,8 +228,7 @@ async def test_whoever_loses_the_connection_writes_nothing_and_another_goes_on(
             await stage.watch(other)
             assert (await stage.the_only()).detector == "CONNECTION_REFRESH_STORM"
             await watcher.look()
-    ((state,),) = rows("select state from profiles where detector = 'CONNECTION_REFRESH_STORM'")
-    assert json.loads(str(state))["count"] == 31
+    assert stage.remembered(rows)["CONNECTION_REFRESH_STORM"]["count"] == 31
 
 
 async def test_its_state_goes_forward_only_and_each_step_is_an_event(stage: Stage, rows: Rows) -> None:
@@ -308,7 +327,7 @@ async def test_the_role_that_watches_changes_nothing_of_the_log_and_the_one_that
         (watch_database, ["update bodies set name = name", "delete from bodies", "select * from leaves",
                           "delete from incidents", "insert into incidents select * from incidents"]),
         (database, ["update incidents set severity = 1", "delete from incidents", "delete from incident_changes",
-                    "delete from incident_evidence", "update profiles set state = '{}'", "update watched set next_leaf = 9"]),
+                    "delete from incident_evidence", "update profiles set states = '{}'", "update watched set next_leaf = 9"]),
     ):  # fmt: skip
         for statement in statements:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):

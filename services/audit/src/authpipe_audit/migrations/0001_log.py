@@ -21,11 +21,11 @@ create unique index leaves_of_workspace on leaves (workspace_id, trail, position
 
 create table bodies (
     trail smallint, leaf_index bigint, workspace_id text not null, time timestamptz not null,
-    name text not null, outcome text not null, actor text not null, target text not null, ids text[] not null,
+    name text not null, outcome text not null, actor text not null, target text not null, found_by bigint[] not null,
     record bytea not null, salt bytea not null,
     primary key (trail, leaf_index));
 create index bodies_by_time on bodies (workspace_id, time desc, trail desc, leaf_index desc);
-create index bodies_by_id on bodies using gin (ids);
+create index bodies_by_id on bodies using gin (found_by);
 create index statements on bodies (trail, leaf_index) where name = 'CHAINS_STATED';
 
 create table writes (
@@ -69,9 +69,9 @@ create table notices_delivered (
 create table watched (trail smallint primary key, next_leaf bigint not null);
 insert into watched values (1, 0), (2, 0), (3, 0);
 create table profiles (
-    detector text, workspace_id text, subject text, state text not null, seen_at timestamptz not null,
-    primary key (detector, workspace_id, subject));
-create index profiles_unseen on profiles (seen_at);
+    workspace_id text, subject text, states text not null, is_decoy boolean not null, seen_at timestamptz not null,
+    primary key (workspace_id, subject));
+create index profiles_unseen on profiles (seen_at) where not is_decoy;
 """
     )
     role = op.get_bind().exec_driver_sql("select current_database()").scalar()

@@ -19,6 +19,7 @@ from authpipe_audit.domain.incidents import (
     Place,
 )
 from authpipe_audit.domain.trails import Trail
+from authpipe_audit.store.finding import number_of, value_of
 from authpipe_audit.store.log import Log
 from authpipe_database import Database
 
@@ -60,7 +61,8 @@ class IncidentTable:
                         "incident": of,
                         "trail": int(finding.seen.trail),
                         "leaf": finding.seen.leaf_index,
-                        "subject": finding.subject.name,
+                        "number": number_of(*finding.subject),
+                        "value": value_of(finding.subject.name),
                         "workspace": finding.subject.workspace,
                         "most": MOST_EVIDENCE,
                         "before": MOST_EVIDENCE // 2 if row is None else 0,
@@ -211,7 +213,8 @@ select %(incident)s, trail, leaf_index from (
     select %(trail)s::smallint as trail, %(leaf)s::bigint as leaf_index
     union
     (select b.trail, b.leaf_index from bodies b
-     where b.workspace_id = %(workspace)s and b.ids @> array[%(subject)s]
+     where b.workspace_id = %(workspace)s and b.found_by @> array[%(number)s::bigint]
+     and position(%(value)s in b.record) > 0
      and not (b.trail = %(trail)s and b.leaf_index >= %(leaf)s)
      and b.time >= (select time - interval '1 hour' from bodies where trail = %(trail)s and leaf_index = %(leaf)s)
      and b.time <= (select time + interval '1 hour' from bodies where trail = %(trail)s and leaf_index = %(leaf)s)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from authpipe_audit.domain.pages import Place, Wanted
+from authpipe_audit.store.finding import number_of, value_of
 from authpipe_database import Database
 
 
@@ -41,15 +42,18 @@ class Listing:
             ("name = :name", "name", wanted.name or None),
             ("outcome = :outcome", "outcome", wanted.outcome or None),
             ("actor = :actor", "actor", wanted.actor or None),
-            # Both, and of what is found by its ids the exact one: the index is over all ids.
-            ("ids @> array[:target] and target = :target", "target", wanted.target or None),
-            ("ids @> array[:some_id]", "some_id", wanted.some_id or None),
+            ("target = :target", "target", wanted.target or None),
+            ("position(:some_id in record) > 0", "some_id", value_of(wanted.some_id) if wanted.some_id else None),
             ("time >= :since", "since", wanted.since),
             ("time < :until", "until", wanted.until),
         ):
             if value is not None:
                 conditions.append(condition)
                 values[key] = value
+        # Two ids can have one number; and of what is found by its ids it may be another one that is looked for.
+        for number, some_id in enumerate(filter(None, (wanted.target, wanted.some_id))):
+            conditions.append(f"found_by @> array[cast(:number_{number} as bigint)]")
+            values[f"number_{number}"] = number_of(wanted.workspace, some_id)
         if wanted.after is not None:
             conditions.append("(time, trail, leaf_index) < (:time, :trail, :leaf_index)")
             values |= wanted.after._asdict()

@@ -12,6 +12,7 @@ import psycopg
 
 from authpipe_audit.domain.growing import Batch, Growth, TrailHead, require_same
 from authpipe_audit.domain.trails import Trail
+from authpipe_audit.store.finding import number_of
 from authpipe_database import Database, columns
 from authpipe_sensitive import DomainError
 from authpipe_transparency import Frontier, Head, Record, leaf_hash
@@ -220,15 +221,16 @@ async def _write_leaves(connection: _Connection, growth: Growth) -> None:
 async def _write_bodies(connection: _Connection, growth: Growth) -> None:
     trail = int(growth.trail)
     into = (
-        "copy bodies (trail, leaf_index, workspace_id, time, name, outcome, actor, target, ids, record, salt)"
+        "copy bodies (trail, leaf_index, workspace_id, time, name, outcome, actor, target, found_by, record, salt)"
         " from stdin (format binary)"
     )
     async with connection.cursor() as cursor, cursor.copy(into) as copy:
-        copy.set_types(["int2", "int8", "text", "timestamptz", *["text"] * 4, "text[]", "bytea", "bytea"])
+        copy.set_types(["int2", "int8", "text", "timestamptz", *["text"] * 4, "int8[]", "bytea", "bytea"])
         for leaf in growth.leaves:
             event = leaf.event
-            found_by = (event.workspace, event.time, event.name, event.outcome, event.actor, event.target)
-            await copy.write_row((trail, leaf.index, *found_by, list(event.ids), leaf.record, leaf.salt))
+            shown = (event.workspace, event.time, event.name, event.outcome, event.actor, event.target)
+            found_by = [number_of(event.workspace, each) for each in event.ids]
+            await copy.write_row((trail, leaf.index, *shown, found_by, leaf.record, leaf.salt))
 
 
 async def _write_writes(connection: _Connection, growth: Growth) -> None:

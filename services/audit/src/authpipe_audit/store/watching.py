@@ -10,9 +10,9 @@ from typing import cast
 
 import psycopg
 
-from authpipe_audit.domain.detecting.traps import Honeytoken
-from authpipe_audit.domain.detecting.watching import Part, Profile
-from authpipe_audit.domain.detecting.words import Seen, State, Subject
+from authpipe_audit.domain.detecting.traps import is_decoy
+from authpipe_audit.domain.detecting.watching import Part
+from authpipe_audit.domain.detecting.words import Profile, Seen, Subject
 from authpipe_audit.domain.trails import Trail
 from authpipe_database import Database, columns
 from authpipe_transparency import Record, parse_time
@@ -21,7 +21,6 @@ _LOCK = 0x7761_7463
 _AT_ONCE = 1000
 # Of whom nothing happened for so long is forgotten; but not which connections are decoys.
 _FORGOTTEN = timedelta(days=30)
-_KEPT = Honeytoken.word
 _Connection = psycopg.AsyncConnection[tuple[object, ...]]
 
 
@@ -83,33 +82,30 @@ class Alone:
         ]
         return Part(events, next_leaf, is_last=next_leaf > newest)
 
-    async def states(self, profiles: Sequence[Profile]) -> dict[Profile, State]:
+    async def profiles(self, subjects: Sequence[Subject]) -> dict[Subject, Profile]:
         """Gives what is written down; of whom nothing is, does not stand in it."""
-        names = [(each.detector, each.subject.workspace, each.subject.name) for each in profiles]
-        cursor = await self._connection.execute(_STATES, columns(names, 3))
+        cursor = await self._connection.execute(_PROFILES, columns(subjects, 2))
         return {
-            Profile(cast("str", row[0]), Subject(cast("str", row[1]), cast("str", row[2]))): json.loads(
-                cast("str", row[3])
-            )
+            Subject(cast("str", row[0]), cast("str", row[1])): json.loads(cast("str", row[2]))
             for row in await cursor.fetchall()
         }
 
-    async def remember(self, states: Mapping[Profile, State], next_leaves: Mapping[Trail, int], now: int) -> None:
-        """Writes down states and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
-        profiles = list(states)
+    async def remember(self, profiles: Mapping[Subject, Profile], next_leaves: Mapping[Trail, int], now: int) -> None:
+        """Writes down profiles and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
+        subjects = list(profiles)
         at = datetime.fromtimestamp(now, UTC)
         async with self._connection.transaction():
             # A part at a time: to write down thousands takes long enough to hold up everything else.
-            for first in range(0, len(profiles), _AT_ONCE):
+            for first in range(0, len(subjects), _AT_ONCE):
                 rows = [
-                    (profile.detector, profile.subject.workspace, profile.subject.name, json.dumps(states[profile]))
-                    for profile in profiles[first : first + _AT_ONCE]
+                    (*subject, is_decoy(profiles[subject]), json.dumps(profiles[subject]))
+                    for subject in subjects[first : first + _AT_ONCE]
                 ]
                 await self._connection.execute(_REMEMBER, (at, *columns(rows, 4)))
             places = [(int(trail), leaf) for trail, leaf in next_leaves.items()]
             await self._connection.execute(_WATCHED, columns(places, 2))
             await self._connection.execute(
-                "delete from profiles where seen_at < %s and detector <> %s", (at - _FORGOTTEN, _KEPT)
+                "delete from profiles where seen_at < %s and not is_decoy", (at - _FORGOTTEN,)
             )
 
 
@@ -142,13 +138,13 @@ _WATCHED = """
 update watched w set next_leaf = n.next_leaf from unnest(%b::smallint[], %b::bigint[]) as n(trail, next_leaf)
 where w.trail = n.trail
 """
-_STATES = """
-select p.detector, p.workspace_id, p.subject, p.state
-from unnest(%b::text[], %b::text[], %b::text[]) as n(detector, workspace_id, subject)
-join profiles p using (detector, workspace_id, subject)
+_PROFILES = """
+select p.workspace_id, p.subject, p.states from unnest(%b::text[], %b::text[]) as n(workspace_id, subject)
+join profiles p using (workspace_id, subject)
 """
 _REMEMBER = """
-insert into profiles (seen_at, detector, workspace_id, subject, state)
-select %s, * from unnest(%b::text[], %b::text[], %b::text[], %b::text[])
-on conflict (detector, workspace_id, subject) do update set state = excluded.state, seen_at = excluded.seen_at
+insert into profiles (seen_at, workspace_id, subject, is_decoy, states)
+select %s, * from unnest(%b::text[], %b::text[], %b::bool[], %b::text[])
+on conflict (workspace_id, subject) do update
+set states = excluded.states, is_decoy = excluded.is_decoy, seen_at = excluded.seen_at
 """

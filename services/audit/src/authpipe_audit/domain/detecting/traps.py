@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from authpipe_audit.domain.detecting.words import HOUR, MINUTE, REFUSED_NAMES, USE_NAMES, Seen, Severity, State, Subject
+from authpipe_audit.domain.detecting.words import (
+    HOUR,
+    MINUTE,
+    REFUSED_NAMES,
+    USE_NAMES,
+    Profile,
+    Seen,
+    Severity,
+    State,
+    Subject,
+)
 
 _COORDINATOR = "oauth/coordinator"
 _ENDED = frozenset({"CONNECTION_DISCONNECTED", "CONNECTION_KEY_ERASED"})
@@ -66,3 +76,8 @@ class Honeytoken:
             return state.get("used", 0) > seen.at_micros
         state["used"] = seen.at_micros
         return "placed" in state
+
+
+def is_decoy(profile: Profile) -> bool:
+    """Says whether it is remembered of a connection that it is a decoy: that is never forgotten."""
+    return "placed" in profile.get(Honeytoken.word, {})

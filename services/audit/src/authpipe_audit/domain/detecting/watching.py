@@ -19,26 +19,14 @@ from authpipe_audit.domain.detecting.places import NewAddressRange, UnusualHour
 from authpipe_audit.domain.detecting.refreshes import ProviderFailures, RefreshStorm
 from authpipe_audit.domain.detecting.reported import reported
 from authpipe_audit.domain.detecting.traps import DisconnectedUse, Honeytoken
-from authpipe_audit.domain.detecting.words import HOUR, Detector, Finding, Seen, State, Subject
+from authpipe_audit.domain.detecting.words import HOUR, Detector, Finding, Profile, Seen, Subject
 from authpipe_audit.domain.trails import Trail
 
 # Looked at in one go: longer, and whoever wants something of the log meanwhile would wait for it.
 _MANY = 500
-# More than these are not kept in memory once they are written down; and of so many that are not, they are written down at once.
-_MOST_STATES, _MOST_CHANGED = 50_000, 10_000
+# Of more subjects nothing is kept in memory once it is written down; and what is remembered of so many is written down at once.
+_MOST_KNOWN, _MOST_CHANGED = 50_000, 10_000
 _TOLD = "told"
-
-
-class Profile(NamedTuple):
-    """Whose state it is.
-
-    Args:
-        detector: The word of the detector.
-        subject: Of whom.
-    """
-
-    detector: str
-    subject: Subject
 
 
 class Part(NamedTuple):
@@ -64,11 +52,11 @@ class Alone(Protocol):
     async def read(self, trail: Trail, first_leaf: int, names: Collection[str], leaves: int) -> Part:
         """Gives the events of these names among so many leaves."""
 
-    async def states(self, profiles: Sequence[Profile]) -> dict[Profile, State]:
+    async def profiles(self, subjects: Sequence[Subject]) -> dict[Subject, Profile]:
         """Gives what is written down; of whom nothing is, does not stand in it."""
 
-    async def remember(self, states: Mapping[Profile, State], next_leaves: Mapping[Trail, int], now: int) -> None:
-        """Writes down states and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
+    async def remember(self, profiles: Mapping[Subject, Profile], next_leaves: Mapping[Trail, int], now: int) -> None:
+        """Writes down profiles and how far each trail was looked at, all or nothing; forgets of whom long nothing happened."""
 
 
 class Log(Protocol):
@@ -172,8 +160,8 @@ class Watcher:
         self._remember_seconds = remember_seconds
         self._next_leaves: dict[Trail, int] = {}
         self._remembered: dict[Trail, int] = {}
-        self._states: dict[Profile, State] = {}
-        self._changed: set[Profile] = set()
+        self._profiles: dict[Subject, Profile] = {}
+        self._changed: set[Subject] = set()
         self._written_at = clock()
 
     async def look(self) -> bool:
@@ -205,21 +193,25 @@ class Watcher:
         self._written_at = self._clock()
         if self._next_leaves == self._remembered:
             return
-        changed = {profile: self._states[profile] for profile in self._changed if self._states[profile]}
+        changed = {
+            subject: profile
+            for subject in self._changed
+            if (profile := {word: state for word, state in self._profiles[subject].items() if state})
+        }
         await self._alone.remember(changed, self._next_leaves, int(self._written_at))
         self._remembered = dict(self._next_leaves)
         self._changed.clear()
-        if len(self._states) > _MOST_STATES:
-            self._states.clear()
+        if len(self._profiles) > _MOST_KNOWN:
+            self._profiles.clear()
 
     async def _judge(self, events: Sequence[Seen]) -> None:
         # An emitter whose clock is ahead must not move what we remember into the future, and so blind us.
         now = int(self._clock())
         watched = matches(self._detectors, [each if each.at <= now else each._replace(at=now) for each in events])
-        concerned = {profile for _, profile, _ in watched}
-        if unknown := concerned - self._states.keys():
-            self._states |= await self._alone.states(list(unknown))
-        found = look(watched, self._states)
+        concerned = {subject for _, subject, _ in watched}
+        if unknown := concerned - self._profiles.keys():
+            self._profiles |= await self._alone.profiles(list(unknown))
+        found = look(watched, self._profiles)
         self._changed |= concerned
         if found:
             await self._incidents.raise_all(found)
@@ -229,7 +221,7 @@ class Match(NamedTuple):
     """What a detector has to look at."""
 
     detector: Detector
-    profile: Profile
+    subject: Subject
     seen: Seen
 
 
@@ -243,26 +235,26 @@ def by_name(each: Iterable[Detector]) -> dict[str, list[Detector]]:
 
 
 def matches(detectors: Mapping[str, Sequence[Detector]], events: Iterable[Seen]) -> list[Match]:
-    """Gives which detector has to look at which event, and whose state it needs for that, in the order of the events."""
+    """Gives which detector has to look at which event, and of whom it remembers something for that, in the order of the events."""
     return [
-        Match(detector, Profile(detector.word, subject), seen)
+        Match(detector, subject, seen)
         for seen in events
         for detector in detectors.get(seen.name, ())
         if (subject := detector.subject(seen)) is not None
     ]
 
 
-def look(each: Iterable[Match], states: dict[Profile, State]) -> list[Finding]:
+def look(each: Iterable[Match], profiles: dict[Subject, Profile]) -> list[Finding]:
     """Lets detectors look at events; gives what they find, of each subject once an hour at most.
 
     Args:
         each: Which at which, in the order of the events.
-        states: What is remembered; changed in place.
+        profiles: What is remembered; changed in place.
     """
     found = []
-    for detector, profile, seen in each:
-        state = states.setdefault(profile, {})
+    for detector, subject, seen in each:
+        state = profiles.setdefault(subject, {}).setdefault(detector.word, {})
         if detector.look(seen, state) and seen.at - state.get(_TOLD, -HOUR) >= HOUR:
             state[_TOLD] = seen.at
-            found.append(Finding(detector.word, detector.severity, profile.subject, seen))
+            found.append(Finding(detector.word, detector.severity, subject, seen))
     return found

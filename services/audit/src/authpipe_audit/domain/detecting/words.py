@@ -9,6 +9,8 @@ from authpipe_audit.domain.trails import Trail
 
 # What a detector remembers of one subject. The members are its own, but for "told".
 State = dict[str, int]
+# What all of them remember of one subject, by their words.
+Profile = dict[str, State]
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 USES = frozenset({"serve", "proxy"})
 # The names that a use of a credential, and one that was refused, can have.
