@@ -357,6 +357,35 @@ def test_sign_ins_from_one_address_are_counted(stack: Stack) -> None:
     assert answers[-1].json()["reason"] == "TOO_MANY_SIGN_INS"
 
 
+def test_invitations_that_are_tried_from_one_address_are_counted_and_on_record(
+    stack: Stack, superuser: Superuser, wait_for: Callable[..., Any]
+) -> None:
+    with Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as guesser:
+        answers = [guesser.begin_joining("api_test_" + "0" * 49) for _ in range(40)]
+    assert {each.status_code for each in answers} == {401, 429}
+    assert answers[-1].json()["reason"] == "TOO_MANY_SIGN_INS"
+
+    def noted() -> bool:
+        with superuser("core", "audit") as audit:
+            query = "select from bodies where name = 'SIGN_IN_REFUSED' and position('INVITATION_INVALID' in record) > 0"
+            return audit.execute(query).fetchone() is not None
+
+    assert wait_for(noted)
+
+
+@pytest.mark.case(14)
+def test_an_invitation_whose_row_is_not_ours_begins_nothing_and_is_an_alarm(
+    shop: Customer, stack: Stack, superuser: Superuser, wait_for: Callable[..., Any]
+) -> None:
+    before = alarms(superuser)
+    invitation = asyncio.run(stack.invite(shop.workspace, "forged@people.example", "auditor")).partition("#")[2]
+    with superuser("core", "authority") as authority:
+        authority.execute("update members set role = 'owner' where email = 'forged@people.example'")
+    with Member(stack.layout.dashboard_url, str(stack.public_ca.certificate_file)) as guest:
+        assert guest.begin_joining(invitation).status_code == 401
+    assert wait_for(lambda: alarms(superuser) > before)
+
+
 @pytest.mark.case(14)
 def test_the_attack_sees_that_the_mac_of_a_members_row_is_not_checked(notices: Callable[..., None]) -> None:
     notices(

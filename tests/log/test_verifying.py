@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from authpipe_cli import verifying
 from authpipe_devstack.layout import LOG_NAME, TRAILS, TRUST_DOMAIN
 from authpipe_testing.ca import CertificateAuthority
+from authpipe_transparency.findings import Finding, Kind
+from authpipe_transparency.notes import VerifierKey
+from authpipe_transparency.verification import Known
 from google.protobuf.timestamp_pb2 import Timestamp
 
 if TYPE_CHECKING:
@@ -132,6 +136,37 @@ def test_an_export_that_was_edited_is_refused_and_it_says_why(
     assert said.out.strip().endswith(").")
     # Nothing of it was remembered: the untouched one is sound.
     assert auditor.verify(file).code == 0
+
+
+@pytest.mark.promise("P31")
+def test_an_export_that_is_measured_in_several_processes_is_judged_as_by_one(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = auditor.covered()
+    assert auditor.verify(file).code == 0
+    lines = lines_of(file)
+    known = {origin: VerifierKey.parse(key) for origin, key in auditor.keys().items()}
+    monkeypatch.setattr(verifying, "_ALONE_BYTES", 0)
+    monkeypatch.setattr(verifying, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(verifying.os, "cpu_count", lambda: 2)
+    told: list[int] = []
+    sections = verifying.verify(file, Known(known), told.append)
+    assert sum(section.events for section in sections) == len([line for line in lines if "position" in line])
+    assert len(told) > 4
+    assert sum(told) == file.stat().st_size
+    edited = auditor.folder / "edited.jsonl"
+    for edit, kind in (
+        (lambda: changed(lines, "entry", lambda entry: entry[::-1]), Kind.CHANGED),
+        (lambda: changed(lines, "root", lambda root: root[::-1]), Kind.EMITTER),
+        (lambda: lines[:-1], Kind.FORMAT),
+    ):
+        edited.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in edit()))
+        with pytest.raises(Finding) as found:
+            verifying.verify(edited, Known(known), told.append)
+        assert found.value.kind is kind
+    edited.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(Finding, match="cut"):
+        verifying.verify(edited, Known(known), told.append)
 
 
 def first(lines: list[Any], member: str) -> int:

@@ -23,6 +23,7 @@ from authpipe_gateway_authority.domain.issuing import Issuing
 from authpipe_gateway_authority.domain.membership import Membership
 from authpipe_gateway_authority.domain.signing_in import SigningIn
 from authpipe_gateway_authority.domain.violations import Violations
+from authpipe_gateway_authority.domain.workspaces import Workspaces
 from authpipe_gateway_authority.passkeys import WebAuthn
 from authpipe_gateway_authority.servicer import AuthorityServicer, MembersServicer, SignInServicer
 from authpipe_gateway_authority.store import MemberStore, Store
@@ -111,7 +112,7 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
             Violations(store, verifier.verify),
             Containing(store, actors, authorizing.forget),
             Issuing(store, authorizing.forget),
-            store,
+            Workspaces(store),
             hash_key,
             config.key_kind,
             config.reuse_ms,

@@ -30,6 +30,10 @@ class Store:
         self.frozen.append((workspace, entry.actor))
         return False
 
+    async def note(self, entries: Any) -> None:
+        """Is not to be reached."""
+        raise AssertionError
+
     async def revoke_api_keys(self, *_: Any, **__: Any) -> int:
         """Is not to be reached."""
         raise AssertionError

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from authpipe_gateway_authority.errors import MalformedError
+from authpipe_gateway_authority.errors import ForgedRowError, MalformedError, WorkspaceNotFoundError
 from authpipe_grants import Grant, GrantError
-from authpipe_sensitive import AuditEntry
+from authpipe_sensitive import AuditEntry, DomainError
 from authpipe_sensitive.entries import Outcome
 
 _SELF = "gateway/authority"
@@ -62,6 +63,33 @@ class Acting(NamedTuple):
             reason=reason,
             source=self.source,
         )
+
+    def refusal(self, target: str, error: DomainError) -> AuditEntry:
+        """Makes the event of its refusal, which is an alarm where a row is not ours."""
+        name = "AUTHORIZATION_ROW_FORGED" if isinstance(error, ForgedRowError) else "ACCESS_REFUSED"
+        entry = self.entry(name, target, "REFUSED", error.reason)
+        # Where there may be no such workspace, it is the installation's.
+        return entry._replace(workspace_id="") if isinstance(error, WorkspaceNotFoundError) else entry
+
+
+@asynccontextmanager
+async def on_record(
+    note: Callable[[Sequence[AuditEntry]], Awaitable[None]], acting: Acting, target: str, *errors: type[DomainError]
+) -> AsyncIterator[None]:
+    """Has it stand in the log that an act was refused because of one of these, or because a row is not ours.
+
+    Args:
+        note: Makes events durable.
+        acting: Who acts.
+        target: On what.
+        errors: Which refusals; beside that of a row that is not ours.
+    """
+    try:
+        yield
+    except DomainError as error:
+        if isinstance(error, (ForgedRowError, *errors)):
+            await note([acting.refusal(target, error)])
+        raise
 
 
 class Actors:

@@ -5,16 +5,19 @@ Both take access away: neither waits for anything, and each can be asked for aga
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from authpipe_gateway_authority.domain.acting import Actors, Asked
+from authpipe_gateway_authority.domain.acting import Actors, Asked, on_record
 from authpipe_sensitive import AuditEntry
 from authpipe_sensitive.duties import note_nothing_done
 
 
 class Store(Protocol):
     """authority's own tables."""
+
+    async def note(self, entries: Sequence[AuditEntry]) -> None:
+        """Makes events durable."""
 
     async def revoke_api_keys(self, workspace: str, make: Callable[[str, str], AuditEntry], *, dry_run: bool) -> int:
         """Revokes every active API key of a workspace in one transaction with the events; gives how many there were.
@@ -50,9 +53,11 @@ class Containing:
             GrantError: The grant is not for that.
             MalformedError: An operator names no workspace.
             WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: Its row is not ours.
         """
         acting = self._actors.of(asked, "revoke_api_keys")
-        count = await self._store.revoke_api_keys(acting.workspace, acting.entry, dry_run=dry_run)
+        async with on_record(self._store.note, acting, acting.workspace):
+            count = await self._store.revoke_api_keys(acting.workspace, acting.entry, dry_run=dry_run)
         if dry_run:
             note_nothing_done()
         self._forget()
@@ -65,10 +70,12 @@ class Containing:
             GrantError: The grant is not for that.
             MalformedError: An operator names no workspace.
             WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: Its row is not ours.
         """
         acting = self._actors.of(asked, "freeze")
         entry = None if dry_run else acting.entry("WORKSPACE_FROZEN", acting.workspace)
-        was_frozen = await self._store.set_frozen(acting.workspace, frozen=True, entry=entry)
+        async with on_record(self._store.note, acting, acting.workspace):
+            was_frozen = await self._store.set_frozen(acting.workspace, frozen=True, entry=entry)
         if dry_run or was_frozen:
             note_nothing_done()
         self._forget()
@@ -80,10 +87,12 @@ class Containing:
         Raises:
             MalformedError: No workspace is named.
             WorkspaceNotFoundError: There is no such workspace.
+            ForgedRowError: Its row is not ours.
         """
         acting = self._actors.of(asked, "")
         entry = acting.entry("WORKSPACE_UNFROZEN", acting.workspace)
-        was_frozen = await self._store.set_frozen(acting.workspace, frozen=False, entry=entry)
+        async with on_record(self._store.note, acting, acting.workspace):
+            was_frozen = await self._store.set_frozen(acting.workspace, frozen=False, entry=entry)
         if not was_frozen:
             note_nothing_done()
         self._forget()

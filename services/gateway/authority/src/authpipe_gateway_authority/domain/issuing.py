@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from authpipe_gateway_authority.domain.acting import Acting
+from authpipe_gateway_authority.domain.acting import Acting, on_record
 from authpipe_gateway_authority.domain.api_keys import SCOPES, ApiKeyRow
-from authpipe_gateway_authority.errors import ForgedRowError, MalformedError, WorkspaceNotFoundError
-from authpipe_sensitive import AuditEntry, DomainError
+from authpipe_gateway_authority.errors import MalformedError, WorkspaceNotFoundError
+from authpipe_sensitive import AuditEntry
 
 _LONGEST_NAME = 100
 
@@ -69,13 +69,8 @@ class Issuing:
             await self._store.revoke_api_key(acting.workspace, api_key_id, acting.entry("API_KEY_REVOKED", api_key_id))
         self._forget()
 
-    @asynccontextmanager
-    async def _on_record(self, acting: Acting, api_key_id: str) -> AsyncIterator[None]:
-        try:
-            yield
-        except (MalformedError, WorkspaceNotFoundError, ForgedRowError) as error:
-            await self._store.note([_refused(acting, api_key_id, error)])
-            raise
+    def _on_record(self, acting: Acting, api_key_id: str) -> AbstractAsyncContextManager[None]:
+        return on_record(self._store.note, acting, api_key_id, MalformedError, WorkspaceNotFoundError)
 
 
 def require_name(display_name: str) -> str:
@@ -87,9 +82,3 @@ def require_name(display_name: str) -> str:
     if not 1 <= len(display_name) <= _LONGEST_NAME or not display_name.isprintable():
         raise MalformedError
     return display_name
-
-
-def _refused(acting: Acting, api_key_id: str, error: DomainError) -> AuditEntry:
-    entry = acting.entry("ACCESS_REFUSED", api_key_id, "REFUSED", error.reason)
-    # Where there may be no such workspace, it is the installation's.
-    return entry._replace(workspace_id="") if isinstance(error, WorkspaceNotFoundError) else entry

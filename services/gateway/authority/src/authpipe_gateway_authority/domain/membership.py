@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from authpipe_gateway_authority.domain.acting import Acting, Actors, Asked
 from authpipe_gateway_authority.domain.authorizing import Budget
 from authpipe_gateway_authority.domain.members import ROLES, Change, MemberRow, given_role, invited, removed
-from authpipe_gateway_authority.errors import LastOwnerError, MalformedError, RoleError
+from authpipe_gateway_authority.errors import ForgedRowError, LastOwnerError, MalformedError, RoleError
 from authpipe_sensitive import AuditEntry, DomainError
 
 _INVITATION_SECONDS = 3 * 86_400
@@ -140,11 +140,11 @@ class Membership:
     ) -> None:
         try:
             await self._store.change_member(acting.workspace, decide, acting.entry(name, member_id))
-        except (RoleError, LastOwnerError) as error:
+        except (RoleError, LastOwnerError, ForgedRowError) as error:
             await self._note(acting, member_id, error)
             raise
         self._forget()
 
     async def _note(self, acting: Acting, member_id: str, error: DomainError) -> None:
-        if await self._refusals.take(acting.workspace):
-            await self._store.note([acting.entry("ACCESS_REFUSED", member_id, "REFUSED", error.reason)])
+        if isinstance(error, ForgedRowError) or await self._refusals.take(acting.workspace):
+            await self._store.note([acting.refusal(member_id, error)])

@@ -123,20 +123,30 @@ class Store(Protocol):
         """Makes events durable."""
 
 
+class From(NamedTuple):
+    """Where a try comes from.
+
+    Args:
+        request_id: The request.
+        source: The address that it came from.
+    """
+
+    request_id: str
+    source: str
+
+
 class NewSession(NamedTuple):
     """A session that is to be made.
 
     Args:
         session_id: Its id.
         token_hash: The keyed hash of its token.
-        request_id: The request.
-        source: The address that it came from.
+        asked: Where it is asked for.
     """
 
     session_id: str
     token_hash: bytes
-    request_id: str
-    source: str
+    asked: From
 
 
 class SigningIn:
@@ -148,7 +158,7 @@ class SigningIn:
         challenges: Makes challenges.
         mac_key: The key of the rows' MAC.
         refusals: Events about refusals; beyond it they are counted, not written.
-        tries: Tries of an address.
+        tries: Tries of an address, of each step of its own.
         clock: Gives seconds.
         session_seconds: How long a session lasts.
     """
@@ -174,13 +184,19 @@ class SigningIn:
         self._clock = clock
         self._session_seconds = session_seconds
 
-    async def begin_joining(self, invitation_hash: bytes | None) -> str:
+    async def begin_joining(self, invitation_hash: bytes | None, asked: From) -> str:
         """Gives what the browser of somebody who was invited makes a passkey by.
 
         Raises:
             InvitationError: The invitation is not good.
+            TooManySignInsError: Too many were tried from there.
         """
-        member, workspace = await self._invited(invitation_hash)
+        await self._take_try("begin", asked)
+        try:
+            member, workspace = await self._invited(invitation_hash)
+        except (InvitationError, ForgedRowError) as error:
+            await self._note(error, None, asked)
+            raise
         challenge = self._challenges.make(f"join {member.member_id}")
         return self._passkeys.creation(challenge, member.member_id, member.email, workspace.display_name)
 
@@ -192,7 +208,7 @@ class SigningIn:
             SignInError: The passkey is not.
             TooManySignInsError: Too many were tried from there.
         """
-        await self._take_try(new)
+        await self._take_try("finish", new.asked)
         member: MemberRow | None = None
         try:
             member, _ = await self._invited(invitation_hash)
@@ -210,7 +226,7 @@ class SigningIn:
                 "MEMBER_SIGNED_IN",
             )
         except (SignInError, ForgedRowError) as error:
-            await self._note(error, member, new)
+            await self._note(error, member, new.asked)
             raise
 
     async def begin_sign_in(self) -> str:
@@ -224,7 +240,7 @@ class SigningIn:
             SignInError: The passkey is not known, or has not signed this.
             TooManySignInsError: Too many were tried from there.
         """
-        await self._take_try(new)
+        await self._take_try("finish", new.asked)
         member: MemberRow | None = None
         try:
             signed = self._passkeys.read(credential)
@@ -236,7 +252,7 @@ class SigningIn:
                 spent, member, lambda now: _signed_in(now, signed.credential_id, count), new, "MEMBER_SIGNED_IN"
             )
         except (SignInError, ForgedRowError) as error:
-            await self._note(error, member, new)
+            await self._note(error, member, new.asked)
             raise
 
     async def sign_out(self, token_hash: bytes | None, request_id: str, source: str) -> None:
@@ -300,21 +316,21 @@ class SigningIn:
                 name=name,
                 outcome="SUCCEEDED",
                 actor=f"member:{member.member_id}",
-                request_id=new.request_id,
+                request_id=new.asked.request_id,
                 workspace_id=member.workspace,
                 target=member.member_id if name == "MEMBER_JOINED" else new.session_id,
-                source=new.source,
+                source=new.asked.source,
             )
             for name in names
         ]
         await self._store.open_session(spent, member, decide, session, entries)
         return ends
 
-    async def _take_try(self, new: NewSession) -> None:
-        if not await self._tries.take(new.source):
+    async def _take_try(self, step: str, asked: From) -> None:
+        if not await self._tries.take(f"{step} {asked.source}"):
             raise TooManySignInsError
 
-    async def _note(self, error: SignInError | ForgedRowError, member: MemberRow | None, new: NewSession) -> None:
+    async def _note(self, error: SignInError | ForgedRowError, member: MemberRow | None, asked: From) -> None:
         workspace = member.workspace if member else ""
         is_forged = isinstance(error, ForgedRowError)
         if not is_forged and not await self._refusals.take(workspace):
@@ -323,10 +339,10 @@ class SigningIn:
             name="AUTHORIZATION_ROW_FORGED" if is_forged else "SIGN_IN_REFUSED",
             outcome="REFUSED",
             actor=f"member:{member.member_id}" if member else "member:unknown",
-            request_id=new.request_id,
+            request_id=asked.request_id,
             workspace_id=workspace,
             reason=error.why if isinstance(error, SignInError) else error.reason,
-            source=new.source,
+            source=asked.source,
         )
         await self._store.note([entry])
 

@@ -7,21 +7,18 @@ from collections.abc import Callable
 
 from authpipe.authority.v1 import authority_pb2 as pb
 from authpipe.types.v1 import records_pb2
-from authpipe_gateway_authority.domain.api_keys import WorkspaceRow
 from authpipe_gateway_authority.domain.acting import Acting, Asked
 from authpipe_gateway_authority.domain.authorizing import ActAsked, Authorizing, Verdict
 from authpipe_gateway_authority.domain.containing import Containing
-from authpipe_gateway_authority.domain.issuing import Issuing, require_name
+from authpipe_gateway_authority.domain.issuing import Issuing
 from authpipe_gateway_authority.domain.principals import Credential
 from authpipe_gateway_authority.domain.violations import Violations
-from authpipe_gateway_authority.errors import MalformedError
+from authpipe_gateway_authority.domain.workspaces import Workspaces
 from authpipe_gateway_authority.key_format import Form, hash_of, hash_token, new_token
-from authpipe_gateway_authority.store import Store
 from authpipe_grants import thumbprint
 from authpipe_rpc import current_caller
 from authpipe_sensitive import DomainError, Secret
 
-_MOST_DAYS = 36_500
 # A grant is handed out again for half a minute of its minute (GrantCache); so much of it is left at the least.
 # With the ten seconds for which authority hands out a grant again, none is older than 15 s when it is used: what
 # keyservice knows a clock that is behind by.
@@ -36,7 +33,7 @@ class AuthorityServicer:
         violations: The rules over what did not open.
         containing: The rules over containment.
         issuing: The rules over API keys.
-        store: authority's own tables.
+        workspaces: The rules over workspaces.
         hash_key: The key of the API keys' hash.
         key_kind: The middle of new API keys.
         reuse_ms: For how long a verdict may be reused.
@@ -49,7 +46,7 @@ class AuthorityServicer:
         violations: Violations,
         containing: Containing,
         issuing: Issuing,
-        store: Store,
+        workspaces: Workspaces,
         hash_key: Secret,
         key_kind: str,
         reuse_ms: int,
@@ -59,7 +56,7 @@ class AuthorityServicer:
         self._violations = violations
         self._containing = containing
         self._issuing = issuing
-        self._store = store
+        self._workspaces = workspaces
         self._hash_key = hash_key
         self._key_kind = key_kind
         self._reuse_ms = reuse_ms
@@ -92,18 +89,12 @@ class AuthorityServicer:
     async def CreateWorkspace(self, request: pb.CreateWorkspaceRequest, _: object) -> pb.CreateWorkspaceResponse:
         """Creates a workspace."""
         workspace = f"ws_{secrets.token_hex(12)}"
-        row = WorkspaceRow(workspace, require_name(request.display_name), 1)
-        acting = _operator(workspace, request.request_id)
-        await self._store.create_workspace(row, acting.entry("WORKSPACE_CREATED", workspace))
+        await self._workspaces.create(_operator(workspace, request.request_id), request.display_name)
         return pb.CreateWorkspaceResponse(workspace_id=workspace)
 
     async def SetAuditRetention(self, request: pb.SetAuditRetentionRequest, _: object) -> pb.SetAuditRetentionResponse:
         """Puts on record for how long the bodies of a workspace's events are kept."""
-        if not 1 <= request.days <= _MOST_DAYS:
-            raise MalformedError
-        acting = _operator(request.workspace_id, request.request_id)
-        entry = acting.entry("AUDIT_RETENTION_SET", request.workspace_id)
-        await self._store.record_of_workspace(request.workspace_id, entry._replace(amount=request.days))
+        await self._workspaces.keep_events(_operator(request.workspace_id, request.request_id), request.days)
         return pb.SetAuditRetentionResponse()
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _: object) -> pb.CreateApiKeyResponse:

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from authpipe.authority.v1 import members_pb2 as pb
 from authpipe_gateway_authority.domain.acting import Asked
 from authpipe_gateway_authority.domain.membership import Membership
-from authpipe_gateway_authority.domain.signing_in import NewSession, SigningIn
+from authpipe_gateway_authority.domain.signing_in import From, NewSession, SigningIn
 from authpipe_gateway_authority.key_format import Form, hash_of, hash_token, new_token
 from authpipe_rpc import current_caller
 from authpipe_sensitive import Secret
@@ -111,7 +111,8 @@ class SignInServicer:
 
     async def BeginJoining(self, request: pb.BeginJoiningRequest, _: object) -> pb.BeginJoiningResponse:
         """Begins to register a passkey."""
-        return pb.BeginJoiningResponse(options=await self._signing_in.begin_joining(self._invitation(request)))
+        options = await self._signing_in.begin_joining(self._invitation(request), _from(request))
+        return pb.BeginJoiningResponse(options=options)
 
     async def FinishJoining(self, request: pb.FinishJoiningRequest, _: object) -> pb.FinishJoiningResponse:
         """Registers a passkey, and signs in."""
@@ -144,7 +145,11 @@ class SignInServicer:
     def _new(self, session: Secret, request: pb.FinishJoiningRequest | pb.FinishSignInRequest) -> NewSession:
         session_id = f"ses_{secrets.token_hex(8)}"
         token_hash = hash_token(self._hash_key, session)
-        return NewSession(session_id, token_hash, request.request_id, request.source_address)
+        return NewSession(session_id, token_hash, _from(request))
+
+
+def _from(request: pb.BeginJoiningRequest | pb.FinishJoiningRequest | pb.FinishSignInRequest) -> From:
+    return From(request.request_id, request.source_address)
 
 
 def _asked(request: pb.InviteMemberRequest | pb.ChangeMemberRoleRequest | pb.RemoveMemberRequest) -> Asked:

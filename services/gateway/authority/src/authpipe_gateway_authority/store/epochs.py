@@ -25,6 +25,21 @@ _KEYS = f"select {KEY} from api_keys k where workspace_id = :workspace for updat
 _MEMBERS = f"select {MEMBER} from members m where workspace_id = :workspace for update"
 _SESSIONS = f"select {SESSION} from dashboard_sessions s where workspace_id = :workspace for update"
 _LOCK = f"select {WORKSPACE} from workspaces w where workspace_id = :workspace for update"
+_MOVE_KEYS = """
+update api_keys k set state = n.state, epoch = :epoch, mac = n.mac
+from unnest(cast(:column_0 as text[]), cast(:column_1 as text[]), cast(:column_2 as bytea[])) as n(api_key_id, state, mac)
+where k.workspace_id = :workspace and k.api_key_id = n.api_key_id
+"""
+_MOVE_MEMBERS = """
+update members m set epoch = :epoch, mac = n.mac
+from unnest(cast(:column_0 as text[]), cast(:column_1 as bytea[])) as n(member_id, mac)
+where m.workspace_id = :workspace and m.member_id = n.member_id
+"""
+_MOVE_SESSIONS = """
+update dashboard_sessions s set epoch = :epoch, mac = n.mac
+from unnest(cast(:column_0 as bytea[]), cast(:column_1 as bytea[])) as n(token_hash, mac)
+where s.workspace_id = :workspace and s.token_hash = n.token_hash
+"""
 
 
 class Epochs:
@@ -87,23 +102,28 @@ class Epochs:
             ended: The keyed hash of the token of a session that ends; empty: none.
         """
         epoch = workspace.epoch + 1
-        for key in keys:
-            # A forged row is never blessed with a new MAC.
-            if not self.is_ours(key, workspace):
-                continue
-            state = "revoked" if key.api_key_id in revoked else key.state
-            await _put_key(connection, replace(key, state=state, epoch=epoch).sealed(self._mac_key))
-        for member in await self.members(connection, workspace):
-            row = changed if changed and changed.member_id == member.member_id else member
-            await put_member(connection, row.sealed(self._mac_key, epoch))
-        rows = await connection.execute(sa.text(_SESSIONS), {"workspace": workspace.workspace})
-        for session in map(to_session, rows.all()):
-            if not self.is_ours(session, workspace):
-                continue
-            if session.token_hash == ended or (changed and changed.member_id == session.member_id):
-                await _delete_session(connection, session.token_hash)
-            else:
-                await _put_session(connection, session.sealed(self._mac_key, epoch))
+        # A forged row is never blessed with a new MAC.
+        of_keys = [
+            replace(key, state="revoked" if key.api_key_id in revoked else key.state, epoch=epoch).sealed(self._mac_key)
+            for key in keys
+            if self.is_ours(key, workspace)
+        ]
+        await _move(connection, _MOVE_KEYS, workspace, epoch, [(row.api_key_id, row.state, row.mac) for row in of_keys])
+        of_members = [
+            member.sealed(self._mac_key, epoch)
+            for member in await self.members(connection, workspace)
+            if changed is None or changed.member_id != member.member_id
+        ]
+        await _move(connection, _MOVE_MEMBERS, workspace, epoch, [(row.member_id, row.mac) for row in of_members])
+        if changed is not None:
+            await put_member(connection, changed.sealed(self._mac_key, epoch))
+        stay, end = await self._sessions(connection, workspace, changed, ended)
+        of_sessions = [row.sealed(self._mac_key, epoch) for row in stay]
+        await _move(connection, _MOVE_SESSIONS, workspace, epoch, [(row.token_hash, row.mac) for row in of_sessions])
+        await connection.execute(
+            sa.text("delete from dashboard_sessions where token_hash = any(cast(:hashes as bytea[]))"),
+            {"hashes": [row.token_hash for row in end]},
+        )
         moved = replace(workspace, epoch=epoch).sealed(self._mac_key)
         await connection.execute(
             sa.text(
@@ -113,15 +133,27 @@ class Epochs:
         )
         return epoch
 
+    async def _sessions(
+        self, connection: Any, workspace: WorkspaceRow, changed: MemberRow | None, ended: bytes
+    ) -> tuple[list[SessionRow], list[SessionRow]]:
+        """Gives the sessions that are ours: those that stay, and those that end."""
+        rows = await connection.execute(sa.text(_SESSIONS), {"workspace": workspace.workspace})
+        stay: list[SessionRow] = []
+        end: list[SessionRow] = []
+        for session in map(to_session, rows.all()):
+            if self.is_ours(session, workspace):
+                ends = session.token_hash == ended or (changed and changed.member_id == session.member_id)
+                (end if ends else stay).append(session)
+        return stay, end
 
-async def _put_key(connection: Any, row: ApiKeyRow) -> None:
-    await connection.execute(
-        sa.text(
-            "update api_keys set state = :state, epoch = :epoch, mac = :mac"
-            " where workspace_id = :workspace and api_key_id = :id"
-        ),
-        {"state": row.state, "epoch": row.epoch, "mac": row.mac, "workspace": row.workspace, "id": row.api_key_id},
-    )
+
+async def _move(
+    connection: Any, statement: str, workspace: WorkspaceRow, epoch: int, rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Writes rows in their new epoch, all in one statement: a workspace may have thousands."""
+    if rows:
+        values = {f"column_{number}": list(column) for number, column in enumerate(zip(*rows, strict=True))}
+        await connection.execute(sa.text(statement), {"workspace": workspace.workspace, "epoch": epoch, **values})
 
 
 async def put_member(connection: Any, row: MemberRow) -> None:
@@ -151,18 +183,6 @@ async def put_member(connection: Any, row: MemberRow) -> None:
             "mac": row.mac,
         },
     )
-
-
-async def _put_session(connection: Any, row: SessionRow) -> None:
-    await connection.execute(
-        sa.text("update dashboard_sessions set epoch = :epoch, mac = :mac where token_hash = :hash"),
-        {"epoch": row.epoch, "mac": row.mac, "hash": row.token_hash},
-    )
-
-
-async def _delete_session(connection: Any, token_hash: bytes) -> None:
-    """Deletes a session."""
-    await connection.execute(sa.text("delete from dashboard_sessions where token_hash = :hash"), {"hash": token_hash})
 
 
 def to_key(row: Sequence[Any]) -> ApiKeyRow:

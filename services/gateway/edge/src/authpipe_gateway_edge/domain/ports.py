@@ -275,7 +275,7 @@ class Membership(Protocol):
 class SignIn(Protocol):
     """authority, for passkeys and sessions. Options and answers are Web Authentication's JSON, which edge does not read."""
 
-    async def begin_joining(self, invitation: Secret) -> str:
+    async def begin_joining(self, invitation: Secret, request_id: str, source: str) -> str:
         """Gives what a passkey is made by."""
 
     async def finish_joining(self, invitation: Secret, credential: str, request_id: str, source: str) -> Session:

@@ -58,9 +58,11 @@ class SignInPeer:
     def __init__(self, peer: Peer[members_pb2_grpc.SignInAsyncStub]) -> None:
         self._peer = peer
 
-    async def begin_joining(self, invitation: Secret) -> str:
+    async def begin_joining(self, invitation: Secret, request_id: str, source: str) -> str:
         """Gives what a passkey is made by."""
-        request = pb.BeginJoiningRequest(invitation=bytes(invitation.expose()))
+        request = pb.BeginJoiningRequest(
+            invitation=bytes(invitation.expose()), request_id=request_id, source_address=source
+        )
         return (await self._peer.call_idempotent(lambda stub: stub.BeginJoining, request)).options
 
     async def finish_joining(self, invitation: Secret, credential: str, request_id: str, source: str) -> Session:

@@ -89,7 +89,8 @@ def router(api: Api, sign_in: SignIn) -> APIRouter:
     @routes.post("/joining:begin")
     async def begin_joining(request: Request, body: JoiningIn) -> Response:
         require_own_page(request)
-        return _options(await sign_in.begin_joining(_secret(body.invitation)))
+        state = request.state
+        return _options(await sign_in.begin_joining(_secret(body.invitation), state.request_id, state.source))
 
     @routes.post("/joining:finish")
     async def finish_joining(request: Request, body: NewPasskeyIn) -> Response:

@@ -321,7 +321,7 @@ class SignInServicer:
     """
 
     def BeginJoining(self, request, context):
-        """Begins to register the passkey of somebody who was invited.
+        """Begins to register the passkey of somebody who was invited. A refusal leaves SIGN_IN_REFUSED, counted and sampled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

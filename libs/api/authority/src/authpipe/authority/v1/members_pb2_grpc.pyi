@@ -117,7 +117,7 @@ class SignInStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SignInAsyncStub: ...
     BeginJoining: _grpc.UnaryUnaryMultiCallable[_members_pb2.BeginJoiningRequest, _members_pb2.BeginJoiningResponse]
-    """Begins to register the passkey of somebody who was invited."""
+    """Begins to register the passkey of somebody who was invited. A refusal leaves SIGN_IN_REFUSED, counted and sampled."""
     FinishJoining: _grpc.UnaryUnaryMultiCallable[_members_pb2.FinishJoiningRequest, _members_pb2.FinishJoiningResponse]
     """Registers the passkey, uses the invitation up, and signs in."""
     BeginSignIn: _grpc.UnaryUnaryMultiCallable[_members_pb2.BeginSignInRequest, _members_pb2.BeginSignInResponse]
@@ -135,7 +135,7 @@ class SignInAsyncStub(SignInStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     BeginJoining: _aio.UnaryUnaryMultiCallable[_members_pb2.BeginJoiningRequest, _members_pb2.BeginJoiningResponse]  # type: ignore[assignment]
-    """Begins to register the passkey of somebody who was invited."""
+    """Begins to register the passkey of somebody who was invited. A refusal leaves SIGN_IN_REFUSED, counted and sampled."""
     FinishJoining: _aio.UnaryUnaryMultiCallable[_members_pb2.FinishJoiningRequest, _members_pb2.FinishJoiningResponse]  # type: ignore[assignment]
     """Registers the passkey, uses the invitation up, and signs in."""
     BeginSignIn: _aio.UnaryUnaryMultiCallable[_members_pb2.BeginSignInRequest, _members_pb2.BeginSignInResponse]  # type: ignore[assignment]
@@ -156,7 +156,7 @@ class SignInServicer(metaclass=_abc_1.ABCMeta):
         request: _members_pb2.BeginJoiningRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_members_pb2.BeginJoiningResponse, _abc.Awaitable[_members_pb2.BeginJoiningResponse]]:
-        """Begins to register the passkey of somebody who was invited."""
+        """Begins to register the passkey of somebody who was invited. A refusal leaves SIGN_IN_REFUSED, counted and sampled."""
 
     @_abc_1.abstractmethod
     def FinishJoining(
