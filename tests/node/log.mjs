@@ -1,4 +1,4 @@
-// The audit log verified from docs/audit.md, RFC 6962 and C2SP alone: nothing of it is ours.
+// The audit log verified from docs/audit-format.md, RFC 6962 and C2SP alone: nothing of it is ours.
 //   node log.mjs tree <prefix> <vkey>      the published tree: checkpoint, tiles, entries
 //   node log.mjs export <file> <vkey>...   an export: events, tree, chain, what emitters signed
 import { createHash, createPublicKey, verify, X509Certificate } from "node:crypto";

@@ -78,7 +78,7 @@ def events_page() -> str:
             where.setdefault(rules(method)[1], []).append(f"{service.name}.{method.name}")
     lines = ["# The events of the audit log", "", MADE, ""]
     lines += [
-        "How an event is written is in [audit.md](audit.md). *enlarges*: it gives access or begins to use some, and without",
+        "How an event is written is in [audit-format.md](audit-format.md). *enlarges*: it gives access or begins to use some, and without",
         "room for its event it is refused. *completes* and *reduces* are never held up. *tells*: of something refused or",
         "alarming; floods of these are counted and sampled.",
         "",

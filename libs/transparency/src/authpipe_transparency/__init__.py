@@ -1,7 +1,7 @@
 """The formats of the audit log, and what proves it: a core without I/O, for those who write it and those who verify it.
 
 `events` how an event is written, `batches` what its emitter signs, `merkle` the tree, `notes` its signed heads, `tiles`
-how they are published, `chains` what makes an omission show. Promise P31; docs/audit.md.
+how they are published, `chains` what makes an omission show. Promise P31; docs/audit-format.md.
 """
 
 from authpipe_transparency.batches import batch_root, batch_statement, sign_batch, verify_batch

@@ -106,7 +106,7 @@ def encode_event(members: Mapping[str, str | int]) -> bytes:
     )
     encoded = f"{{{event}}}".encode()
     if _EVENT.fullmatch(encoded) is None or not members.keys() <= _MEMBERS.keys():
-        raise FormatError(f"An event's {_culprit(members)} is not what it may be (docs/audit.md).")
+        raise FormatError(f"An event's {_culprit(members)} is not what it may be (docs/audit-format.md).")
     return encoded
 
 

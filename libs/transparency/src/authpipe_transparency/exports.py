@@ -275,7 +275,7 @@ def _read_other(line: bytes) -> Header | CheckpointLine:
             return CheckpointLine(value["checkpoint"])
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
-    raise FormatError("A line of the export is not written as docs/audit.md says.")
+    raise FormatError("A line of the export is not written as docs/audit-format.md says.")
 
 
 def _data(text: bytes) -> bytes:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from authpipe_database import Database, Outbox
 from authpipe_envelope import RecordClass
 from authpipe_keyservice.domain.release import Direction, Wanted
-from authpipe_keyservice.domain.releasing import Step
+from authpipe_keyservice.domain.asking import Step
 from authpipe_keyservice.store import KeyTable
 from authpipe_sensitive import AuditEntry
 

@@ -10,7 +10,8 @@ import pytest
 from authpipe_envelope import RecordClass
 from authpipe_grants import Grant, ReleasedKey, thumbprint
 from authpipe_keyservice.domain.release import Direction, Wanted
-from authpipe_keyservice.domain.releasing import Ask, Releasing
+from authpipe_keyservice.domain.asking import Ask
+from authpipe_keyservice.domain.releasing import Releasing
 from authpipe_keyservice.domain.remembered import KeyRow, Remembered
 from authpipe_keyservice.errors import WorkspaceErasedError
 from authpipe_sensitive import AuditEntry

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from authpipe_envelope import Header, RecordClass
 from authpipe_grants import Grant, ReleasedKey, thumbprint
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
-from authpipe_keyservice.domain.releasing import Ask, Releasing
+from authpipe_keyservice.domain.asking import Ask
+from authpipe_keyservice.domain.releasing import Releasing
 from authpipe_keyservice.domain.remembered import KeyRow, Remembered
 from authpipe_sensitive import DomainError
 

@@ -30,7 +30,7 @@ class Store:
         self.frozen.append((workspace, entry.actor))
         return False
 
-    async def note(self, entries: Any) -> None:
+    async def note(self, _: Any) -> None:
         """Is not to be reached."""
         raise AssertionError
 

@@ -9,54 +9,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from authpipe_envelope import TRANSIENT, Header, IntegrityError, RecordClass, derive_record_key
+from authpipe_envelope import Header, IntegrityError, derive_record_key
 from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
+from authpipe_keyservice.domain.asking import Ask, Step, after_floor, refused_event, released_event, step_of
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.clocks import require_clock
 from authpipe_keyservice.domain.deks import Deks
 from authpipe_keyservice.domain.keys import Held, KeyCache, ck_aad, unwrap_ck
-from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge, mark_of
+from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted, judge
 from authpipe_keyservice.domain.remembered import KeyRow, Remembered
 from authpipe_keyservice.errors import BudgetError, CustomerKeyPendingError, SupersededError, WorkspaceErasedError
 from authpipe_sensitive import AuditEntry, DomainError, Label
 from authpipe_telemetry import counter
-
-
-class Ask(NamedTuple):
-    """One item of a batch.
-
-    Args:
-        wanted: Which key.
-        token: Its grant; None: the item points to no grant.
-        request_id: The request it belongs to.
-        header: The AP1 header, to read.
-    """
-
-    wanted: Wanted
-    token: str | None
-    request_id: str
-    header: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a release changes in what keyservice knows: the floor, the fence, the last forced refresh or check.
-
-    Args:
-        wanted: The key that was released.
-        key_version: The version of the connection key that it comes from.
-        fence: A newer fence than the last one seen; 0: none.
-        forced: The mark of a forced refresh; empty: it was none.
-        check: The mark of a check; empty: it was none.
-    """
-
-    wanted: Wanted
-    key_version: int
-    fence: int
-    forced: str
-    check: str
 
 
 class Store(Protocol):
@@ -220,7 +186,7 @@ class Releasing:
     ) -> _Judged:
         judged = _Judged([], [], [], [])
         for index, (asked, row) in enumerate(zip(asks, rows, strict=True)):
-            ask = _after_floor(asked, row)
+            ask = after_floor(asked, row)
             grant = grants[ask.token]
             try:
                 if isinstance(grant, DomainError):
@@ -229,7 +195,7 @@ class Releasing:
                 if bound := exceeded[grant.workspace, grant.issuer, grant.consumer]:
                     raise BudgetError(bound=Label(bound))
                 key = await self._key_for(ask, row)
-                released = _released(ask, grant)
+                released = released_event(ask, grant)
                 self._store.require_room(released)
             except DomainError as error:
                 judged.answers.append(error)
@@ -237,7 +203,7 @@ class Releasing:
             judged.answers.append(ask.wanted.version)
             judged.keys.append((index, key))
             judged.entries.append(released)
-            if step := _step(ask, grant, row, key.key_version):
+            if step := step_of(ask, grant, row, key.key_version):
                 judged.steps.append(step)
         return judged
 
@@ -254,7 +220,7 @@ class Releasing:
             if not isinstance(answer, DomainError) or waits:
                 continue
             if await self._budgets.note_refusal(ask.wanted.workspace):
-                entries.append(_refusal(ask, grants[ask.token], answer))
+                entries.append(refused_event(ask, grants[ask.token], answer))
         return entries
 
     async def _take_budgets(
@@ -385,62 +351,3 @@ _NEW_FACTS = KeyFacts(
     record_key_version=0,
     floor_age_ms=0,
 )
-
-
-def _after_floor(ask: Ask, row: KeyRow | None) -> Ask:
-    """Gives a write of a transient record the version after its floor: the store has deleted the one before."""
-    wanted = ask.wanted
-    if row is None or wanted.direction is Direction.READ or wanted.record_class not in TRANSIENT:
-        return ask
-    version = max(wanted.version, row.facts.floor + 1)
-    return ask._replace(wanted=wanted._replace(version=version))
-
-
-def _step(ask: Ask, grant: Grant, row: KeyRow | None, key_version: int) -> Step | None:
-    reads = ask.wanted.direction is Direction.READ
-    mark = mark_of(grant, ask.wanted)
-    forced = mark if reads and grant.forced and ask.wanted.record_class is RecordClass.REFRESH else ""
-    check = mark if grant.purpose in {"health_check", "rotation_check"} else ""
-    fence = grant.fence if row is None or grant.fence > row.facts.fence else 0
-    raises = reads and row is not None and ask.wanted.version > row.facts.floor
-    return (
-        Step(ask.wanted, key_version, fence, forced, check) if raises or fence or forced or check or not reads else None
-    )
-
-
-def _released(ask: Ask, grant: Grant) -> AuditEntry:
-    reads = ask.wanted.direction is Direction.READ
-    return AuditEntry(
-        name="RECORD_KEY_RELEASED" if reads else "WRITE_KEY_RELEASED",
-        outcome="SUCCEEDED",
-        actor=grant.actor,
-        request_id=ask.request_id,
-        workspace_id=ask.wanted.workspace,
-        target=ask.wanted.connection,
-        purpose=grant.purpose,
-        record_class=int(ask.wanted.record_class),
-        record_version=ask.wanted.version,
-        grant_id=grant.grant_id,
-        source=grant.source,
-    )
-
-
-def _refusal(ask: Ask, grant: Grant | DomainError, error: DomainError) -> AuditEntry:
-    names = {"RECORD_INTEGRITY_VIOLATION", "WRAPPED_KEY_TAMPERED", "RECORD_ROLLED_BACK"}
-    name = "INTEGRITY_VIOLATION" if error.reason in names else "RELEASE_REFUSED"
-    if isinstance(error, BudgetError):
-        name = "RELEASE_BUDGET_EXCEEDED"
-    return AuditEntry(
-        name=name,
-        outcome="REFUSED",
-        actor=grant.actor if isinstance(grant, Grant) else "service:unknown",
-        request_id=ask.request_id,
-        workspace_id=ask.wanted.workspace,
-        target=ask.wanted.connection,
-        purpose=grant.purpose if isinstance(grant, Grant) else "",
-        source=grant.source if isinstance(grant, Grant) else "",
-        record_class=int(ask.wanted.record_class),
-        record_version=ask.wanted.version,
-        reason=error.reason,
-        grant_id=grant.grant_id if isinstance(grant, Grant) else "",
-    )

@@ -12,7 +12,8 @@ from authpipe_grants import Kind
 from authpipe_keyservice.domain.keeping import Keeping
 from authpipe_keyservice.domain.release import Direction, KeyState, Wanted
 from authpipe_keyservice.domain.replicas import Replica
-from authpipe_keyservice.domain.releasing import Ask, Batch, IndexedKey, Releasing
+from authpipe_keyservice.domain.asking import Ask
+from authpipe_keyservice.domain.releasing import Batch, IndexedKey, Releasing
 from authpipe_keyservice.errors import PurposeError
 from authpipe_keyservice.store import KeyTable
 from authpipe_rpc import current_caller

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from authpipe_database import Database, Outbox, columns
 from authpipe_keyservice.domain.kek_versions import KeyVersionState
 from authpipe_keyservice.domain.release import Direction, KeyFacts, KeyState, Wanted
-from authpipe_keyservice.domain.releasing import Step
+from authpipe_keyservice.domain.asking import Step
 from authpipe_keyservice.domain.remembered import KeyRow
 from authpipe_keyservice.store.replicas import order_to_forget
 from authpipe_sensitive import AuditEntry

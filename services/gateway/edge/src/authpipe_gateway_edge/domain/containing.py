@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from authpipe_gateway_edge.domain.ports import Act, Authority, Incidents, Rotations
-from authpipe_gateway_edge.domain.words import Caller, Incident, Rotation, require_id, require_plain
+from authpipe_gateway_edge.domain.logged import Incident
+from authpipe_gateway_edge.domain.words import Caller, Rotation, require_id, require_plain
 
 
 class Containing:

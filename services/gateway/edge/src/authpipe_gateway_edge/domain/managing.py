@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from authpipe_gateway_edge.domain.ports import Act, AuditLog, Authority, Coordinator, Masked
+from authpipe_gateway_edge.domain.logged import EventFilter, Events, Export
 from authpipe_gateway_edge.domain.words import (
     Caller,
     Connection,
     DeviceFlow,
-    EventFilter,
-    Events,
-    Export,
     Pairs,
     Provider,
     ProviderConfig,

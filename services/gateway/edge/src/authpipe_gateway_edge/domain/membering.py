@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from authpipe_gateway_edge.domain.ports import Act, Authority, Membership, SignIn
-from authpipe_gateway_edge.domain.words import Caller, Invitation, Members, require_id, require_plain
+from authpipe_gateway_edge.domain.people import Invitation, Members
+from authpipe_gateway_edge.domain.words import Caller, require_id, require_plain
 from authpipe_sensitive import Secret
 
 

@@ -1,6 +1,6 @@
 """Events as OCSF 1.3 has them: class API Activity (6003), for whoever collects logs of many systems in one place.
 
-It carries no proofs; those are in the export as docs/audit.md has it. What has no place in the class stands in `unmapped`.
+It carries no proofs; those are in the export as docs/audit-format.md has it. What has no place in the class stands in `unmapped`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _UNMAPPED = ("purpose", "class", "version", "grant", "digest", "count", "size", 
 
 
 def to_ocsf(record: Mapping[str, Any], trail: str, leaf: int) -> dict[str, Any]:
-    """Gives a record of the log (docs/audit.md) as an event of OCSF.
+    """Gives a record of the log (docs/audit-format.md) as an event of OCSF.
 
     Args:
         record: The record, read.

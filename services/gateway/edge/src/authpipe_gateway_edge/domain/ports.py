@@ -8,19 +8,15 @@ from enum import IntEnum
 from typing import Protocol
 
 from authpipe_consumer.words import Opened, Want
+from authpipe_gateway_edge.domain.logged import EventFilter, Events, Export, Incident
+from authpipe_gateway_edge.domain.people import Invitation, Members, Session
 from authpipe_gateway_edge.domain.words import (
     Arrived,
     Caller,
     Choice,
     Connection,
     DeviceFlow,
-    EventFilter,
-    Events,
-    Export,
     Freshness,
-    Incident,
-    Invitation,
-    Members,
     NewConnection,
     NewProviderConfig,
     Pairs,
@@ -29,7 +25,6 @@ from authpipe_gateway_edge.domain.words import (
     ProviderConfig,
     ProxyRoute,
     Rotation,
-    Session,
     Verdict,
     WebhookScheme,
 )

@@ -6,7 +6,8 @@ import datetime as dt
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_gateway_edge.domain.words import Event, EventFilter, Events, Export, Verdict
+from authpipe_gateway_edge.domain.logged import Event, EventFilter, Events, Export
+from authpipe_gateway_edge.domain.words import Verdict
 from authpipe_gateway_edge.errors import NotFoundError
 from authpipe_gateway_edge.peers.reading import to_time
 from authpipe_rpc import Peer

@@ -10,10 +10,7 @@ from collections.abc import Sequence
 
 from authpipe.authority.v1 import authority_pb2, authority_pb2_grpc
 from authpipe_gateway_edge.domain.ports import Act
-from authpipe_gateway_edge.domain.words import (
-    Caller,
-    Verdict,
-)
+from authpipe_gateway_edge.domain.words import Caller, Verdict
 from authpipe_rpc import Coalescer, Peer, PeerRefused
 from authpipe_sensitive import Status
 

@@ -6,7 +6,8 @@ import datetime as dt
 
 from authpipe.audit.v1 import audit_pb2 as pb
 from authpipe.audit.v1 import audit_pb2_grpc
-from authpipe_gateway_edge.domain.words import Evidence, Incident, Verdict
+from authpipe_gateway_edge.domain.logged import Evidence, Incident
+from authpipe_gateway_edge.domain.words import Verdict
 from authpipe_rpc import Peer
 
 

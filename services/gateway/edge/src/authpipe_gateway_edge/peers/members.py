@@ -6,7 +6,8 @@ import datetime as dt
 
 from authpipe.authority.v1 import members_pb2 as pb
 from authpipe.authority.v1 import members_pb2_grpc
-from authpipe_gateway_edge.domain.words import Invitation, Member, Members, Session, Verdict
+from authpipe_gateway_edge.domain.people import Invitation, Member, Members, Session
+from authpipe_gateway_edge.domain.words import Verdict
 from authpipe_rpc import Peer
 from authpipe_sensitive import Secret
 

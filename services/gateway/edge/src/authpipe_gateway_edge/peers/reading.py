@@ -9,15 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import types_pb2
-from authpipe_gateway_edge.domain.words import (
-    Connection,
-    Failing,
-    Health,
-    Pairs,
-    Provider,
-    ProviderConfig,
-    Question,
-)
+from authpipe_gateway_edge.domain.words import Connection, Failing, Health, Pairs, Provider, ProviderConfig, Question
 
 STATES = {
     types_pb2.CONNECTION_STATE_ACTIVE: "active",

@@ -7,9 +7,7 @@ from typing import Any
 
 
 from authpipe.types.v1 import records_pb2
-from authpipe_gateway_edge.domain.words import (
-    Verdict,
-)
+from authpipe_gateway_edge.domain.words import Verdict
 from authpipe_rpc import Peer
 
 

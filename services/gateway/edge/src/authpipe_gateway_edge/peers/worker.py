@@ -9,13 +9,7 @@ from contextlib import aclosing
 from authpipe.oauth.v1 import coordinator_pb2 as pb
 from authpipe.oauth.v1 import types_pb2, worker_pb2, worker_pb2_grpc
 from authpipe_gateway_edge.domain.proxying import Answered, Asked, Body
-from authpipe_gateway_edge.domain.words import (
-    Arrived,
-    Provable,
-    ProxyRoute,
-    Verdict,
-    WebhookScheme,
-)
+from authpipe_gateway_edge.domain.words import Arrived, Provable, ProxyRoute, Verdict, WebhookScheme
 from authpipe_grants import thumbprint
 from authpipe_rpc import Peer
 from authpipe_sensitive import Secret

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain import logged
 from authpipe_gateway_edge.domain.ocsf import lines_to_ocsf
 from authpipe_gateway_edge.domain.ports import AuditLog
 from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
@@ -51,7 +51,7 @@ class EventOut(BaseModel):
     leaf_index: int
 
     @classmethod
-    def of(cls, event: words.Event) -> EventOut:
+    def of(cls, event: logged.Event) -> EventOut:
         """Shows an event."""
         return cls(
             event_id=event.event_id,
@@ -120,7 +120,7 @@ def router(api: Api) -> APIRouter:
         The pages are of the trees as they were signed when the first was asked for: what happens meanwhile does not
         move them. `id` finds an id wherever it stands: target, actor, request, grant, trace, event.
         """
-        wanted = words.EventFilter(
+        wanted = logged.EventFilter(
             event, target, actor, outcome, some_id, trail, with_zone(since), with_zone(until), page_size, page_token
         )
         found = await api.managing.list_events(caller, wanted)
@@ -145,7 +145,7 @@ def router(api: Api) -> APIRouter:
         that the tree extends that one. Without `since` and `until` it is all there is, and nothing can be left out.
         With `format=ocsf` the events alone come, as OCSF 1.3 API Activity.
         """
-        pieces = api.managing.export(caller, words.Export(trail, with_zone(since), with_zone(until), seen_size))
+        pieces = api.managing.export(caller, logged.Export(trail, with_zone(since), with_zone(until), seen_size))
         # What is refused is refused before the answer begins; one that breaks off has no last line.
         first = await anext(pieces)
         whole = _continued(first, pieces)

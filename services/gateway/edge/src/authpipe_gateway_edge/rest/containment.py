@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain import logged, words
 from authpipe_gateway_edge.rest.api import ERRORS, Api, CallerDep, PageSize, PageToken
 
 
@@ -36,7 +36,7 @@ class IncidentOut(BaseModel):
     evidence: list[EvidenceOut]
 
     @classmethod
-    def of(cls, incident: words.Incident) -> IncidentOut:
+    def of(cls, incident: logged.Incident) -> IncidentOut:
         """Shows an incident."""
         return cls(
             id=incident.id,

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from authpipe_gateway_edge.domain.ports import SignIn
-from authpipe_gateway_edge.domain.words import Session
+from authpipe_gateway_edge.domain.people import Session
 from authpipe_gateway_edge.rest.api import SESSION_COOKIE, Api, require_own_page, session_of
 from authpipe_sensitive import Secret
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from authpipe.gateway.v1 import gateway_pb2 as pb
-from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain import logged, words
 from authpipe_gateway_edge.domain.containing import Containing
 from authpipe_gateway_edge.domain.sources import Sources
 from authpipe_gateway_edge.domain.words import Caller
@@ -87,7 +87,7 @@ class ContainmentServicer(PublicServicer):
         )
 
 
-def _incident(incident: words.Incident) -> pb.Incident:
+def _incident(incident: logged.Incident) -> pb.Incident:
     return pb.Incident(
         incident_id=incident.id,
         detector=incident.detector,

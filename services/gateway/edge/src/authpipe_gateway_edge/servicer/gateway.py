@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from authpipe.gateway.v1 import gateway_pb2 as pb
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_gateway_edge.domain import words
+from authpipe_gateway_edge.domain import logged, words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
 from authpipe_gateway_edge.domain.sources import Sources
@@ -343,7 +343,7 @@ class GatewayServicer(PublicServicer):
         """Lists audit events."""
 
         async def work(caller: Caller) -> pb.ListAuditEventsResponse:
-            wanted = words.EventFilter(
+            wanted = logged.EventFilter(
                 request.event,
                 request.target,
                 request.actor,
@@ -367,7 +367,7 @@ class GatewayServicer(PublicServicer):
         """Exports a page of the log."""
 
         async def work(caller: Caller) -> pb.ExportAuditLogResponse:
-            wanted = words.Export(request.trail, *_times(request), request.seen_size)
+            wanted = logged.Export(request.trail, *_times(request), request.seen_size)
             lines, token = await self._managing.export_page(caller, wanted, request.page_token)
             return pb.ExportAuditLogResponse(lines=lines, next_page_token=token)
 
@@ -386,7 +386,7 @@ def _times(
         raise MalformedRequestError(field=Label("since or until")) from None
 
 
-def _event(event: words.Event) -> pb.LoggedEvent:
+def _event(event: logged.Event) -> pb.LoggedEvent:
     wire = events_pb2.AuditEvent(
         event_id=event.event_id,
         name=events_pb2.EventName.Value(f"EVENT_NAME_{event.name}"),

@@ -130,7 +130,7 @@ class AppendRequest(_message.Message):
     """ECDSA P-256 signature (DER) of the emitter's mTLS leaf over the batch's statement."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The events, each in its canonical encoding (docs/audit.md): the bytes that were durable at the emitter."""
+        """The events, each in its canonical encoding (docs/audit-format.md): the bytes that were durable at the emitter."""
 
     @_builtins.property
     def chain(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -539,7 +539,7 @@ class ExportResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
-    """Lines of JSON, as docs/audit.md says."""
+    """Lines of JSON, as docs/audit-format.md says."""
     cursor: _builtins.str
     """Where this page ended; empty: that was all."""
     def __init__(
@@ -634,7 +634,7 @@ class LoggedWrite(_message.Message):
     entry: _builtins.bytes
     """The entry at that leaf, 32 bytes."""
     record: _builtins.bytes
-    """The record of the event (docs/audit.md)."""
+    """The record of the event (docs/audit-format.md)."""
     salt: _builtins.bytes
     """The salt, 32 bytes."""
     @_builtins.property
@@ -734,7 +734,7 @@ class Evidence(_message.Message):
     leaf_index: _builtins.int
     """Its leaf's index."""
     record: _builtins.bytes
-    """The record of the event (docs/audit.md). Empty: its body is expired."""
+    """The record of the event (docs/audit-format.md). Empty: its body is expired."""
     salt: _builtins.bytes
     """The salt, 32 bytes."""
     proof: _builtins.str

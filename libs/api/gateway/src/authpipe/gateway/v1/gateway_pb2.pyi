@@ -1820,7 +1820,7 @@ class ExportAuditLogResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     lines: _builtins.bytes
-    """Lines of JSON, as docs/audit.md says, each whole."""
+    """Lines of JSON, as docs/audit-format.md says, each whole."""
     next_page_token: _builtins.str
     """Empty on the last page."""
     def __init__(
@@ -2066,7 +2066,7 @@ class Evidence(_message.Message):
     leaf_index: _builtins.int
     """Its leaf's index."""
     record: _builtins.str
-    """The record of the event (docs/audit.md); empty: its body is expired."""
+    """The record of the event (docs/audit-format.md); empty: its body is expired."""
     salt: _builtins.str
     """The salt, in hexadecimal."""
     proof: _builtins.str

@@ -470,7 +470,7 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 @_typing.final
 class AuditEvent(_message.Message):
     """AuditEvent is one act, as it is shown. Every field is an id, a number or a word of a closed list. In the log it stands in
-    its canonical encoding (docs/audit.md), of which each member is a field here.
+    its canonical encoding (docs/audit-format.md), of which each member is a field here.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
