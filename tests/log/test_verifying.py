@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,7 @@ def test_an_export_that_is_measured_in_several_processes_is_judged_as_by_one(
     lines = lines_of(file)
     known = {origin: VerifierKey.parse(key) for origin, key in auditor.keys().items()}
     monkeypatch.setattr(verifying, "_ALONE_BYTES", 0)
-    monkeypatch.setattr(verifying, "_CHUNK_BYTES", 4096)
+    monkeypatch.setattr(verifying, "_PIECE_BYTES", 1500)
     monkeypatch.setattr(verifying.os, "cpu_count", lambda: 2)
     told: list[int] = []
     sections = verifying.verify(file, Known(known), told.append)
@@ -157,6 +158,8 @@ def test_an_export_that_is_measured_in_several_processes_is_judged_as_by_one(
     edited = auditor.folder / "edited.jsonl"
     for edit, kind in (
         (lambda: changed(lines, "entry", lambda entry: entry[::-1]), Kind.CHANGED),
+        # What is found late finds pieces on their way, finished and waiting.
+        *((partial(with_another_entry, lines, nth), Kind.CHANGED) for nth in (10, 11, 12, 13, 14)),
         (lambda: changed(lines, "root", lambda root: root[::-1]), Kind.EMITTER),
         (lambda: lines[:-1], Kind.FORMAT),
     ):
@@ -167,6 +170,12 @@ def test_an_export_that_is_measured_in_several_processes_is_judged_as_by_one(
     edited.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(Finding, match="cut"):
         verifying.verify(edited, Known(known), told.append)
+
+
+def with_another_entry(lines: list[Any], nth: int) -> list[Any]:
+    """Changes the n-th event that is shown."""
+    at = [number for number, line in enumerate(lines) if "position" in line and "record" in line][nth]
+    return [{**line, "entry": line["entry"][::-1]} if number == at else line for number, line in enumerate(lines)]
 
 
 def first(lines: list[Any], member: str) -> int:

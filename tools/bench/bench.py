@@ -16,139 +16,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import keys
 import proxy
-import psutil
 import refreshing
-from authpipe_devstack.layout import PROCESSES
+from gauges import cpu, memory_mib, point_selects, processes, wrk
+from rows import Row, row, show
 from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 from authpipe_testing.ports import free_ports
-from psycopg_pool import AsyncConnectionPool
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 8
 CONNECTIONS = 200
 STORED = 100_000
 EMITTERS = ("keyservice-user-credentials", "vault", "keyservice-client-secrets", "authority", "coordinator")
 _console = Console()
-
-
-@dataclass
-class Row:
-    """A row of the result.
-
-    Args:
-        name: What was measured.
-        value: The figure.
-        unit: Its unit.
-        reference: What it is compared with, measured in the same run; None: nothing.
-        ratio: value / reference.
-        wanted: The figure asked for; None: none.
-        met: Whether it was reached.
-    """
-
-    name: str
-    value: float
-    unit: str
-    reference: float | None = None
-    ratio: float | None = None
-    wanted: float | None = None
-    met: bool | None = None
-
-
-@dataclass
-class Load:
-    """What wrk saw."""
-
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    requests: int
-    errors: int
-
-    def with_another(self, other: Load) -> Load:
-        """Gives the mean of two runs."""
-        return Load(
-            (self.rate + other.rate) / 2,
-            (self.p50_ms + other.p50_ms) / 2,
-            (self.p99_ms + other.p99_ms) / 2,
-            self.requests + other.requests,
-            self.errors + other.errors,
-        )
-
-
-def wrk(url: str, connections: int, script: Path) -> Load:
-    """Puts a closed loop of requests on a URL."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
-    out = subprocess.run([*command, "-s", str(script), url], capture_output=True, text=True, check=True).stdout
-    errors = sum(int(found) for found in re.findall(r"Non-2xx or 3xx responses: (\d+)", out))
-    socket_errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", out)
-    errors += sum(map(int, socket_errors.groups())) if socket_errors else 0
-    found = re.search(r"Requests/sec:\s+([\d.]+)", out)
-    total = re.search(r"(\d+) requests in", out)
-    assert found and total
-    return Load(float(found[1]), _ms(out, "50%"), _ms(out, "99%"), int(total[1]), errors)
-
-
-def _ms(out: str, percentile: str) -> float:
-    found = re.search(rf"\s{percentile}\s+([\d.]+)(us|ms|s)", out)
-    assert found
-    return float(found[1]) * {"us": 0.001, "ms": 1, "s": 1000}[found[2]]
-
-
-async def point_selects(conninfo: dict[str, Any]) -> float:
-    """Measures PostgreSQL point selects over mutual TLS, 8 connections, prepared."""
-    async with AsyncConnectionPool(
-        kwargs={**conninfo, "autocommit": True, "prepare_threshold": 1}, min_size=8, max_size=8, open=False
-    ) as pool:
-        await pool.wait()
-        count = 0
-        ends = time.monotonic() + 3
-
-        async def work() -> None:
-            nonlocal count
-            async with pool.connection() as connection:
-                while time.monotonic() < ends:
-                    await (await connection.execute("select 1 where %s = 1", (1,))).fetchall()
-                    count += 1
-
-        await asyncio.gather(*(work() for _ in range(8)))
-    return count / 3
-
-
-def processes(stack: Stack) -> dict[str, list[psutil.Process]]:
-    """Gives the processes of the system, PostgreSQL's with their children."""
-    found = {process.name: [psutil.Process(stack.pid(process.name))] for process in PROCESSES}
-    for name, cluster in stack.clusters.items():
-        server = psutil.Process(cluster.pid())
-        found[f"postgres-{name}"] = [server, *server.children(recursive=True)]
-    return found
-
-
-def cpu(found: dict[str, list[psutil.Process]]) -> dict[str, float]:
-    """Gives the CPU seconds that each part has used."""
-    return {
-        name: sum(sum(each.cpu_times()[:2]) for each in parts if each.is_running()) for name, parts in found.items()
-    }
-
-
-def memory_mib(found: dict[str, list[psutil.Process]]) -> float:
-    """Gives the memory of the system, shared pages counted once where the kernel says (PSS), else RSS."""
-    total = 0
-    for parts in found.values():
-        for each in parts:
-            try:
-                total += each.memory_full_info().pss
-            except (psutil.AccessDenied, AttributeError):
-                total += each.memory_info().rss
-    return total / 2**20
 
 
 def prepare(stack: Stack) -> tuple[str, list[str]]:
@@ -183,11 +68,11 @@ def measure(rows: list[Row]) -> None:  # one story
     stack = Stack(home, lambda _: None, log_level="warning", settings=own)
     began = time.monotonic()
     stack.up()
-    rows.append(_row("start-up, first time", time.monotonic() - began, "s", wanted=20, below=True))
+    rows.append(row("start-up, first time", time.monotonic() - began, "s", wanted=20, below=True))
     stack.down()
     began = time.monotonic()
     stack.up()
-    rows.append(_row("start-up, prepared", time.monotonic() - began, "s", wanted=20, below=True))
+    rows.append(row("start-up, prepared", time.monotonic() - began, "s", wanted=20, below=True))
     _console.print(f"The system is up. Importing {CONNECTIONS} connections…")
     folder = home / "load"
     echo: list[subprocess.Popen[bytes]] = []
@@ -223,11 +108,11 @@ def measure(rows: list[Row]) -> None:  # one story
             rates[connections] = load.rate
             name = f"tokens at {connections} connections"
             wanted = {1: None, 32: 2000, 128: 4000}[connections]
-            rows.append(_row(name, load.rate, "1/s", reference=reference.rate, wanted=wanted))
+            rows.append(row(name, load.rate, "1/s", reference=reference.rate, wanted=wanted))
             if connections == 32:
-                rows.append(_row("share of the echo chain at 32", load.rate / reference.rate, "", wanted=0.3))
+                rows.append(row("share of the echo chain at 32", load.rate / reference.rate, "", wanted=0.3))
             rows.append(
-                _row(
+                row(
                     f"p50 at {connections}",
                     load.p50_ms,
                     "ms",
@@ -236,12 +121,12 @@ def measure(rows: list[Row]) -> None:  # one story
                     below=True,
                 )
             )
-            rows.append(_row(f"p99 at {connections}", load.p99_ms, "ms", reference=reference.p99_ms))
+            rows.append(row(f"p99 at {connections}", load.p99_ms, "ms", reference=reference.p99_ms))
             if connections == 128:
                 for part in found:
                     micros = (after[part] - before[part]) / load.requests * 1e6
-                    rows.append(_row(f"CPU a request, {part}", micros, "µs"))
-        rows.append(_row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
+                    rows.append(row(f"CPU a request, {part}", micros, "µs"))
+        rows.append(row("memory of the system", memory_mib(processes(stack)), "MiB", wanted=1536, below=True))
         rows += measure_proxy(stack, key, folder)
         rows += measure_refreshing(stack, key, folder)
         rows += measure_keys(stack, kms, script)
@@ -249,10 +134,10 @@ def measure(rows: list[Row]) -> None:  # one story
         rows += measure_stores(stack)
         rows += measure_alarm()
         selects = asyncio.run(point_selects(stack.clusters["vault"].conninfo("vault", "vault")))
-        rows.append(_row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
+        rows.append(row("PostgreSQL point selects over mutual TLS, 8 connections", selects, "1/s"))
         for connections, rate in rates.items():
             name = f"tokens at {connections} connections, beside point selects"
-            rows.append(_row(name, rate, "1/s", reference=selects))
+            rows.append(row(name, rate, "1/s", reference=selects))
     finally:
         for each in echo:
             each.terminate()
@@ -278,15 +163,15 @@ def measure_proxy(stack: Stack, key: str, folder: Path) -> list[Row]:
             through = wrk(stack.layout.rest_url, connections, through_script)
             if through.errors:
                 raise SystemExit(f"{through.errors} requests through the proxy failed: nothing was measured.")
-            rows.append(_row(f"proxy at {connections} connections", through.rate, "1/s", reference=direct.rate))
+            rows.append(row(f"proxy at {connections} connections", through.rate, "1/s", reference=direct.rate))
             added = through.p50_ms - direct.p50_ms
             wanted = 5 if connections == 1 else None
             rows.append(
-                _row(f"added by the proxy at p50, {connections} connections", added, "ms", wanted=wanted, below=True)
+                row(f"added by the proxy at p50, {connections} connections", added, "ms", wanted=wanted, below=True)
             )
         alone, carried, grown = proxy.large_body(stack, customer, connection, url)
-        rows.append(_row("1 GiB through the proxy", carried, "MiB/s", reference=alone))
-        rows.append(_row("memory it took at edge and worker", grown, "MiB", wanted=50, below=True))
+        rows.append(row("1 GiB through the proxy", carried, "MiB/s", reference=alone))
+        rows.append(row("memory it took at edge and worker", grown, "MiB", wanted=50, below=True))
     return rows
 
 
@@ -305,15 +190,15 @@ def measure_refreshing(stack: Stack, key: str, folder: Path) -> list[Row]:
         done = refreshing.scheduled(stack, ids, url)
         after = cpu(found)
         wanted = refreshing.WANTED
-        rows.append(_row("scheduled refreshes, for a minute", done.rate, "1/s", reference=done.bare, wanted=wanted))
-        rows.append(_row("lateness p99 at that load", done.late_p99, "s", wanted=10, below=True))
+        rows.append(row("scheduled refreshes, for a minute", done.rate, "1/s", reference=done.bare, wanted=wanted))
+        rows.append(row("lateness p99 at that load", done.late_p99, "s", wanted=10, below=True))
         for part in found:
             millis = (after[part] - before[part]) / (done.rate * refreshing.SECONDS) * 1e3
-            rows.append(_row(f"CPU a refresh, {part}", millis, "ms"))
+            rows.append(row(f"CPU a refresh, {part}", millis, "ms"))
         _console.print(f"{refreshing.CALLERS} callers on one token that has ended…")
         took, bare = refreshing.many_callers(stack, customer, url)
         name = f"{refreshing.CALLERS} callers on one ended token, until all have it, Provider takes a second"
-        rows.append(_row(name, took, "s", reference=bare, wanted=round(3 * bare, 3), below=True))
+        rows.append(row(name, took, "s", reference=bare, wanted=round(3 * bare, 3), below=True))
     return rows
 
 
@@ -343,13 +228,13 @@ def measure_log(stack: Stack) -> list[Row]:
     after = cpu(found)
     log = json.loads(done.stdout)
     rows = [
-        _row("events logged, five emitters", log["rate"], "1/s", wanted=10_000),
-        _row("from logged to signed, at most", log["behind"], "s", wanted=1, below=True),
-        _row("events logged, at a steady pace", log["steady"], "1/s", wanted=10_000),
-        _row("from logged to signed, at most, at that pace", log["behind_steady"], "s", wanted=1, below=True),
+        row("events logged, five emitters", log["rate"], "1/s", wanted=10_000),
+        row("from logged to signed, at most", log["behind"], "s", wanted=1, below=True),
+        row("events logged, at a steady pace", log["steady"], "1/s", wanted=10_000),
+        row("from logged to signed, at most, at that pace", log["behind_steady"], "s", wanted=1, below=True),
     ]
     rows += [
-        _row(f"CPU an event, {part}", (after[part] - before[part]) / log["events"] * 1e6, "µs")
+        row(f"CPU an event, {part}", (after[part] - before[part]) / log["events"] * 1e6, "µs")
         for part in ("audit", "keyservice-audit-log", "postgres-core")
     ]
     file = stack.layout.home / "export.jsonl"
@@ -360,7 +245,7 @@ def measure_log(stack: Stack) -> list[Row]:
     done = subprocess.run([*verify, *known], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"An export was not verified: {done.stderr[-500:]}")
-    rows.append(_row("a million events verified", time.monotonic() - began, "s", wanted=10, below=True))
+    rows.append(row("a million events verified", time.monotonic() - began, "s", wanted=10, below=True))
     return rows
 
 
@@ -379,7 +264,7 @@ def measure_stores(stack: Stack) -> list[Row]:
     found = re.search(r"([\d,]+) records compared, 0 differ", done.stdout)
     if done.returncode or found is None or int(found[1].replace(",", "")) < STORED:
         raise SystemExit(f"The store was not compared: {done.stdout[-500:]}{done.stderr[-500:]}")
-    return [_row(f"a store of {STORED:,} records compared with the log", took, "s", wanted=60, below=True)]
+    return [row(f"a store of {STORED:,} records compared with the log", took, "s", wanted=60, below=True)]
 
 
 def measure_alarm() -> list[Row]:
@@ -393,9 +278,9 @@ def measure_alarm() -> list[Row]:
     for month in months:
         _console.print(f"[dim]month {month['seed']}: missed {month['missed']}, false {month['false']}[/dim]")
     return [
-        _row("precision of incidents", total("true_alarms") / total("alarms"), "", wanted=0.9),
-        _row("recall of planted incidents", total("found") / total("planted"), "", wanted=0.95),
-        _row("events detectors look at, in a second of CPU", total("events") / total("seconds"), "1/s"),
+        row("precision of incidents", total("true_alarms") / total("alarms"), "", wanted=0.9),
+        row("recall of planted incidents", total("found") / total("planted"), "", wanted=0.95),
+        row("events detectors look at, in a second of CPU", total("events") / total("seconds"), "1/s"),
     ]
 
 
@@ -404,8 +289,8 @@ def measure_keys(stack: Stack, kms: keys.HangingKms, script: Path) -> list[Row]:
     rows: list[Row] = []
     _console.print("Key releases…")
     cold, cached = keys.releases(stack)
-    rows.append(_row("key releases from the cache, batches of 64", cached, "1/s"))
-    rows.append(_row("key releases cold: DEK through the HSM, new grant", cold, "1/s", reference=cached))
+    rows.append(row("key releases from the cache, batches of 64", cached, "1/s"))
+    rows.append(row("key releases cold: DEK through the HSM, new grant", cold, "1/s", reference=cached))
     wrk(stack.layout.rest_url, 32, script)  # warm again
     _console.print("A customer's KMS that hangs…")
     # In turns: these machines drift by more than what is looked for.
@@ -417,7 +302,7 @@ def measure_keys(stack: Stack, kms: keys.HangingKms, script: Path) -> list[Row]:
     reference = sum(each.p99_ms for each in alone) / len(alone)
     p99 = sum(each.p99_ms for each in beside) / len(beside)
     name = "p99 of others while a customer's KMS hangs, its own 8 connections asking"
-    rows.append(_row(name, p99, "ms", reference=reference, wanted=round(1.1 * reference, 2), below=True))
+    rows.append(row(name, p99, "ms", reference=reference, wanted=round(1.1 * reference, 2), below=True))
     if any(each.errors for each in (*alone, *beside)):
         raise SystemExit("Requests of others failed: nothing was measured.")
     _console.print("A rotation over 100,000 DEKs…")
@@ -429,8 +314,8 @@ def measure_keys(stack: Stack, kms: keys.HangingKms, script: Path) -> list[Row]:
     during = during.with_another(wrk(stack.layout.rest_url, 32, script))
     if not keys.left(stack) or during.errors:
         raise SystemExit("The rotation was over, or requests failed: nothing was measured.")
-    rows.append(_row("p99 at 32 during a rotation", during.p99_ms, "ms", reference=before.p99_ms))
-    rows.append(_row("added by the rotation", during.p99_ms - before.p99_ms, "ms", wanted=5, below=True))
+    rows.append(row("p99 at 32 during a rotation", during.p99_ms, "ms", reference=before.p99_ms))
+    rows.append(row("added by the rotation", during.p99_ms - before.p99_ms, "ms", wanted=5, below=True))
     return rows
 
 
@@ -439,10 +324,10 @@ def measure_alone(folder: Path) -> list[Row]:
     _console.print("Re-wraps, seal and open…")
     found = keys.rewraps(folder)
     rows = [
-        _row("DEK re-wraps of a KEK rotation, 100,000 DEKs", found["rewraps"], "1/s", reference=found["raw"]),
-        _row("share of the HSM's own re-wraps", found["rewraps"] / found["raw"], "", wanted=0.6),
-        _row("seal 1 KiB, beside bare AES-256-GCM", found["seal"], "µs", reference=found["gcm"]),
-        _row("open 1 KiB, beside bare AES-256-GCM", found["open"], "µs", reference=found["gcm"]),
+        row("DEK re-wraps of a KEK rotation, 100,000 DEKs", found["rewraps"], "1/s", reference=found["raw"]),
+        row("share of the HSM's own re-wraps", found["rewraps"] / found["raw"], "", wanted=0.6),
+        row("seal 1 KiB, beside bare AES-256-GCM", found["seal"], "µs", reference=found["gcm"]),
+        row("open 1 KiB, beside bare AES-256-GCM", found["open"], "µs", reference=found["gcm"]),
     ]
     shutil.rmtree(folder, ignore_errors=True)
     return rows
@@ -467,19 +352,6 @@ def start_echo(stack: Stack, folder: Path) -> tuple[list[subprocess.Popen[bytes]
     return started, f"https://127.0.0.1:{ports[0]}/"
 
 
-def _row(
-    name: str,
-    value: float,
-    unit: str,
-    *,
-    reference: float | None = None,
-    wanted: float | None = None,
-    below: bool = False,
-) -> Row:
-    met = None if wanted is None else (value <= wanted if below else value >= wanted)
-    return Row(name, round(value, 3), unit, reference, round(value / reference, 3) if reference else None, wanted, met)
-
-
 def main() -> None:
     """Measures, prints, writes."""
     if shutil.which("wrk") is None:
@@ -489,22 +361,7 @@ def main() -> None:
         measure(rows)
     finally:
         # Also what was measured before something failed.
-        show(rows)
-
-
-def show(rows: list[Row]) -> None:
-    """Prints and writes rows."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("what", "value", "unit", "reference", "ratio", "wanted", "met"):
-        table.add_column(column, justify="left" if column in {"what", "unit"} else "right")
-    for row in rows:
-        cells = [f"{row.value:,.2f}".rstrip("0").rstrip("."), row.unit]
-        cells += ["" if cell is None else f"{cell:,.2f}" for cell in (row.reference, row.ratio, row.wanted)]
-        table.add_row(row.name, *cells, {None: "", True: "yes", False: "NO"}[row.met])
-    _console.print(table)
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "bench.json").write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    _console.print("build/bench.json is written.")
+        show(rows, _console)
 
 
 if __name__ == "__main__":
