@@ -10,7 +10,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("authpipe", parent=settings.default, deadline=None)
+settings.load_profile("authpipe")
 
 _RESULTS: dict[str, dict[str, object]] = {}
 _SHOWS = "shows"

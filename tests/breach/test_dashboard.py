@@ -387,6 +387,20 @@ def test_an_invitation_whose_row_is_not_ours_begins_nothing_and_is_an_alarm(
 
 
 @pytest.mark.case(14)
+def test_signing_out_of_a_workspace_whose_row_is_not_ours_is_an_alarm(
+    new_customer: Callable[..., Customer], new_member: NewMember, superuser: Superuser, wait_for: Callable[..., Any]
+) -> None:
+    customer = new_customer()
+    owner = new_member(customer, "owner")
+    before = alarms(superuser)
+    with superuser("core", "authority") as authority:
+        query = "update workspaces set display_name = 'forged' where workspace_id = %s"
+        authority.execute(query, (customer.workspace,))
+    assert owner.http.post("/dashboard/sign-out").status_code == 401
+    assert wait_for(lambda: alarms(superuser) > before)
+
+
+@pytest.mark.case(14)
 def test_the_attack_sees_that_the_mac_of_a_members_row_is_not_checked(notices: Callable[..., None]) -> None:
     notices(
         test_a_superuser_who_writes_a_member_access_gives_none_and_raises_an_alarm,

@@ -10,7 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from authpipe.authority.v1 import authority_pb2
+from authpipe.authority.v1 import authority_pb2, members_pb2
+from authpipe.authority.v1.authority_pb2_grpc import AuthorityStub
+from authpipe.authority.v1.members_pb2_grpc import MembersStub
 from authpipe_devstack.stack import Stack
 from authpipe_sensitive import DomainError
 from authpipe_testing.customer import Customer
@@ -101,13 +103,15 @@ def test_a_revoked_key_is_refused_and_stays_so_when_its_old_row_is_put_back(
         assert victim.get("/connections").status_code == 401
 
 
-ACTS_OF_AN_OPERATOR = {
-    "revokes the key": ("RevokeApiKey", authority_pb2.RevokeApiKeyRequest),
-    "revokes all keys": ("RevokeApiKeys", authority_pb2.RevokeApiKeysRequest),
-    "makes a key": ("CreateApiKey", authority_pb2.CreateApiKeyRequest),
-    "freezes": ("FreezeWorkspace", authority_pb2.FreezeWorkspaceRequest),
-    "unfreezes": ("UnfreezeWorkspace", authority_pb2.UnfreezeWorkspaceRequest),
-    "sets how long the log is kept": ("SetAuditRetention", authority_pb2.SetAuditRetentionRequest),
+ACTS_OF_AN_OPERATOR: dict[str, tuple[Any, str, Any]] = {
+    "revokes the key": (AuthorityStub, "RevokeApiKey", authority_pb2.RevokeApiKeyRequest),
+    "revokes all keys": (AuthorityStub, "RevokeApiKeys", authority_pb2.RevokeApiKeysRequest),
+    "makes a key": (AuthorityStub, "CreateApiKey", authority_pb2.CreateApiKeyRequest),
+    "freezes": (AuthorityStub, "FreezeWorkspace", authority_pb2.FreezeWorkspaceRequest),
+    "unfreezes": (AuthorityStub, "UnfreezeWorkspace", authority_pb2.UnfreezeWorkspaceRequest),
+    "sets how long the log is kept": (AuthorityStub, "SetAuditRetention", authority_pb2.SetAuditRetentionRequest),
+    "invites somebody": (MembersStub, "InviteMember", members_pb2.InviteMemberRequest),
+    "lists members": (MembersStub, "ListMembers", members_pb2.ListMembersRequest),
 }
 
 
@@ -118,18 +122,18 @@ def test_an_operator_who_acts_on_a_row_that_is_not_ours_changes_nothing_and_it_i
     act: str, victim: Customer, superuser: Superuser, stack: Stack, wait_for: Callable[..., Any]
 ) -> None:
     before = alarms(superuser)
-    method, request_type = ACTS_OF_AN_OPERATOR[act]
+    stub_type, method, request_type = ACTS_OF_AN_OPERATOR[act]
     with superuser("core", "authority") as authority:
         workspace, key = row_of(authority, victim)
         query = "select w.*, k.* from workspaces w join api_keys k using (workspace_id) where workspace_id = %s"
         authority.execute("update workspaces set display_name = 'forged' where workspace_id = %s", (workspace,))
         stood = authority.execute(query, (workspace,)).fetchall()
         named = {"workspace_id": workspace, "request_id": "req_test", "api_key_id": key, "display_name": "new",
-                 "scopes": ["connections:read"], "days": 30}  # fmt: skip
+                 "scopes": ["connections:read"], "days": 30, "email": "new@people.example", "role": "auditor"}  # fmt: skip
         fields = request_type.DESCRIPTOR.fields_by_name
 
         async def ask() -> None:
-            peer = stack.authority()
+            peer = stack.authority(stub_type)
             request = request_type(**{name: value for name, value in named.items() if name in fields})
             try:
                 await peer.call(lambda stub: getattr(stub, method), request)

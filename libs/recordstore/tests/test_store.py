@@ -289,7 +289,7 @@ _CONSUME = st.tuples(st.just("consume"), st.just(0), st.integers(0, 3), st.just(
 _STATES = st.sampled_from(["withhold", "keep", "restore", "delete"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.one_of(st.lists(st.one_of(_PUT, _CONSUME), min_size=1, max_size=5), _STATES), max_size=10),
 )

@@ -1,6 +1,7 @@
-"""By what number an event is found by an id: an index over texts of thirty letters was half of what logging cost PostgreSQL.
+"""By what number an event is found by an id.
 
-Two ids can have one number: whoever looks for an id has it compared as well.
+Over the ids themselves, texts of thirty letters, the index cost PostgreSQL 16 µs an event more: 55 where it is 39 now. Two ids
+can have one number: whoever looks for an id has it compared as well.
 """
 
 from __future__ import annotations

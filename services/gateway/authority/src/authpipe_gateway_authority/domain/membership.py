@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from authpipe_gateway_authority.domain.acting import Acting, Actors, Asked
+from authpipe_gateway_authority.domain.acting import Acting, Actors, Asked, on_record
 from authpipe_gateway_authority.domain.authorizing import Budget
 from authpipe_gateway_authority.domain.members import ROLES, Change, MemberRow, given_role, invited, removed
 from authpipe_gateway_authority.errors import ForgedRowError, LastOwnerError, MalformedError, RoleError
@@ -93,9 +93,14 @@ class Membership:
         return until
 
     async def list_members(self, asked: Asked) -> Listed:
-        """Lists members."""
+        """Lists members.
+
+        Raises:
+            DomainError: It was refused.
+        """
         acting = self._actors.of(asked, "read_members")
-        name, members = await self._store.members(acting.workspace)
+        async with on_record(self._store.note, acting, acting.workspace):
+            name, members = await self._store.members(acting.workspace)
         here = [each for each in members if each.state != "removed"]
         return Listed(name, sorted(here, key=lambda each: each.email), acting.member_id)
 

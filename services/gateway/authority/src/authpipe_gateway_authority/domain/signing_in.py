@@ -123,8 +123,8 @@ class Store(Protocol):
         """Makes events durable."""
 
 
-class From(NamedTuple):
-    """Where a try comes from.
+class Attempt(NamedTuple):
+    """An attempt to come in, or out.
 
     Args:
         request_id: The request.
@@ -141,12 +141,12 @@ class NewSession(NamedTuple):
     Args:
         session_id: Its id.
         token_hash: The keyed hash of its token.
-        asked: Where it is asked for.
+        attempt: By which it is made.
     """
 
     session_id: str
     token_hash: bytes
-    asked: From
+    attempt: Attempt
 
 
 class SigningIn:
@@ -184,18 +184,18 @@ class SigningIn:
         self._clock = clock
         self._session_seconds = session_seconds
 
-    async def begin_joining(self, invitation_hash: bytes | None, asked: From) -> str:
+    async def begin_joining(self, invitation_hash: bytes | None, attempt: Attempt) -> str:
         """Gives what the browser of somebody who was invited makes a passkey by.
 
         Raises:
             InvitationError: The invitation is not good.
             TooManySignInsError: Too many were tried from there.
         """
-        await self._take_try("begin", asked)
+        await self._take_try("begin", attempt)
         try:
             member, workspace = await self._invited(invitation_hash)
         except (InvitationError, ForgedRowError) as error:
-            await self._note(error, None, asked)
+            await self._note(error, None, attempt)
             raise
         challenge = self._challenges.make(f"join {member.member_id}")
         return self._passkeys.creation(challenge, member.member_id, member.email, workspace.display_name)
@@ -208,7 +208,7 @@ class SigningIn:
             SignInError: The passkey is not.
             TooManySignInsError: Too many were tried from there.
         """
-        await self._take_try("finish", new.asked)
+        await self._take_try("finish", new.attempt)
         member: MemberRow | None = None
         try:
             member, _ = await self._invited(invitation_hash)
@@ -226,7 +226,7 @@ class SigningIn:
                 "MEMBER_SIGNED_IN",
             )
         except (SignInError, ForgedRowError) as error:
-            await self._note(error, member, new.asked)
+            await self._note(error, member, new.attempt)
             raise
 
     async def begin_sign_in(self) -> str:
@@ -240,7 +240,7 @@ class SigningIn:
             SignInError: The passkey is not known, or has not signed this.
             TooManySignInsError: Too many were tried from there.
         """
-        await self._take_try("finish", new.asked)
+        await self._take_try("finish", new.attempt)
         member: MemberRow | None = None
         try:
             signed = self._passkeys.read(credential)
@@ -252,25 +252,33 @@ class SigningIn:
                 spent, member, lambda now: _signed_in(now, signed.credential_id, count), new, "MEMBER_SIGNED_IN"
             )
         except (SignInError, ForgedRowError) as error:
-            await self._note(error, member, new.asked)
+            await self._note(error, member, new.attempt)
             raise
 
-    async def sign_out(self, token_hash: bytes | None, request_id: str, source: str) -> None:
-        """Ends a session."""
+    async def sign_out(self, token_hash: bytes | None, attempt: Attempt) -> None:
+        """Ends a session.
+
+        Raises:
+            ForgedRowError: The workspace's row is not ours.
+        """
 
         def entry(session: SessionRow) -> AuditEntry:
             return AuditEntry(
                 name="MEMBER_SIGNED_OUT",
                 outcome="SUCCEEDED",
                 actor=f"member:{session.member_id}",
-                request_id=request_id,
+                request_id=attempt.request_id,
                 workspace_id=session.workspace,
                 target=session.session_id,
-                source=source,
+                source=attempt.source,
             )
 
-        if token_hash is None or not await self._store.end_session(token_hash, entry):
-            note_nothing_done()
+        try:
+            if token_hash is None or not await self._store.end_session(token_hash, entry):
+                note_nothing_done()
+        except ForgedRowError as error:
+            await self._note(error, None, attempt)
+            raise
 
     async def _invited(self, invitation_hash: bytes | None) -> tuple[MemberRow, WorkspaceRow]:
         found = await self._store.invited(invitation_hash) if invitation_hash else None
@@ -316,21 +324,21 @@ class SigningIn:
                 name=name,
                 outcome="SUCCEEDED",
                 actor=f"member:{member.member_id}",
-                request_id=new.asked.request_id,
+                request_id=new.attempt.request_id,
                 workspace_id=member.workspace,
                 target=member.member_id if name == "MEMBER_JOINED" else new.session_id,
-                source=new.asked.source,
+                source=new.attempt.source,
             )
             for name in names
         ]
         await self._store.open_session(spent, member, decide, session, entries)
         return ends
 
-    async def _take_try(self, step: str, asked: From) -> None:
-        if not await self._tries.take(f"{step} {asked.source}"):
+    async def _take_try(self, step: str, attempt: Attempt) -> None:
+        if not await self._tries.take(f"{step} {attempt.source}"):
             raise TooManySignInsError
 
-    async def _note(self, error: SignInError | ForgedRowError, member: MemberRow | None, asked: From) -> None:
+    async def _note(self, error: SignInError | ForgedRowError, member: MemberRow | None, attempt: Attempt) -> None:
         workspace = member.workspace if member else ""
         is_forged = isinstance(error, ForgedRowError)
         if not is_forged and not await self._refusals.take(workspace):
@@ -339,10 +347,10 @@ class SigningIn:
             name="AUTHORIZATION_ROW_FORGED" if is_forged else "SIGN_IN_REFUSED",
             outcome="REFUSED",
             actor=f"member:{member.member_id}" if member else "member:unknown",
-            request_id=asked.request_id,
+            request_id=attempt.request_id,
             workspace_id=workspace,
             reason=error.why if isinstance(error, SignInError) else error.reason,
-            source=asked.source,
+            source=attempt.source,
         )
         await self._store.note([entry])
 

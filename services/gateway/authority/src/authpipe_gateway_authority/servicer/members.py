@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from authpipe.authority.v1 import members_pb2 as pb
 from authpipe_gateway_authority.domain.acting import Asked
 from authpipe_gateway_authority.domain.membership import Membership
-from authpipe_gateway_authority.domain.signing_in import From, NewSession, SigningIn
+from authpipe_gateway_authority.domain.signing_in import Attempt, NewSession, SigningIn
 from authpipe_gateway_authority.key_format import Form, hash_of, hash_token, new_token
 from authpipe_rpc import current_caller
 from authpipe_sensitive import Secret
@@ -111,7 +111,7 @@ class SignInServicer:
 
     async def BeginJoining(self, request: pb.BeginJoiningRequest, _: object) -> pb.BeginJoiningResponse:
         """Begins to register a passkey."""
-        options = await self._signing_in.begin_joining(self._invitation(request), _from(request))
+        options = await self._signing_in.begin_joining(self._invitation(request), _attempt(request))
         return pb.BeginJoiningResponse(options=options)
 
     async def FinishJoining(self, request: pb.FinishJoiningRequest, _: object) -> pb.FinishJoiningResponse:
@@ -135,7 +135,7 @@ class SignInServicer:
     async def SignOut(self, request: pb.SignOutRequest, _: object) -> pb.SignOutResponse:
         """Ends a session."""
         token_hash = hash_of(self._hash_key, Form.SESSION, request.session)
-        await self._signing_in.sign_out(token_hash, request.request_id, request.source_address)
+        await self._signing_in.sign_out(token_hash, _attempt(request))
         self._forget()
         return pb.SignOutResponse()
 
@@ -145,11 +145,13 @@ class SignInServicer:
     def _new(self, session: Secret, request: pb.FinishJoiningRequest | pb.FinishSignInRequest) -> NewSession:
         session_id = f"ses_{secrets.token_hex(8)}"
         token_hash = hash_token(self._hash_key, session)
-        return NewSession(session_id, token_hash, _from(request))
+        return NewSession(session_id, token_hash, _attempt(request))
 
 
-def _from(request: pb.BeginJoiningRequest | pb.FinishJoiningRequest | pb.FinishSignInRequest) -> From:
-    return From(request.request_id, request.source_address)
+def _attempt(
+    request: pb.BeginJoiningRequest | pb.FinishJoiningRequest | pb.FinishSignInRequest | pb.SignOutRequest,
+) -> Attempt:
+    return Attempt(request.request_id, request.source_address)
 
 
 def _asked(request: pb.InviteMemberRequest | pb.ChangeMemberRoleRequest | pb.RemoveMemberRequest) -> Asked:
