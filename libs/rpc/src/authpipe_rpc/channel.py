@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import grpc
 import stamina
@@ -13,6 +13,7 @@ import stamina
 from authpipe_rpc.config import Files, PeerConfig
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
 from authpipe_rpc.identity import dns_name, remaining
+from authpipe_rpc.standing import Standing
 from authpipe_telemetry import TRACEPARENT, current_traceparent
 
 StubT_co = TypeVar("StubT_co", covariant=True)
@@ -74,7 +75,7 @@ class Peer(Generic[StubT_co]):
         self._timeout = timeout_seconds
         self._seen = 0.0
         self._look_at = 0.0
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: Standing | None = None
         self._stub: StubT_co | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -147,7 +148,7 @@ class Peer(Generic[StubT_co]):
         credentials = grpc.ssl_channel_credentials(
             self._files.ca.read_bytes(), self._files.key.read_bytes(), self._files.certificate.read_bytes()
         )
-        self._channel = grpc.aio.secure_channel(
+        channel = grpc.aio.secure_channel(
             self._config.address,
             credentials,
             options=[
@@ -167,7 +168,8 @@ class Peer(Generic[StubT_co]):
                 ("grpc.service_config", _ONE_REPLICA if self._one_replica else _ALL_REPLICAS),
             ],
         )
-        self._stub = self._make_stub(self._channel)
+        self._channel = Standing(channel)
+        self._stub = self._make_stub(cast("grpc.aio.Channel", self._channel))
         self._seen = changed
         if old is not None:
             task = asyncio.get_running_loop().create_task(old.close(grace=5), name="close old channel")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 
-from authpipe.types.v1 import events_pb2
+from authpipe.types.v1 import events_pb2, turns_pb2
 from authpipe_rpc import tls
 from authpipe_rpc.access import AccessError, MethodPolicy, policies_of
 from authpipe_rpc.config import Files, ServerConfig
@@ -18,9 +20,10 @@ from authpipe_rpc.errors import IncidentError, abort
 from authpipe_rpc.health import Health
 from authpipe_rpc.identity import CALLER, DEADLINE, dns_name, identify
 from authpipe_rpc.rotation import server_credentials
+from authpipe_rpc.standing import STANDING_SECONDS, SUFFIX, Turns, is_standing
 from authpipe_sensitive import DomainError, Label, Status, get_log
 from authpipe_sensitive.duties import NOTHING_DONE, watch_duties
-from authpipe_telemetry import histogram, span
+from authpipe_telemetry import TRACEPARENT, histogram, span
 
 _HEALTH = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
 _LONGEST_CALL_SECONDS = 60.0
@@ -33,10 +36,35 @@ Handler = Callable[[Any, Context], Awaitable[Any]]
 StreamHandler = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
 
 
+class _Call(NamedTuple):
+    """A call, wherever it came in.
+
+    Args:
+        request: What is asked.
+        left_seconds: How long its caller waits; None: it does not say.
+        metadata: What came with it.
+    """
+
+    request: Any
+    left_seconds: float | None
+    metadata: Iterable[tuple[str, str | bytes]]
+
+
+# With the caller, if it is known already.
+Serve = Callable[[_Call, Context, Label | None], Awaitable[Any]]
+
+
 class DeadlineRequiredError(DomainError):
     """A call between services has a deadline of at most a minute. Set a timeout on the call."""
 
     reason = "DEADLINE_REQUIRED"
+    status = Status.INVALID_ARGUMENT
+
+
+class TurnMalformedError(DomainError):
+    """A message on a standing stream is no call of its rpc. This is a defect of the caller; report it."""
+
+    reason = "TURN_MALFORMED"
     status = Status.INVALID_ARGUMENT
 
 
@@ -61,15 +89,18 @@ class RpcServer:
     def __init__(
         self, name: Label, config: ServerConfig, files: Files, health: Health, *, streams: bool = False
     ) -> None:
-        grace_seconds = LONGEST_STREAM_SECONDS if streams else config.grace_seconds
+        standing_seconds = min(STANDING_SECONDS, config.connection_age_seconds)
+        # A stream that was opened at the last moment of its connection stands for as long as any.
+        grace_seconds = LONGEST_STREAM_SECONDS if streams else standing_seconds + config.grace_seconds
         self._name = name
         self._config = config
         self._files = files
         self._policies: dict[str, MethodPolicy] = dict.fromkeys(
             _HEALTH, MethodPolicy(None, events_pb2.EVENT_NAME_NOTHING)
         )
+        self._turns = Turns(standing_seconds)
         self._server = grpc.aio.server(
-            interceptors=[_Boundary(self._policies, files.trust_domain)],
+            interceptors=[_Boundary(self._policies, files.trust_domain, self._turns)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
@@ -91,7 +122,7 @@ class RpcServer:
             UndeclaredError: An rpc lacks `allowed_callers` or `emits`.
         """
         self._policies.update(policies_of([service], self._name))
-        register(servicer, self._server)
+        register(servicer, cast("grpc.aio.Server", _Registering(self._server)))
 
     async def start(self) -> None:
         """Listens, and proves that TLS 1.2 is refused.
@@ -109,15 +140,33 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Takes no new calls, lets the running ones finish within the grace."""
+        self._turns.stop()
         await self._server.stop(self._config.grace_seconds)
+
+
+class _Registering:
+    """Takes the handlers of a service as generated code gives them; those that stand are under their second path as well."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, _: object) -> None:
+        """Does nothing: the same handlers come by their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        """Adds them."""
+        standing = {name + SUFFIX: each for name, each in handlers.items() if is_standing(f"/{service}/{name}")}
+        handler = grpc.method_handlers_generic_handler(service, {**handlers, **standing})
+        self._server.add_generic_rpc_handlers((handler,))
 
 
 class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not generic when it runs
     """The chain around every handler. `intercept_service` sees only the method, so it wraps what it returns."""
 
-    def __init__(self, policies: Mapping[str, MethodPolicy], trust_domain: str) -> None:
+    def __init__(self, policies: Mapping[str, MethodPolicy], trust_domain: str, turns: Turns) -> None:
         self._policies = policies
         self._trust_domain = trust_domain
+        self._turns = turns
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._duration = histogram("authpipe.rpc.duration", "s")
 
@@ -126,38 +175,79 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        method = str(handler_call_details.method)
-        wrapped = self._wrapped.get(method)
+        path = str(handler_call_details.method)
+        wrapped = self._wrapped.get(path)
         if wrapped is None:
+            # A standing stream is the rpc that it carries: the same handler, under the same policy.
+            method = path.removesuffix(SUFFIX) if is_standing(path.removesuffix(SUFFIX)) else path
             policy = self._policies.get(method)
             handler = await continuation(handler_call_details)
             if policy is None or handler is None:
                 return grpc.unary_unary_rpc_method_handler(_refuse)
-            if handler.stream_stream is not None and policy.emits == events_pb2.EVENT_NAME_NOTHING:
-                wrapped = grpc.stream_stream_rpc_method_handler(
-                    self._wrap_stream(Label(method), policy, cast("StreamHandler", handler.stream_stream)),
-                    request_deserializer=handler.request_deserializer,
-                    response_serializer=handler.response_serializer,
-                )
-                self._wrapped[method] = wrapped
-                return wrapped
-            if handler.unary_unary is None:
+            made = self._wrap(Label(method), policy, handler, in_turn=method != path)
+            if made is None:
                 return grpc.unary_unary_rpc_method_handler(_refuse)
-            wrapped = grpc.unary_unary_rpc_method_handler(
-                self._wrap(Label(method), policy, cast("Handler", handler.unary_unary)),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-            self._wrapped[method] = wrapped
+            wrapped = self._wrapped[path] = made
         return wrapped
 
-    def _wrap(self, method: Label, policy: MethodPolicy, handler: Handler) -> Any:
-        async def serve(request: Any, context: Context) -> Any:
+    def _wrap(
+        self, method: Label, policy: MethodPolicy, handler: grpc.RpcMethodHandler[Any, Any], *, in_turn: bool
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Wraps a handler; None: it is of a kind that we do not serve."""
+        read, write = handler.request_deserializer, handler.response_serializer
+        if handler.stream_stream is not None and policy.emits == events_pb2.EVENT_NAME_NOTHING:
+            serve_stream = self._wrap_stream(method, policy, cast("StreamHandler", handler.stream_stream))
+            return grpc.stream_stream_rpc_method_handler(serve_stream, read, write)
+        if handler.unary_unary is None:
+            return None
+        serve = self._wrap_call(method, policy, cast("Handler", handler.unary_unary))
+        if in_turn:
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap_turns(policy, serve, read, write), turns_pb2.Turn.FromString
+            )
+
+        async def serve_call(request: Any, context: Context) -> Any:
+            return await serve(
+                _Call(request, context.time_remaining(), context.invocation_metadata() or ()), context, None
+            )
+
+        return grpc.unary_unary_rpc_method_handler(serve_call, read, write)
+
+    def _wrap_turns(self, policy: MethodPolicy, serve: Serve, read: Any, write: Any) -> Any:
+        """Wraps a handler for streams of calls. Who opens a stream is who calls on it: a connection has one certificate."""
+
+        async def serve_turns(_: object, context: Context) -> None:
+            try:
+                caller = self._admit(policy, context)
+            except DomainError as error:
+                await abort(context, error)
+
+            async def take(turn: turns_pb2.Turn, context: Context) -> bytes:
+                try:
+                    request = read(turn.request)
+                except DecodeError:
+                    await abort(context, TurnMalformedError())
+                left = turn.timeout.ToNanoseconds() / 1e9 if turn.HasField("timeout") else None
+                metadata = ((TRACEPARENT, turn.traceparent),) if turn.traceparent else ()
+                try:
+                    async with asyncio.timeout(left):
+                        return cast("bytes", write(await serve(_Call(request, left, metadata), context, caller)))
+                except TimeoutError:
+                    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+            await self._turns.answer(take, context)
+
+        return serve_turns
+
+    def _wrap_call(self, method: Label, policy: MethodPolicy, handler: Handler) -> Serve:
+        async def serve(call: _Call, context: Context, caller: Label | None) -> Any:
             started = time.perf_counter()
             outcome = "OK"
             try:
-                with span("rpc", context.invocation_metadata() or (), method=method):
-                    return await self._checked(policy, handler, request, context)
+                with span("rpc", call.metadata, method=method):
+                    CALLER.set(self._admit(policy, context) if caller is None else caller)
+                    _set_deadline(call.left_seconds, _LONGEST_CALL_SECONDS)
+                    return await _carried_out(policy, handler, call.request, context)
             except DomainError as error:
                 outcome = error.reason
                 if error.status in {Status.INTERNAL, Status.PERMISSION_DENIED, Status.UNAUTHENTICATED}:
@@ -183,7 +273,8 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
             started = time.perf_counter()
             outcome = "OK"
             try:
-                self._admit(policy, context, LONGEST_STREAM_SECONDS)
+                CALLER.set(self._admit(policy, context))
+                _set_deadline(context.time_remaining(), LONGEST_STREAM_SECONDS)
                 async for response in handler(requests, context):
                     yield response
             except DomainError as error:
@@ -201,28 +292,29 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
 
         return serve
 
-    def _admit(self, policy: MethodPolicy, context: Context, longest_seconds: float) -> None:
-        # identity, access
+    def _admit(self, policy: MethodPolicy, context: Context) -> Label:
+        """Gives the caller, who may call."""
         caller = identify(context, self._trust_domain)
         if not policy.allows(caller):
             raise AccessError(caller=caller)
-        # deadline
-        left = context.time_remaining()
-        if left is None or left > longest_seconds:  # type: ignore[redundant-expr]  # None: no deadline
-            raise DeadlineRequiredError
-        CALLER.set(caller)
-        DEADLINE.set(time.monotonic() + left)
+        return caller
 
-    async def _checked(self, policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
-        self._admit(policy, context, _LONGEST_CALL_SECONDS)
-        # duty
-        if policy.emits == events_pb2.EVENT_NAME_NOTHING:
-            return await handler(request, context)
-        with watch_duties() as emitted:
-            response = await handler(request, context)
-        if policy.emits not in emitted and NOTHING_DONE not in emitted:
-            raise DutyNeglectedError
-        return response
+
+def _set_deadline(left_seconds: float | None, longest_seconds: float) -> None:
+    if left_seconds is None or left_seconds > longest_seconds:
+        raise DeadlineRequiredError
+    DEADLINE.set(time.monotonic() + left_seconds)
+
+
+async def _carried_out(policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
+    """Carries a call out, and sees that it does its duty."""
+    if policy.emits == events_pb2.EVENT_NAME_NOTHING:
+        return await handler(request, context)
+    with watch_duties() as emitted:
+        response = await handler(request, context)
+    if policy.emits not in emitted and NOTHING_DONE not in emitted:
+        raise DutyNeglectedError
+    return response
 
 
 async def _refuse(_: object, context: Context) -> None:

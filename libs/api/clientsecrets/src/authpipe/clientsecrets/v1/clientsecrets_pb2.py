@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2 as authpipe_dot_options_dot_v1_dot_ac
 from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-authpipe/clientsecrets/v1/clientsecrets.proto\x12\x19\x61uthpipe.clientsecrets.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto2\x81\x07\n\rClientSecrets\x12\x8c\x01\n\rPrepareWrites\x12\'.authpipe.types.v1.PrepareWritesRequest\x1a(.authpipe.types.v1.PrepareWritesResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x12\x83\x01\n\nPutRecords\x12$.authpipe.types.v1.PutRecordsRequest\x1a%.authpipe.types.v1.PutRecordsResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x08\x12q\n\nGetRecords\x12$.authpipe.types.v1.GetRecordsRequest\x1a%.authpipe.types.v1.GetRecordsResponse\"\x16\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x12n\n\tGetMasked\x12#.authpipe.types.v1.GetMaskedRequest\x1a$.authpipe.types.v1.GetMaskedResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x85\x01\n\x0fWithholdRecords\x12).authpipe.types.v1.WithholdRecordsRequest\x1a*.authpipe.types.v1.WithholdRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\t\x12\x7f\n\rDeleteRecords\x12\'.authpipe.types.v1.DeleteRecordsRequest\x1a(.authpipe.types.v1.DeleteRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\n\x12o\n\nGetDigests\x12$.authpipe.types.v1.GetDigestsRequest\x1a%.authpipe.types.v1.GetDigestsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-authpipe/clientsecrets/v1/clientsecrets.proto\x12\x19\x61uthpipe.clientsecrets.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto2\x85\x07\n\rClientSecrets\x12\x8c\x01\n\rPrepareWrites\x12\'.authpipe.types.v1.PrepareWritesRequest\x1a(.authpipe.types.v1.PrepareWritesResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x12\x83\x01\n\nPutRecords\x12$.authpipe.types.v1.PutRecordsRequest\x1a%.authpipe.types.v1.PutRecordsResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x08\x12u\n\nGetRecords\x12$.authpipe.types.v1.GetRecordsRequest\x1a%.authpipe.types.v1.GetRecordsResponse\"\x1a\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x98\xb5\x18\x01\x12n\n\tGetMasked\x12#.authpipe.types.v1.GetMaskedRequest\x1a$.authpipe.types.v1.GetMaskedResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x85\x01\n\x0fWithholdRecords\x12).authpipe.types.v1.WithholdRecordsRequest\x1a*.authpipe.types.v1.WithholdRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\t\x12\x7f\n\rDeleteRecords\x12\'.authpipe.types.v1.DeleteRecordsRequest\x1a(.authpipe.types.v1.DeleteRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\n\x12o\n\nGetDigests\x12$.authpipe.types.v1.GetDigestsRequest\x1a%.authpipe.types.v1.GetDigestsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSECRETS'].methods_by_name['PutRecords']._loaded_options = None
   _globals['_CLIENTSECRETS'].methods_by_name['PutRecords']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\010'
   _globals['_CLIENTSECRETS'].methods_by_name['GetRecords']._loaded_options = None
-  _globals['_CLIENTSECRETS'].methods_by_name['GetRecords']._serialized_options = b'\212\265\030\016\n\014oauth/worker\220\265\030\001'
+  _globals['_CLIENTSECRETS'].methods_by_name['GetRecords']._serialized_options = b'\212\265\030\016\n\014oauth/worker\220\265\030\001\230\265\030\001'
   _globals['_CLIENTSECRETS'].methods_by_name['GetMasked']._loaded_options = None
   _globals['_CLIENTSECRETS'].methods_by_name['GetMasked']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_CLIENTSECRETS'].methods_by_name['WithholdRecords']._loaded_options = None
@@ -48,5 +48,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSECRETS'].methods_by_name['GetDigests']._loaded_options = None
   _globals['_CLIENTSECRETS'].methods_by_name['GetDigests']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\001'
   _globals['_CLIENTSECRETS']._serialized_start=144
-  _globals['_CLIENTSECRETS']._serialized_end=1041
+  _globals['_CLIENTSECRETS']._serialized_end=1045
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from authpipe.types.v1 import events_pb2 as authpipe_dot_types_dot_v1_dot_events
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n authpipe/options/v1/access.proto\x12\x13\x61uthpipe.options.v1\x1a\x1e\x61uthpipe/types/v1/events.proto\x1a google/protobuf/descriptor.proto\"&\n\x06\x43\x61ller\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t:V\n\x0f\x61llowed_callers\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\x0b\x32\x1b.authpipe.options.v1.Caller:M\n\x05\x65mits\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x86\x03 \x01(\x0e\x32\x1c.authpipe.types.v1.EventNameb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n authpipe/options/v1/access.proto\x12\x13\x61uthpipe.options.v1\x1a\x1e\x61uthpipe/types/v1/events.proto\x1a google/protobuf/descriptor.proto\"&\n\x06\x43\x61ller\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0e\n\x06server\x18\x02 \x01(\t:V\n\x0f\x61llowed_callers\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\x0b\x32\x1b.authpipe.options.v1.Caller:M\n\x05\x65mits\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x86\x03 \x01(\x0e\x32\x1c.authpipe.types.v1.EventName:2\n\x08standing\x12\x1e.google.protobuf.MethodOptions\x18\xd3\x86\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

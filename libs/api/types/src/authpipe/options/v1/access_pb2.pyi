@@ -53,7 +53,12 @@ Global___Caller: _TypeAlias = Caller  # noqa: Y015
 
 ALLOWED_CALLERS_FIELD_NUMBER: _builtins.int
 EMITS_FIELD_NUMBER: _builtins.int
+STANDING_FIELD_NUMBER: _builtins.int
 allowed_callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedCompositeFieldContainer[Global___Caller]]
 """Which processes may call this rpc. Nobody else may."""
 emits: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _events_pb2.EventName.ValueType]
 """Which event this rpc leaves in the audit log when it succeeds. NOTHING is said, not omitted."""
+standing: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Whether this rpc, called often, is answered on standing streams as well: at its own path with InTurn after it, where
+each message is a call of its own (authpipe.types.v1.Turn), for the same callers, with the same duty.
+"""

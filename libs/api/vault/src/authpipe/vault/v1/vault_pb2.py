@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2 as authpipe_dot_options_dot_v1_dot_ac
 from authpipe.types.v1 import records_pb2 as authpipe_dot_types_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthpipe/vault/v1/vault.proto\x12\x11\x61uthpipe.vault.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto2\x8c\t\n\x05Vault\x12\x8c\x01\n\rPrepareWrites\x12\'.authpipe.types.v1.PrepareWritesRequest\x1a(.authpipe.types.v1.PrepareWritesResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x12\x83\x01\n\nPutRecords\x12$.authpipe.types.v1.PutRecordsRequest\x1a%.authpipe.types.v1.PutRecordsResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x08\x12\x83\x01\n\nGetRecords\x12$.authpipe.types.v1.GetRecordsRequest\x1a%.authpipe.types.v1.GetRecordsResponse\"(\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x12n\n\tGetMasked\x12#.authpipe.types.v1.GetMaskedRequest\x1a$.authpipe.types.v1.GetMaskedResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x85\x01\n\x0fWithholdRecords\x12).authpipe.types.v1.WithholdRecordsRequest\x1a*.authpipe.types.v1.WithholdRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\t\x12y\n\x0bKeepRecords\x12%.authpipe.types.v1.KeepRecordsRequest\x1a&.authpipe.types.v1.KeepRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18K\x12\x82\x01\n\x0eRestoreRecords\x12(.authpipe.types.v1.RestoreRecordsRequest\x1a).authpipe.types.v1.RestoreRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18L\x12\x7f\n\rDeleteRecords\x12\'.authpipe.types.v1.DeleteRecordsRequest\x1a(.authpipe.types.v1.DeleteRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\n\x12o\n\nGetDigests\x12$.authpipe.types.v1.GetDigestsRequest\x1a%.authpipe.types.v1.GetDigestsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61uthpipe/vault/v1/vault.proto\x12\x11\x61uthpipe.vault.v1\x1a authpipe/options/v1/access.proto\x1a\x1f\x61uthpipe/types/v1/records.proto2\x98\t\n\x05Vault\x12\x90\x01\n\rPrepareWrites\x12\'.authpipe.types.v1.PrepareWritesRequest\x1a(.authpipe.types.v1.PrepareWritesResponse\",\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x98\xb5\x18\x01\x12\x87\x01\n\nPutRecords\x12$.authpipe.types.v1.PutRecordsRequest\x1a%.authpipe.types.v1.PutRecordsResponse\",\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x08\x98\xb5\x18\x01\x12\x87\x01\n\nGetRecords\x12$.authpipe.types.v1.GetRecordsRequest\x1a%.authpipe.types.v1.GetRecordsResponse\",\x8a\xb5\x18\x0e\n\x0cgateway/edge\x8a\xb5\x18\x0e\n\x0coauth/worker\x90\xb5\x18\x01\x98\xb5\x18\x01\x12n\n\tGetMasked\x12#.authpipe.types.v1.GetMaskedRequest\x1a$.authpipe.types.v1.GetMaskedResponse\"\x16\x8a\xb5\x18\x0e\n\x0cgateway/edge\x90\xb5\x18\x01\x12\x85\x01\n\x0fWithholdRecords\x12).authpipe.types.v1.WithholdRecordsRequest\x1a*.authpipe.types.v1.WithholdRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\t\x12y\n\x0bKeepRecords\x12%.authpipe.types.v1.KeepRecordsRequest\x1a&.authpipe.types.v1.KeepRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18K\x12\x82\x01\n\x0eRestoreRecords\x12(.authpipe.types.v1.RestoreRecordsRequest\x1a).authpipe.types.v1.RestoreRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18L\x12\x7f\n\rDeleteRecords\x12\'.authpipe.types.v1.DeleteRecordsRequest\x1a(.authpipe.types.v1.DeleteRecordsResponse\"\x1b\x8a\xb5\x18\x13\n\x11oauth/coordinator\x90\xb5\x18\n\x12o\n\nGetDigests\x12$.authpipe.types.v1.GetDigestsRequest\x1a%.authpipe.types.v1.GetDigestsResponse\"\x14\x8a\xb5\x18\x0c\n\noperator/*\x90\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,11 +34,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authpipe.vault.v1.vault_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VAULT'].methods_by_name['PrepareWrites']._loaded_options = None
-  _globals['_VAULT'].methods_by_name['PrepareWrites']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\001'
+  _globals['_VAULT'].methods_by_name['PrepareWrites']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\001\230\265\030\001'
   _globals['_VAULT'].methods_by_name['PutRecords']._loaded_options = None
-  _globals['_VAULT'].methods_by_name['PutRecords']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\010'
+  _globals['_VAULT'].methods_by_name['PutRecords']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\010\230\265\030\001'
   _globals['_VAULT'].methods_by_name['GetRecords']._loaded_options = None
-  _globals['_VAULT'].methods_by_name['GetRecords']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\001'
+  _globals['_VAULT'].methods_by_name['GetRecords']._serialized_options = b'\212\265\030\016\n\014gateway/edge\212\265\030\016\n\014oauth/worker\220\265\030\001\230\265\030\001'
   _globals['_VAULT'].methods_by_name['GetMasked']._loaded_options = None
   _globals['_VAULT'].methods_by_name['GetMasked']._serialized_options = b'\212\265\030\016\n\014gateway/edge\220\265\030\001'
   _globals['_VAULT'].methods_by_name['WithholdRecords']._loaded_options = None
@@ -52,5 +52,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VAULT'].methods_by_name['GetDigests']._loaded_options = None
   _globals['_VAULT'].methods_by_name['GetDigests']._serialized_options = b'\212\265\030\014\n\noperator/*\220\265\030\001'
   _globals['_VAULT']._serialized_start=120
-  _globals['_VAULT']._serialized_end=1284
+  _globals['_VAULT']._serialized_end=1296
 # @@protoc_insertion_point(module_scope)
