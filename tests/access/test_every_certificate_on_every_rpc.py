@@ -12,9 +12,10 @@ import pytest
 from authpipe.options.v1 import access_pb2
 from authpipe_devstack.layout import OPERATORS, PROCESSES
 from authpipe_devstack.stack import Stack
-from authpipe_rpc import Peer, PeerConfig, PeerRefused, PeerUnavailable
-from authpipe_sensitive import DomainError
-from google.protobuf import empty_pb2
+from authpipe.types.v1 import turns_pb2
+from authpipe_rpc import dns_name
+from authpipe_rpc.errors import from_rpc_error
+from google.protobuf import duration_pb2, empty_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITIES = {process.name: process.identity for process in PROCESSES} | OPERATORS
@@ -46,17 +47,24 @@ def services() -> list[Any]:
     return found
 
 
+def paths(method: Any) -> list[str]:
+    """Gives the names under which a method is answered: a standing one of calls has two."""
+    stands = method.GetOptions().Extensions[access_pb2.standing] and not method.client_streaming
+    return [method.name, f"{method.name}InTurn"] if stands else [method.name]
+
+
 RPCS = [
     (
         server,
         service.full_name,
-        method.name,
+        name,
         [(c.peer, c.server) for c in method.GetOptions().Extensions[access_pb2.allowed_callers]],
     )
     for service in services()
     if not service.full_name.startswith("authpipe.gateway.")
     for server in SERVED[service.full_name]
     for method in service.methods
+    for name in paths(method)
 ]
 
 
@@ -79,23 +87,25 @@ async def test_only_the_callers_that_the_proto_names_get_in(
 
 
 async def _call(stack: Stack, server: str, certificate: str, method: str) -> str:
-    """Calls a method with an empty request; gives the reason of the refusal, or OK."""
-
-    def stub(channel: grpc.aio.Channel) -> Any:
-        return channel.unary_unary(
-            method,
-            request_serializer=empty_pb2.Empty.SerializeToString,
-            response_deserializer=empty_pb2.Empty.FromString,
-        )
-
-    config = PeerConfig(name=IDENTITIES[server], address=stack.layout.address(server))
-    peer: Peer[Any] = Peer(config, stack.files(certificate), stub)
-    try:
-        await peer.call_idempotent(lambda call: call, empty_pb2.Empty())
-    except (PeerRefused, PeerUnavailable, DomainError) as error:
-        return error.reason
-    finally:
-        await peer.close()
+    """Calls a method with an empty request, on a stream if it stands; gives the reason of the refusal, or OK."""
+    files = stack.files(certificate)
+    credentials = grpc.ssl_channel_credentials(
+        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+    options = [("grpc.ssl_target_name_override", dns_name(IDENTITIES[server]))]
+    async with grpc.aio.secure_channel(stack.layout.address(server), credentials, options=options) as channel:
+        try:
+            if method.endswith("InTurn"):
+                streams = channel.stream_stream(method, turns_pb2.Turn.SerializeToString, empty_pb2.Empty.FromString)
+                turn = turns_pb2.Turn(timeout=duration_pb2.Duration(seconds=10))
+                call = streams(timeout=20)
+                await call.write(turn)
+                await call.read()
+            else:
+                call = channel.unary_unary(method, empty_pb2.Empty.SerializeToString, empty_pb2.Empty.FromString)
+                await call(empty_pb2.Empty(), timeout=10)
+        except grpc.aio.AioRpcError as error:
+            return from_rpc_error(error).reason
     return "OK"
 
 

@@ -5,113 +5,61 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from authpipe_rpc import (
-    Files,
-    Health,
     Peer,
     PeerConfig,
     PeerRefused,
     PeerUnavailable,
-    RpcServer,
-    ServerConfig,
     dns_name,
     policies_of,
 )
 import grpc
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.options.v1 import access_pb2
-from authpipe.vault.v1 import vault_pb2, vault_pb2_grpc
+from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe.types.v1 import records_pb2
 from authpipe_rpc.access import UndeclaredError
-from authpipe_sensitive import DomainError, Label
-from authpipe_testing.ca import CertificateAuthority
 from authpipe_testing.ports import free_ports
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 
-class Stage:
-    """A CA, and a server that does what a test says."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ca = CertificateAuthority(folder, "ca")
-        self.port = free_ports(1)[0]
-        self.answer: Callable[[], Any] = records_pb2.PutRecordsResponse
-
-    def files(self, name: str, **more: Any) -> Files:
-        """Issues the certificate of a process."""
-        leaf = self.ca.issue(
-            self.folder,
-            name.replace("/", "-"),
-            common_name="x",
-            dns=(dns_name(name),),
-            uris=(f"spiffe://test/{name}",),
-            **more,
-        )
-        return Files(certificate=leaf.certificate, key=leaf.key, ca=self.ca.certificate_file, trust_domain="test")
-
-    def peer(self, files: Files) -> Peer[Any]:
-        config = PeerConfig(name="vault", address=f"127.0.0.1:{self.port}")
-        return Peer(config, files, vault_pb2_grpc.VaultStub, timeout_seconds=5)
-
-    async def PutRecords(self, _: object, __: object) -> Any:  # noqa: N802  # the name of the rpc
-        return self.answer()
-
-    def __getattr__(self, _: str) -> Any:
-        async def nothing(*_: object) -> None:
-            raise AssertionError
-
-        return nothing
+# A call on a standing stream, and one of its own, each of somebody who may: what is refused is the same.
+BOTH = pytest.mark.parametrize(
+    ("caller", "rpc"), [("gateway/edge", "PutRecords"), ("oauth/coordinator", "DeleteRecords")]
+)
 
 
-async def reason(peer: Peer[Any]) -> str:
-    try:
-        await peer.call(lambda stub: stub.PutRecords, records_pb2.PutRecordsRequest())
-    except DomainError as error:
-        return error.reason
-    return "OK"
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
-    made = Stage(tmp_path)
-    config = ServerConfig(host="127.0.0.1", port=made.port, connection_age_seconds=1.0, grace_seconds=0.5)
-    server = RpcServer(Label("vault"), config, made.files("vault"), Health())
-    service = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
-    server.add(service, vault_pb2_grpc.add_VaultServicer_to_server, made)
-    await server.start()
-    yield made
-    await server.stop()
-
-
-async def test_a_call_that_leaves_out_its_declared_event_is_an_error(stage: Stage) -> None:
-    """PutRecords declares RECORDS_WRITTEN; this handler writes nothing."""
-    peer = stage.peer(stage.files("gateway/edge"))
-    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+@BOTH
+async def test_a_call_that_leaves_out_its_declared_event_is_an_error(caller: str, rpc: str, stage: Any) -> None:
+    """PutRecords declares RECORDS_WRITTEN, DeleteRecords RECORDS_DELETED; this handler writes nothing."""
+    peer = stage.peer(stage.files(caller))
+    assert await stage.reason(peer, rpc) == "AUDIT_DUTY_NEGLECTED"
     await peer.close()
 
 
+@BOTH
 @pytest.mark.promise("P07")
-async def test_an_error_that_nobody_foresaw_shows_an_incident_id_and_never_its_text(stage: Stage) -> None:
+async def test_an_error_that_nobody_foresaw_shows_an_incident_id_and_never_its_text(
+    caller: str, rpc: str, stage: Any
+) -> None:
     def fail() -> None:
         raise ValueError("sk_live_a-secret-in-an-exception")
 
     stage.answer = fail
-    peer = stage.peer(stage.files("gateway/edge"))
+    peer = stage.peer(stage.files(caller))
     with pytest.raises(PeerRefused) as caught:
-        await peer.call(lambda stub: stub.PutRecords, records_pb2.PutRecordsRequest())
+        await peer.call(lambda stub: getattr(stub, rpc), getattr(records_pb2, f"{rpc}Request")())
     assert caught.value.reason == "INTERNAL"
     assert set(caught.value.metadata) == {"incident_id"}
     assert "sk_live" not in str(caught.value)
     await peer.close()
 
 
-async def test_a_call_without_a_deadline_is_refused(stage: Stage) -> None:
+async def test_a_call_without_a_deadline_is_refused(stage: Any) -> None:
     files = stage.files("gateway/edge")
     credentials = grpc.ssl_channel_credentials(
         files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
@@ -124,26 +72,26 @@ async def test_a_call_without_a_deadline_is_refused(stage: Stage) -> None:
 
 
 @pytest.mark.case(15)
-async def test_a_certificate_that_ends_while_its_connection_is_open_ends_with_it(stage: Stage) -> None:
+async def test_a_certificate_that_ends_while_its_connection_is_open_ends_with_it(stage: Any) -> None:
     files = stage.files("gateway/edge", life=dt.timedelta(seconds=2))
     peer = stage.peer(files)
-    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"  # it got in
+    assert await stage.reason(peer) == "AUDIT_DUTY_NEGLECTED"  # it got in
     await asyncio.sleep(4)
-    assert await reason(peer) == "DEPENDENCY_UNAVAILABLE"
+    assert await stage.reason(peer) == "DEPENDENCY_UNAVAILABLE"
     await peer.close()
 
 
-async def test_new_certificate_files_are_taken_up_by_both_sides_without_a_restart(stage: Stage) -> None:
+async def test_new_certificate_files_are_taken_up_by_both_sides_without_a_restart(stage: Any) -> None:
     peer = stage.peer(stage.files("gateway/edge", life=dt.timedelta(seconds=2)))
-    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    assert await stage.reason(peer) == "AUDIT_DUTY_NEGLECTED"
     stage.files("vault")
     stage.files("gateway/edge")
     await asyncio.sleep(3)
-    assert await reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    assert await stage.reason(peer) == "AUDIT_DUTY_NEGLECTED"
     await peer.close()
 
 
-async def test_a_peer_that_is_away_is_told_apart_from_one_that_refuses(stage: Stage) -> None:
+async def test_a_peer_that_is_away_is_told_apart_from_one_that_refuses(stage: Any) -> None:
     config = PeerConfig(name="vault", address=f"127.0.0.1:{free_ports(1)[0]}")
     peer: Peer[Any] = Peer(config, stage.files("gateway/edge"), vault_pb2_grpc.VaultStub, timeout_seconds=2)
     with pytest.raises(PeerUnavailable):
@@ -169,17 +117,17 @@ def test_a_caller_that_is_named_for_one_server_is_not_let_in_at_another() -> Non
     assert policies["/authpipe.audit.v1.Audit/Append"].callers == {caller.peer for caller in declared}
 
 
-async def test_a_certificate_that_has_ended_opens_no_connection_on_either_side(stage: Stage, tmp_path: Path) -> None:
+async def test_a_certificate_that_has_ended_opens_no_connection_on_either_side(stage: Any, tmp_path: Path) -> None:
     ended = stage.files("gateway/edge", life=dt.timedelta(seconds=-1))
-    assert await reason(stage.peer(ended)) == "DEPENDENCY_UNAVAILABLE"
+    assert await stage.reason(stage.peer(ended)) == "DEPENDENCY_UNAVAILABLE"
     good = stage.files("gateway/edge")
-    assert await reason(stage.peer(good)) == "AUDIT_DUTY_NEGLECTED", "it got as far as the handler"
+    assert await stage.reason(stage.peer(good)) == "AUDIT_DUTY_NEGLECTED", "it got as far as the handler"
     # The server's files change under it: the next handshake shows the certificate that has ended.
     stage.files("vault", life=dt.timedelta(seconds=-1))
-    assert await reason(stage.peer(good)) == "DEPENDENCY_UNAVAILABLE"
+    assert await stage.reason(stage.peer(good)) == "DEPENDENCY_UNAVAILABLE"
 
 
-async def test_a_peer_that_is_slow_to_shake_hands_is_reached(stage: Stage) -> None:
+async def test_a_peer_that_is_slow_to_shake_hands_is_reached(stage: Any) -> None:
     """A machine that has much to do takes its time: an attempt to connect is not given up for that."""
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -196,5 +144,5 @@ async def test_a_peer_that_is_slow_to_shake_hands_is_reached(stage: Stage) -> No
     async with await asyncio.start_server(slowly, "127.0.0.1", 0) as between:
         config = PeerConfig(name="vault", address=f"127.0.0.1:{between.sockets[0].getsockname()[1]}")
         peer = Peer(config, stage.files("gateway/edge"), vault_pb2_grpc.VaultStub, timeout_seconds=5)
-        assert await reason(peer) == "AUDIT_DUTY_NEGLECTED", "its handler was reached"
+        assert await stage.reason(peer) == "AUDIT_DUTY_NEGLECTED", "its handler was reached"
         await peer.close()

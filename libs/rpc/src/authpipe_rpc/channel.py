@@ -13,7 +13,7 @@ import stamina
 from authpipe_rpc.config import Files, PeerConfig
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
 from authpipe_rpc.identity import dns_name, remaining
-from authpipe_rpc.standing import Standing
+from authpipe_rpc.standing import EOF, Standing, Streams, load_protos
 from authpipe_telemetry import TRACEPARENT, current_traceparent
 
 StubT_co = TypeVar("StubT_co", covariant=True)
@@ -71,6 +71,7 @@ class Peer(Generic[StubT_co]):
         self._one_replica = one_replica
         self._config = config
         self._files = files
+        load_protos(stub)
         self._make_stub = stub
         self._timeout = timeout_seconds
         self._seen = 0.0
@@ -132,6 +133,52 @@ class Peer(Generic[StubT_co]):
             raise from_rpc_error(error) from None
         finally:
             call.cancel()
+
+    async def ask(
+        self,
+        choose: Callable[[StubT_co], object],
+        request: Any,
+        timeout_seconds: float,
+        is_last: Callable[[Any], bool],
+    ) -> AsyncIterator[Any]:
+        """Calls a standing rpc of streams with one message, and gives its answers as they come.
+
+        Args:
+            choose: The rpc, which its proto calls standing.
+            request: The message.
+            timeout_seconds: How long all answers may take.
+            is_last: Says of an answer that it is the last one, after which the stream is free for the next request. Where
+                none is, the stream ends.
+
+        Raises:
+            PeerUnavailable: It cannot be reached, or did not end in time.
+            PeerRefused: It refused, with its reason.
+        """
+        streams = choose(self._current())
+        assert isinstance(streams, Streams)  # what is standing is one  # noqa: S101
+        try:
+            lane, answer = await streams.begin(request, timeout_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        is_free = False
+        try:
+            while answer is not EOF and not is_free:
+                is_free = is_last(answer)
+                yield answer
+                if not is_free:
+                    answer = await lane.call.read()
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from None
+        finally:
+            if is_free:
+                streams.rest(lane)
+            else:
+                lane.call.cancel()
+
+    def leave_streams(self) -> None:
+        """Ends the streams that stand: whoever is called from now on may be another replica."""
+        if self._channel is not None:
+            self._channel.leave()
 
     def _current(self) -> StubT_co:
         now = time.monotonic()

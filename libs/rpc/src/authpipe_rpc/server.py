@@ -98,9 +98,9 @@ class RpcServer:
         self._policies: dict[str, MethodPolicy] = dict.fromkeys(
             _HEALTH, MethodPolicy(None, events_pb2.EVENT_NAME_NOTHING)
         )
-        self._turns = Turns(standing_seconds)
+        self.turns = Turns(standing_seconds)
         self._server = grpc.aio.server(
-            interceptors=[_Boundary(self._policies, files.trust_domain, self._turns)],
+            interceptors=[_Boundary(self._policies, files.trust_domain, self.turns)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
@@ -140,7 +140,7 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Takes no new calls, lets the running ones finish within the grace."""
-        self._turns.stop()
+        self.turns.stop()
         await self._server.stop(self._config.grace_seconds)
 
 
@@ -155,7 +155,11 @@ class _Registering:
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds them."""
-        standing = {name + SUFFIX: each for name, each in handlers.items() if is_standing(f"/{service}/{name}")}
+        standing = {
+            name + SUFFIX: each
+            for name, each in handlers.items()
+            if each.unary_unary is not None and is_standing(f"/{service}/{name}")
+        }
         handler = grpc.method_handlers_generic_handler(service, {**handlers, **standing})
         self._server.add_generic_rpc_handlers((handler,))
 
@@ -222,7 +226,7 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
             except DomainError as error:
                 await abort(context, error)
 
-            async def take(turn: turns_pb2.Turn, context: Context) -> bytes:
+            async def take(turn: turns_pb2.Turn) -> bytes:
                 try:
                     request = read(turn.request)
                 except DecodeError:
@@ -235,7 +239,8 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
                 except TimeoutError:
                     await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED)
 
-            await self._turns.answer(take, context)
+            async for turn in self._turns.on(context):
+                await context.write(await take(turn))
 
         return serve_turns
 

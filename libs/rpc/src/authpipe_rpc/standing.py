@@ -5,17 +5,18 @@ stands; alone it takes 0.9 ms there and back, and 0.55. Nothing else is differen
 duty, its span, and its caller is who opened the stream, of whose connection there is one certificate. A stream carries one turn
 at a time, so answers need no numbers, and a turn that fails ends its stream with the status that the call would have had.
 
-A stream ends after half a minute at most, between two turns. A server that ends one has not begun the turn that was sent
-meanwhile, and says so by ending it well: whoever sent it sends it again.
+A stream ends after seconds, between two turns, so that calls go to all replicas, and none outlives its certificate for long. A
+server that ends one has not begun the turn that was sent meanwhile, and says so by ending it well: whoever sent it sends it
+again, on another.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import importlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple
 
 import grpc
@@ -27,17 +28,21 @@ from authpipe_rpc.errors import PeerUnavailable
 from authpipe_telemetry import TRACEPARENT
 
 SUFFIX = "InTurn"
-# How long a stream stands. Callers leave theirs a little earlier than servers end them.
-STANDING_SECONDS = 30.0
-_LEFT_AFTER_SECONDS = 25.0
-# Until then a turn that was sent on it at the last moment is over.
-_STREAM_TIMEOUT_SECONDS = STANDING_SECONDS + 65.0
+# How long a stream stands. Callers leave theirs earlier than servers end them.
+STANDING_SECONDS = 10.0
+_LEFT_AFTER_SECONDS = 5.0
+# With a little for the way.
+_LONGEST_TURN_SECONDS = 65.0
 # Of one rpc, at rest at one caller.
 _MOST_RESTING = 64
-_ATTEMPTS = 3
-_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there
+EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there
 
-Take = Callable[[turns_pb2.Turn, Any], Awaitable[bytes]]
+
+def load_protos(stub: object) -> None:
+    """Loads what the protos of a stub say of its rpcs: the module of stubs loads no more than the messages that it needs."""
+    module = str(getattr(stub, "__module__", ""))
+    if module.endswith("_pb2_grpc"):
+        importlib.import_module(module.removesuffix("_grpc"))
 
 
 def is_standing(method: str) -> bool:
@@ -61,35 +66,33 @@ class Turns:
         self._resting: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
-    async def answer(self, take: Take, context: grpc.aio.ServicerContext[turns_pb2.Turn, bytes]) -> None:
-        """Answers the turns on a stream, until its caller or its time ends it.
+    async def on(self, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        """Gives what begins each turn on a stream, until its caller or its time ends it.
 
         Args:
-            take: Carries out a turn, and gives the answer as it goes over the wire; an error ends the stream.
-            context: The stream.
+            context: The stream. Until the next turn is asked for, it is the one turn's alone.
         """
         until = time.monotonic() + self._standing_seconds
         while not self._stopping and time.monotonic() < until:
             turn = await self._next(context)
-            if turn is None:
+            if turn is EOF:
                 return
-            await context.write(await take(turn, context))
+            yield turn
 
-    async def _next(self, context: grpc.aio.ServicerContext[turns_pb2.Turn, bytes]) -> turns_pb2.Turn | None:
+    async def _next(self, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         task = asyncio.current_task()
         assert task is not None  # grpc runs every handler in one  # noqa: S101
         self._resting.add(task)
         try:
-            turn = await context.read()
+            return await context.read()
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
             # It was `stop`, and not the caller who went: nothing was read.
             task.uncancel()
-            return None
+            return EOF
         finally:
             self._resting.discard(task)
-        return None if turn is _EOF else turn
 
     def stop(self) -> None:
         """Ends the streams that rest now, and each of the others after its turn."""
@@ -98,23 +101,129 @@ class Turns:
             task.cancel()
 
 
-class _Lane(NamedTuple):
+class Lane(NamedTuple):
+    """A stream: itself, until when it is taken again, and the epoch that it is of."""
+
     call: Any
     until: float
+    epoch: int
 
 
-class Lanes:
-    """The standing streams of one rpc at one caller; called like the rpc itself.
+class Streams:
+    """The standing streams of one rpc at one caller. Called, it opens one that does not stand.
 
     Args:
         open_stream: Opens one.
+    """
+
+    def __init__(self, open_stream: Callable[..., Any]) -> None:
+        self._open = open_stream
+        self._resting: deque[Lane] = deque()
+        self._epoch = 0
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        """Opens one that does not stand."""
+        return self._open(*arguments, **more)
+
+    async def begin(self, first: Any, longest_seconds: float) -> tuple[Lane, Any]:
+        """Sends what begins a turn; gives the stream, and what comes first of the answer.
+
+        Args:
+            first: What begins it.
+            longest_seconds: How long a turn may take.
+
+        Raises:
+            grpc.aio.AioRpcError: As a call of its own would.
+            PeerUnavailable: A stream that was opened for it was ended before the turn began.
+        """
+        while (lane := self._rested()) is not None:
+            try:
+                return lane, await _begun(lane, first)
+            except _NotBegunError:
+                continue
+        lane = Lane(
+            self._open(timeout=STANDING_SECONDS + longest_seconds), time.monotonic() + _LEFT_AFTER_SECONDS, self._epoch
+        )
+        try:
+            return lane, await _begun(lane, first)
+        except _NotBegunError as error:
+            raise (error.__cause__ or PeerUnavailable()) from None
+
+    def _rested(self) -> Lane | None:
+        now = time.monotonic()
+        while self._resting:
+            # In turns, so that calls go to all replicas.
+            lane = self._resting.popleft()
+            if lane.call.done():
+                continue
+            if now < lane.until:
+                return lane
+            lane.call.cancel()
+        return None
+
+    def rest(self, lane: Lane) -> None:
+        """Takes a stream back whose turn is over."""
+        if lane.epoch == self._epoch and len(self._resting) < _MOST_RESTING:
+            self._resting.append(lane)
+        else:
+            lane.call.cancel()
+
+    def leave(self) -> None:
+        """Ends the streams at rest now, and each of the others after its turn."""
+        self._epoch += 1
+        while self._resting:
+            self._resting.popleft().call.cancel()
+
+
+class _NotBegunError(Exception):
+    """A stream was ended before a turn on it began."""
+
+
+async def _begun(lane: Lane, first: Any) -> Any:
+    """Sends what begins a turn; gives what comes first of the answer.
+
+    Raises:
+        _NotBegunError: The other side has not got it, or ended the stream well, without having taken it.
+        grpc.aio.AioRpcError: The turn may have begun.
+    """
+    answer = EOF
+    try:
+        try:
+            await lane.call.write(first)
+        except grpc.aio.AioRpcError as error:
+            # What was not sent as a whole was not taken.
+            raise _NotBegunError from error
+        except asyncio.InvalidStateError:
+            raise _NotBegunError from await _end_of(lane)
+        answer = await lane.call.read()
+        if answer is EOF:
+            raise _NotBegunError
+        return answer
+    finally:
+        if answer is EOF:
+            lane.call.cancel()
+
+
+async def _end_of(lane: Lane) -> grpc.aio.AioRpcError | None:
+    """Gives how a stream has ended; None: well."""
+    try:
+        await lane.call.read()
+    except grpc.aio.AioRpcError as error:
+        return error
+    return None
+
+
+class Lanes:
+    """An rpc of calls, on standing streams; called like the rpc itself.
+
+    Args:
+        streams: The streams of its turns.
         serialize: Writes a request.
     """
 
-    def __init__(self, open_stream: Callable[..., Any], serialize: Callable[[Any], bytes]) -> None:
-        self._open = open_stream
+    def __init__(self, streams: Streams, serialize: Callable[[Any], bytes]) -> None:
+        self._streams = streams
         self._serialize = serialize
-        self._resting: deque[_Lane] = deque()
 
     async def __call__(self, request: Any, /, *, timeout: float, metadata: Sequence[tuple[str, str]] = ()) -> Any:  # noqa: ASYNC109  # grpc's own signature
         """Takes a turn.
@@ -127,46 +236,11 @@ class Lanes:
         turn.timeout.FromNanoseconds(int(timeout * 1e9))
         try:
             async with asyncio.timeout(timeout):
-                for _ in range(_ATTEMPTS):
-                    answer = await self._take(turn)
-                    if answer is not _EOF:
-                        return answer
+                lane, answer = await self._streams.begin(turn, _LONGEST_TURN_SECONDS)
         except TimeoutError:
             raise PeerUnavailable from None
-        raise PeerUnavailable
-
-    async def _take(self, turn: turns_pb2.Turn) -> Any:
-        """Takes a turn on a stream; EOF: it was ended before the turn began."""
-        lane = self._lane()
-        answer = _EOF
-        try:
-            # Where it has ended meanwhile, reading says how.
-            with contextlib.suppress(asyncio.InvalidStateError):
-                await lane.call.write(turn)
-            answer = await lane.call.read()
-            return answer
-        finally:
-            if answer is not _EOF and len(self._resting) < _MOST_RESTING:
-                self._resting.append(lane)
-            else:
-                lane.call.cancel()
-
-    def _lane(self) -> _Lane:
-        now = time.monotonic()
-        while self._resting:
-            # In turns, so that calls go to all replicas.
-            lane = self._resting.popleft()
-            if lane.call.done():
-                continue
-            if now < lane.until:
-                return lane
-            lane.call.cancel()
-        return _Lane(self._open(timeout=_STREAM_TIMEOUT_SECONDS), now + _LEFT_AFTER_SECONDS)
-
-    def close(self) -> None:
-        """Ends the streams at rest."""
-        while self._resting:
-            self._resting.popleft().call.cancel()
+        self._streams.rest(lane)
+        return answer
 
 
 class Standing:
@@ -178,7 +252,7 @@ class Standing:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
-        self._lanes: list[Lanes] = []
+        self._streams: list[Streams] = []
 
     def unary_unary(
         self,
@@ -195,15 +269,27 @@ class Standing:
             request_serializer=turns_pb2.Turn.SerializeToString,
             response_deserializer=response_deserializer,
         )
-        self._lanes.append(Lanes(streams, request_serializer))
-        return self._lanes[-1]
+        return Lanes(self._standing(streams), request_serializer)
 
     def stream_stream(self, method: str, *arguments: Any, **more: Any) -> Any:
-        """Gives what calls a method of streams."""
-        return self._channel.stream_stream(method, *arguments, **more)
+        """Gives what opens streams of a method."""
+        opened = self._channel.stream_stream(method, *arguments, **more)
+        return self._standing(opened) if is_standing(method) else opened
+
+    def _standing(self, open_stream: Callable[..., Any]) -> Streams:
+        self._streams.append(Streams(open_stream))
+        return self._streams[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        # Everything else is as it is.
+        return getattr(self._channel, name)
+
+    def leave(self) -> None:
+        """Ends the streams that stand, each after its turn."""
+        for each in self._streams:
+            each.leave()
 
     async def close(self, grace: float) -> None:
         """Closes the channel when the calls on it are over, or the grace is."""
-        for each in self._lanes:
-            each.close()
+        self.leave()
         await self._channel.close(grace)

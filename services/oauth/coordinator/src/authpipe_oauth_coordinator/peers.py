@@ -199,6 +199,7 @@ class WorkerPeer:
         await self._learning.submit(None)
 
     async def _learn_keys(self, waiting: Sequence[None]) -> Sequence[None]:
+        self._peer.leave_streams()
         request = worker_pb2.GetConsumerKeyRequest()
         response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
         self._thumbprint = thumbprint(response.public_key)

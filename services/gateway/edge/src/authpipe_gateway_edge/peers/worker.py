@@ -31,6 +31,7 @@ class WorkerPeer:
     async def thumbprint(self, *, anew: bool) -> str:
         """Gives the thumbprint of its HPKE key, which it makes anew when it starts."""
         if anew or not self._thumbprint:
+            self._peer.leave_streams()
             request = worker_pb2.GetConsumerKeyRequest()
             response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
             self._thumbprint = thumbprint(response.public_key)
@@ -92,13 +93,17 @@ class WorkerPeer:
             content_length=asked.content_length,
         )
 
-        async def parts() -> AsyncIterator[worker_pb2.ProxyRequest]:
-            yield worker_pb2.ProxyRequest(head=head)
-            if not body.is_empty:
-                async for piece in body.pieces():
-                    yield worker_pb2.ProxyRequest(body=piece)
+        first = worker_pb2.ProxyRequest(head=head)
 
-        answer = self._peer.stream(lambda stub: stub.Proxy, parts(), _LONGEST_PROXY_SECONDS)
+        async def parts() -> AsyncIterator[worker_pb2.ProxyRequest]:
+            yield first
+            async for piece in body.pieces():
+                yield worker_pb2.ProxyRequest(body=piece)
+
+        if body.is_empty:
+            answer = self._peer.ask(lambda stub: stub.Proxy, first, _LONGEST_PROXY_SECONDS, _is_whole)
+        else:
+            answer = self._peer.stream(lambda stub: stub.Proxy, parts(), _LONGEST_PROXY_SECONDS)
         async with aclosing(answer):  # type: ignore[type-var]  # it is a generator
             async for part in answer:
                 if part.WhichOneof("part") == "head":
@@ -106,6 +111,10 @@ class WorkerPeer:
                     yield Answered(part.head.status, headers, part.head.body if part.head.is_whole else None)
                 else:
                     yield part.body
+
+
+def _is_whole(answer: worker_pb2.ProxyResponse) -> bool:
+    return answer.WhichOneof("part") == "head" and answer.head.is_whole
 
 
 def _job(route: ProxyRoute, verdict: Verdict, connection_id: str, request_id: str, thumbprint: str) -> worker_pb2.Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
@@ -20,6 +21,9 @@ from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
 from authpipe_oauth_worker.servicer.reading import check_of, job_of, proxy_job_of, scheme_of
 from authpipe_providers import Endpoints as Found
 
+Stream = Any
+Turns = Callable[[Stream], AsyncIterator[pb.ProxyRequest]]
+
 
 class WorkerServicer:
     """Serves Worker.
@@ -32,6 +36,7 @@ class WorkerServicer:
         webhooks: Compares signatures.
         discover: Fetches metadata.
         key: This worker's HPKE key.
+        turns: Gives what begins each request on a stream that stands.
     """
 
     def __init__(
@@ -43,7 +48,9 @@ class WorkerServicer:
         webhooks: Webhooks,
         discover: Callable[[str], Awaitable[Found]],
         key: ConsumerKey,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._jobs = jobs
         self._resealing = resealing
         self._proxying = proxying
@@ -172,29 +179,30 @@ class WorkerServicer:
             retry_after_seconds=failure.retry_after_seconds,
         )
 
-    async def Proxy(self, requests: AsyncIterator[pb.ProxyRequest], _: object) -> AsyncIterator[pb.ProxyResponse]:
-        """Carries a request to a Provider's API, and its answer back."""
-        first = await anext(requests, None)
-        if first is None or first.WhichOneof("part") != "head":
-            raise MalformedError
-        head = first.head
-        job = self._proxy_job(head)
+    async def Proxy(self, requests: AsyncIterator[pb.ProxyRequest], context: Stream) -> AsyncIterator[pb.ProxyResponse]:
+        """Carries requests to Providers' APIs, one after another, and their answers back."""
 
         async def body() -> AsyncIterator[bytes]:
             async for each in requests:
                 yield each.body
 
-        async with self._proxying.carry(job, body() if head.has_body else None) as answered:
-            headers = [pb.Header(name=name, value=value) for name, value in answered.headers]
-            whole = await whole_of(job.method, answered)
-            answer = pb.ProxyResponseHead(
-                status=answered.status, headers=headers, is_whole=whole is not None, body=whole or b""
-            )
-            yield pb.ProxyResponse(head=answer)
-            if whole is not None:
+        async for first in self._turns(context):
+            if first.WhichOneof("part") != "head":
+                raise MalformedError
+            head = first.head
+            job = self._proxy_job(head)
+            async with self._proxying.carry(job, body() if head.has_body else None) as answered:
+                headers = [pb.Header(name=name, value=value) for name, value in answered.headers]
+                whole = await whole_of(job.method, answered)
+                answer = pb.ProxyResponseHead(
+                    status=answered.status, headers=headers, is_whole=whole is not None, body=whole or b""
+                )
+                yield pb.ProxyResponse(head=answer)
+                if whole is None:
+                    async for piece in answered.body:
+                        yield pb.ProxyResponse(body=piece)
+            if head.has_body or whole is None:
                 return
-            async for piece in answered.body:
-                yield pb.ProxyResponse(body=piece)
 
     async def ProveKey(self, request: pb.ProveKeyRequest, _: object) -> pb.ProveKeyResponse:
         """Makes a proof of a key."""

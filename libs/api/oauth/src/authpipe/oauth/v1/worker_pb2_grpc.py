@@ -167,7 +167,8 @@ class WorkerServicer:
 
     def Proxy(self, request_iterator, context):
         """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
-        stays here. The first message each way is a head, what follows is the body.
+        stays here. The first message each way is a head, what follows is the body. After a request without a body whose answer
+        was whole in its head, the next request may follow on the same stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

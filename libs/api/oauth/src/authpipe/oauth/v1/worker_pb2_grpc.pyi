@@ -49,7 +49,8 @@ class WorkerStub:
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
     Proxy: _grpc.StreamStreamMultiCallable[_worker_pb2.ProxyRequest, _worker_pb2.ProxyResponse]
     """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
-    stays here. The first message each way is a head, what follows is the body.
+    stays here. The first message each way is a head, what follows is the body. After a request without a body whose answer
+    was whole in its head, the next request may follow on the same stream.
     """
     BeginDevice: _grpc.UnaryUnaryMultiCallable[_worker_pb2.BeginDeviceRequest, _worker_pb2.BeginDeviceResponse]
     """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs."""
@@ -87,7 +88,8 @@ class WorkerAsyncStub(WorkerStub):
     """Revokes a connection's tokens at the Provider (RFC 7009)."""
     Proxy: _aio.StreamStreamMultiCallable[_worker_pb2.ProxyRequest, _worker_pb2.ProxyResponse]  # type: ignore[assignment]
     """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
-    stays here. The first message each way is a head, what follows is the body.
+    stays here. The first message each way is a head, what follows is the body. After a request without a body whose answer
+    was whole in its head, the next request may follow on the same stream.
     """
     BeginDevice: _aio.UnaryUnaryMultiCallable[_worker_pb2.BeginDeviceRequest, _worker_pb2.BeginDeviceResponse]  # type: ignore[assignment]
     """Asks for a device code (RFC 8628, section 3.1), stores it sealed, hands back what a person needs."""
@@ -170,7 +172,8 @@ class WorkerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_pb2.ProxyResponse], _abc.AsyncIterator[_worker_pb2.ProxyResponse]]:
         """Carries a request to a Provider's API with the connection's credential on it, and the answer back. The credential
-        stays here. The first message each way is a head, what follows is the body.
+        stays here. The first message each way is a head, what follows is the body. After a request without a body whose answer
+        was whole in its head, the next request may follow on the same stream.
         """
 
     @_abc_1.abstractmethod

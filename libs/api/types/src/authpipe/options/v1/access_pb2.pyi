@@ -59,6 +59,7 @@ allowed_callers: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.Metho
 emits: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _events_pb2.EventName.ValueType]
 """Which event this rpc leaves in the audit log when it succeeds. NOTHING is said, not omitted."""
 standing: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
-"""Whether this rpc, called often, is answered on standing streams as well: at its own path with InTurn after it, where
-each message is a call of its own (authpipe.types.v1.Turn), for the same callers, with the same duty.
+"""Whether this rpc, called often, has streams that stand: calls follow one another on a stream that stays, for the same
+callers, with the same duty. One of calls is answered at its own path with InTurn after it as well, where each message
+is a call of its own (authpipe.types.v1.Turn); one of streams says at which message the next request may follow.
 """

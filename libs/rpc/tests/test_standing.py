@@ -1,0 +1,235 @@
+"""Standing streams, with real certificates and sockets: a turn is a call, and no call is lost with a stream that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from authpipe.types.v1 import events_pb2, records_pb2, turns_pb2
+from authpipe_rpc import Peer, PeerUnavailable, dns_name
+from authpipe_rpc.identity import current_caller, current_request_deadline
+from authpipe_sensitive.duties import note_emitted
+from google.protobuf import duration_pb2
+
+EDGE = "gateway/edge"
+GET = "/authpipe.vault.v1.Vault/GetRecordsInTurn"
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Waits for something."""
+    async with asyncio.timeout(20):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+async def get(peer: Peer[Any]) -> None:
+    """Calls once, and not again."""
+    await peer.call(lambda stub: stub.GetRecords, records_pb2.GetRecordsRequest())
+
+
+@asynccontextmanager
+async def stream(stage: Any, caller: str) -> AsyncIterator[Any]:
+    """Opens a stream without our own caller's side."""
+    files = stage.files(caller)
+    credentials = grpc.ssl_channel_credentials(
+        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+    options = [("grpc.ssl_target_name_override", dns_name("vault"))]
+    async with grpc.aio.secure_channel(f"127.0.0.1:{stage.port}", credentials, options=options) as channel:
+        yield channel.stream_stream(GET, turns_pb2.Turn.SerializeToString, records_pb2.GetRecordsResponse.FromString)(
+            timeout=20
+        )
+
+
+def turn(seconds: int | None = 5, request: bytes = b"") -> turns_pb2.Turn:
+    timeout = None if seconds is None else duration_pb2.Duration(seconds=seconds)
+    return turns_pb2.Turn(timeout=timeout, request=request)
+
+
+async def test_calls_one_after_another_share_a_stream_and_those_at_once_have_each_their_own(
+    standing: Any,
+) -> None:
+    peer = standing.peer(standing.files(EDGE))
+    for _ in range(10):
+        await get(peer)
+    assert len(set(map(id, standing.contexts))) == 1
+    gate = asyncio.Event()
+    standing.answer = gate.wait
+    calls = [asyncio.create_task(get(peer)) for _ in range(5)]
+    await until(lambda: len(standing.contexts) == 15)
+    assert len(set(map(id, standing.contexts[10:]))) == 5
+    gate.set()
+    await asyncio.gather(*calls)
+    await peer.close()
+
+
+async def test_every_turn_has_its_own_duty(standing: Any) -> None:
+    """What the call before has left on record does not count for the one after it on the same stream."""
+    peer = standing.peer(standing.files(EDGE))
+
+    def write() -> records_pb2.PutRecordsResponse:
+        note_emitted(events_pb2.EVENT_NAME_RECORDS_WRITTEN)
+        return records_pb2.PutRecordsResponse()
+
+    standing.answer = write
+    assert [await standing.reason(peer), await standing.reason(peer)] == ["OK", "OK"]
+    standing.answer = records_pb2.PutRecordsResponse
+    assert await standing.reason(peer) == "AUDIT_DUTY_NEGLECTED"
+    assert len(set(map(id, standing.contexts))) == 1
+    await peer.close()
+
+
+async def test_every_turn_has_its_own_deadline_and_knows_its_caller(standing: Any) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def look() -> None:
+        seen.append((str(current_caller()), (current_request_deadline() or 0) - time.monotonic()))
+
+    standing.answer = look
+    async with stream(standing, EDGE) as call:
+        for seconds in (30, 3):
+            await call.write(turn(seconds))
+            await call.read()
+    assert [caller for caller, _ in seen] == [EDGE, EDGE]
+    assert 20 < seen[0][1] <= 30
+    assert 0 < seen[1][1] <= 3
+
+
+@pytest.mark.parametrize("seconds", [None, 61])
+async def test_a_turn_without_a_deadline_of_a_minute_at_most_is_refused(seconds: int | None, standing: Any) -> None:
+    async with stream(standing, EDGE) as call:
+        await call.write(turn(seconds))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert not standing.contexts
+
+
+async def test_a_turn_that_is_no_call_is_refused_and_its_bytes_are_not_shown(standing: Any) -> None:
+    async with stream(standing, EDGE) as call:
+        await call.write(turn(request=b"\xff\xffsk_live_a-secret"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "sk_live" not in str(caught.value)
+
+
+@pytest.mark.case(15)
+async def test_whoever_may_not_call_an_rpc_gets_no_turn_on_its_streams(standing: Any) -> None:
+    async with stream(standing, "audit") as call:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert not standing.contexts
+
+
+async def test_whoever_gives_up_ends_what_was_done_for_it_and_the_next_call_is_not_held_up(
+    standing: Any,
+) -> None:
+    ended = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    peer = standing.peer(standing.files(EDGE))
+    await get(peer)
+    standing.answer = hang
+    call = asyncio.create_task(get(peer))
+    await until(lambda: len(standing.contexts) == 2)
+    call.cancel()
+    async with asyncio.timeout(10):
+        await ended.wait()
+    standing.answer = lambda: None
+    await get(peer)
+    await peer.close()
+
+
+async def test_a_turn_ends_with_its_deadline_also_where_its_caller_has_stopped(standing: Any) -> None:
+    """A caller whose process was stopped cancels nothing: the server's own clock does."""
+    ended = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    standing.answer = hang
+    async with stream(standing, EDGE) as call:
+        await call.write(turn(1))
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+
+async def test_a_peer_that_does_not_answer_in_time_is_unavailable(standing: Any) -> None:
+    peer = standing.peer(standing.files(EDGE), timeout_seconds=0.5)
+    standing.answer = asyncio.Event().wait
+    with pytest.raises(PeerUnavailable):
+        await get(peer)
+    standing.answer = lambda: None
+    await get(peer)
+    await peer.close()
+
+
+async def test_no_call_is_lost_while_streams_and_connections_come_to_their_end(stage: Any) -> None:
+    """Every stream stands for a second here, as its connection does; each call is made once."""
+    peer = stage.peer(stage.files(EDGE))
+    ends = time.monotonic() + 4
+    calls = [0] * 8
+
+    async def call(number: int) -> None:
+        while time.monotonic() < ends:
+            await get(peer)
+            calls[number] += 1
+
+    await asyncio.gather(*(call(number) for number in range(8)))
+    assert len(stage.contexts) == sum(calls), "none was carried out twice either"
+    assert len(set(map(id, stage.contexts))) >= 16, "streams have ended meanwhile"
+    await peer.close()
+
+
+async def test_a_server_that_stops_answers_what_it_has_begun_and_waits_for_no_stream_at_rest(
+    standing: Any,
+) -> None:
+    peer = standing.peer(standing.files(EDGE))
+    gate = asyncio.Event()
+    standing.answer = gate.wait
+    calls = [asyncio.create_task(get(peer)) for _ in range(3)]
+    await until(lambda: len(standing.contexts) == 3)
+    standing.answer = lambda: None
+    await get(peer)
+    stopping = asyncio.create_task(standing.stop())
+    await asyncio.sleep(0.2)
+    assert not stopping.done(), "three are under way"
+    gate.set()
+    await asyncio.gather(*calls)
+    # The grace is five seconds: the stream at rest has not taken it.
+    async with asyncio.timeout(4):
+        await stopping
+    await standing.start()
+    await peer.call_idempotent(lambda stub: stub.GetRecords, records_pb2.GetRecordsRequest())
+    await peer.close()
+
+
+async def test_turns_go_to_all_replicas_and_past_one_that_has_gone(stage: Any) -> None:
+    other = stage.beside()
+    await other.start(connection_age_seconds=1.0, grace_seconds=0.5)
+    peer = stage.peer(stage.files(EDGE), other.port)
+    async with asyncio.timeout(20):
+        # Streams that were opened before one of them was reached go to the other, until they end.
+        while not (stage.contexts and other.contexts):
+            await asyncio.gather(*(get(peer) for _ in range(6)))
+    await other.stop()
+    came = len(stage.contexts)
+    for _ in range(10):
+        await get(peer)
+    assert len(stage.contexts) == came + 10
+    await peer.close()
