@@ -122,6 +122,7 @@ async def test_a_turn_that_is_no_call_is_refused_and_its_bytes_are_not_shown(sta
 @pytest.mark.case(15)
 async def test_whoever_may_not_call_an_rpc_gets_no_turn_on_its_streams(standing: Any) -> None:
     async with stream(standing, "audit") as call:
+        await call.write(turn())
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED

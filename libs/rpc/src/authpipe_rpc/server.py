@@ -50,8 +50,7 @@ class _Call(NamedTuple):
     metadata: Iterable[tuple[str, str | bytes]]
 
 
-# With the caller, if it is known already.
-Serve = Callable[[_Call, Context, Label | None], Awaitable[Any]]
+Serve = Callable[[_Call, Context], Awaitable[Any]]
 
 
 class DeadlineRequiredError(DomainError):
@@ -207,51 +206,43 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
         serve = self._wrap_call(method, policy, cast("Handler", handler.unary_unary))
         if in_turn:
             return grpc.stream_stream_rpc_method_handler(
-                self._wrap_turns(policy, serve, read, write), turns_pb2.Turn.FromString
+                self._wrap_turns(serve, read, write), turns_pb2.Turn.FromString
             )
 
         async def serve_call(request: Any, context: Context) -> Any:
-            return await serve(
-                _Call(request, context.time_remaining(), context.invocation_metadata() or ()), context, None
-            )
+            return await serve(_Call(request, context.time_remaining(), context.invocation_metadata() or ()), context)
 
         return grpc.unary_unary_rpc_method_handler(serve_call, read, write)
 
-    def _wrap_turns(self, policy: MethodPolicy, serve: Serve, read: Any, write: Any) -> Any:
-        """Wraps a handler for streams of calls. Who opens a stream is who calls on it: a connection has one certificate."""
+    def _wrap_turns(self, serve: Serve, read: Any, write: Any) -> Any:
+        """Wraps a handler for streams of calls: every turn is checked as a call of its own would be."""
+
+        async def take(turn: turns_pb2.Turn, context: Context) -> bytes:
+            try:
+                request = read(turn.request)
+            except DecodeError:
+                await abort(context, TurnMalformedError())
+            left = turn.timeout.ToNanoseconds() / 1e9 if turn.HasField("timeout") else None
+            metadata = ((TRACEPARENT, turn.traceparent),) if turn.traceparent else ()
+            try:
+                async with asyncio.timeout(left):
+                    return cast("bytes", write(await serve(_Call(request, left, metadata), context)))
+            except TimeoutError:
+                await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED)
 
         async def serve_turns(_: object, context: Context) -> None:
-            try:
-                caller = self._admit(policy, context)
-            except DomainError as error:
-                await abort(context, error)
-
-            async def take(turn: turns_pb2.Turn) -> bytes:
-                try:
-                    request = read(turn.request)
-                except DecodeError:
-                    await abort(context, TurnMalformedError())
-                left = turn.timeout.ToNanoseconds() / 1e9 if turn.HasField("timeout") else None
-                metadata = ((TRACEPARENT, turn.traceparent),) if turn.traceparent else ()
-                try:
-                    async with asyncio.timeout(left):
-                        return cast("bytes", write(await serve(_Call(request, left, metadata), context, caller)))
-                except TimeoutError:
-                    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED)
-
             async for turn in self._turns.on(context):
-                await context.write(await take(turn))
+                await context.write(await take(turn, context))
 
         return serve_turns
 
     def _wrap_call(self, method: Label, policy: MethodPolicy, handler: Handler) -> Serve:
-        async def serve(call: _Call, context: Context, caller: Label | None) -> Any:
+        async def serve(call: _Call, context: Context) -> Any:
             started = time.perf_counter()
             outcome = "OK"
             try:
                 with span("rpc", call.metadata, method=method):
-                    CALLER.set(self._admit(policy, context) if caller is None else caller)
-                    _set_deadline(call.left_seconds, _LONGEST_CALL_SECONDS)
+                    self._admit(policy, context, call.left_seconds, _LONGEST_CALL_SECONDS)
                     return await _carried_out(policy, handler, call.request, context)
             except DomainError as error:
                 outcome = error.reason
@@ -278,8 +269,7 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
             started = time.perf_counter()
             outcome = "OK"
             try:
-                CALLER.set(self._admit(policy, context))
-                _set_deadline(context.time_remaining(), LONGEST_STREAM_SECONDS)
+                self._admit(policy, context, context.time_remaining(), LONGEST_STREAM_SECONDS)
                 async for response in handler(requests, context):
                     yield response
             except DomainError as error:
@@ -297,18 +287,18 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
 
         return serve
 
-    def _admit(self, policy: MethodPolicy, context: Context) -> Label:
-        """Gives the caller, who may call."""
+    def _admit(
+        self, policy: MethodPolicy, context: Context, left_seconds: float | None, longest_seconds: float
+    ) -> None:
+        # identity, access
         caller = identify(context, self._trust_domain)
         if not policy.allows(caller):
             raise AccessError(caller=caller)
-        return caller
-
-
-def _set_deadline(left_seconds: float | None, longest_seconds: float) -> None:
-    if left_seconds is None or left_seconds > longest_seconds:
-        raise DeadlineRequiredError
-    DEADLINE.set(time.monotonic() + left_seconds)
+        # deadline
+        if left_seconds is None or left_seconds > longest_seconds:
+            raise DeadlineRequiredError
+        CALLER.set(caller)
+        DEADLINE.set(time.monotonic() + left_seconds)
 
 
 async def _carried_out(policy: MethodPolicy, handler: Handler, request: Any, context: Context) -> Any:
