@@ -15,9 +15,10 @@ from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExpo
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from authpipe_sensitive import Label
+from authpipe_telemetry.traces import keep
 
 
 class TelemetryConfig:
@@ -39,8 +40,9 @@ def configure_telemetry(process: Label, config: TelemetryConfig) -> None:
         return
     resource = Resource({"service.name": process})
     out: TextIO = os.fdopen(os.open(config.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a")
-    traces = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(config.sampling_ratio)))
+    traces = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_ON))
     traces.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=out)))
     trace.set_tracer_provider(traces)
+    keep(config.sampling_ratio)
     reader = PeriodicExportingMetricReader(ConsoleMetricExporter(out=out), export_interval_millis=15_000)
     metrics.set_meter_provider(MeterProvider(resource=resource, metric_readers=[reader]))
