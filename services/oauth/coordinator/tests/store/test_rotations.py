@@ -29,6 +29,7 @@ class Refreshing:
         self.refreshed: list[str] = []
         self.fails: set[str] = set()
         self.hangs: set[str] = set()
+        self.hanging: set[str] = set()
         self.cause = "PROVIDER_UNAVAILABLE"
 
     async def once(self, acting: Acting, connection: Connection, *, forced: bool) -> None:
@@ -36,6 +37,7 @@ class Refreshing:
         assert forced
         assert acting.request_id == "req"
         if connection.id in self.hangs:
+            self.hanging.add(connection.id)
             await asyncio.Event().wait()
         self.refreshed.append(connection.id)
         if connection.id in self.fails:
@@ -128,6 +130,9 @@ async def test_what_a_replica_took_up_and_did_not_end_is_somebody_elses_after_a_
     stage.refreshing.hangs = set(wanted)
     dead = stage.replica()
     assert await dead.run() == 3
+    async with asyncio.timeout(20):
+        while stage.refreshing.hanging != set(wanted):
+            await asyncio.sleep(0.01)
     stage.refreshing.hangs = set()
     living = stage.replica()
     assert await living.run() == 0, "it may live"
