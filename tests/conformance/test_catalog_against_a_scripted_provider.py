@@ -195,7 +195,7 @@ class Scene:
             self.vault, self.secrets, egress, Bodies(), spool, ask, sign_oauth1, Proofs(), Nonces(), lambda: NOW, bytes
         )  # type: ignore[arg-type]
         key = ConsumerKey()
-        servicer = WorkerServicer(self.jobs, None, None, None, None, None, key, None)  # type: ignore[arg-type]
+        servicer = WorkerServicer(self.jobs, None, None, None, None, None, key)  # type: ignore[arg-type]
         wire = worker_pb2.Job(
             workspace_id="ws",
             connection_id="con",

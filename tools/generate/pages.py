@@ -44,6 +44,12 @@ def rules(method: Any) -> tuple[list[str], str]:
     return callers, event
 
 
+def stands(method: Any) -> bool:
+    """Says whether an rpc has streams that stand."""
+    access = importlib.import_module("authpipe.options.v1.access_pb2")
+    return bool(method.GetOptions().Extensions[access.standing])
+
+
 def callers_table() -> str:
     """Gives a line per service: who may call any of its rpcs."""
     lines = ["| API | who may call it |", "|---|---|"]
@@ -57,11 +63,17 @@ def callers_table() -> str:
 def calls_page() -> str:
     """Gives docs/calls.md."""
     lines = ["# Who may call what", "", MADE, ""]
+    lines += [
+        "An rpc that *stands* is called on streams that stay as well ([0006](decisions/0006-standing-streams.md)), by the same",
+        "callers, with the same duty at every turn.",
+        "",
+    ]
     for service in services():
         lines += [f"## {service.full_name}", "", "| rpc | callers | event it must leave |", "|---|---|---|"]
         for method in service.methods:
             callers, event = rules(method)
-            lines.append(f"| {method.name} | {', '.join(callers)} | {'none' if event == 'NOTHING' else event} |")
+            name = f"{method.name} (stands)" if stands(method) else method.name
+            lines.append(f"| {name} | {', '.join(callers)} | {'none' if event == 'NOTHING' else event} |")
         lines.append("")
     return "\n".join(lines)
 

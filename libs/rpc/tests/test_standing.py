@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import pytest
 from authpipe.types.v1 import events_pb2, records_pb2, turns_pb2
-from authpipe_rpc import Peer, PeerUnavailable, dns_name
+from authpipe_rpc import Peer, PeerUnavailable, Requests, dns_name
 from authpipe_rpc.identity import current_caller, current_request_deadline
+from authpipe_rpc.standing import Turns
 from authpipe_sensitive.duties import note_emitted
 from google.protobuf import duration_pb2
 
@@ -234,3 +235,38 @@ async def test_turns_go_to_all_replicas_and_past_one_that_has_gone(stage: Any) -
         await get(peer)
     assert len(stage.contexts) == came + 10
     await peer.close()
+
+
+async def test_a_server_that_was_not_updated_yet_is_called_as_before(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An rpc may come to stand while some servers do not know it: deployments have no order."""
+    older = stage.beside()
+    monkeypatch.setattr("authpipe_rpc.server.is_standing", lambda _: False)
+    await older.start()
+    peer = older.peer(older.files(EDGE))
+    await get(peer)
+    assert len(older.contexts) == 1
+    await peer.close()
+    await older.stop()
+
+
+async def test_requests_of_several_messages_follow_one_another_on_a_stream() -> None:
+    """Each is measured, and what follows of one is not taken for the next."""
+    coming = iter([b"a", b"more of a", b"b", grpc.aio.EOF])  # type: ignore[attr-defined]  # it is there
+
+    class Stream:
+        async def read(self) -> Any:
+            return next(coming)
+
+    took: list[float] = []
+    context: Any = Stream()
+    requests = Requests(context, Turns(standing_seconds=5), took.append)
+    seen = []
+    async for first in requests.turns():
+        seen.append(first)
+        if first == b"a":
+            assert await anext(requests) == b"more of a"
+    assert seen == [b"a", b"b"]
+    assert len(took) == 2
+    assert requests.began is None

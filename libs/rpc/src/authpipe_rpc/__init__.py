@@ -16,6 +16,7 @@ from authpipe_rpc.probe import Probe
 from authpipe_rpc.process import Background, run_process
 from authpipe_rpc.rotation import server_credentials
 from authpipe_rpc.server import RpcServer
+from authpipe_rpc.standing import Requests
 
 __all__ = [
     "AccessError",
@@ -30,6 +31,7 @@ __all__ = [
     "PeerRefused",
     "PeerUnavailable",
     "Probe",
+    "Requests",
     "RpcServer",
     "ServerConfig",
     "current_actor",

@@ -20,7 +20,7 @@ from authpipe_rpc.errors import IncidentError, abort
 from authpipe_rpc.health import Health
 from authpipe_rpc.identity import CALLER, DEADLINE, dns_name, identify
 from authpipe_rpc.rotation import server_credentials
-from authpipe_rpc.standing import STANDING_SECONDS, SUFFIX, Turns, is_standing
+from authpipe_rpc.standing import STANDING_SECONDS, SUFFIX, Requests, Turns, is_standing
 from authpipe_sensitive import DomainError, Label, Status, get_log
 from authpipe_sensitive.duties import NOTHING_DONE, watch_duties
 from authpipe_telemetry import TRACEPARENT, histogram, span
@@ -33,7 +33,7 @@ _LONGEST_MESSAGE = 16 * 1024 * 1024
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
-StreamHandler = Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]]
+StreamHandler = Callable[[Requests, Context], AsyncIterator[Any]]
 
 
 class _Call(NamedTuple):
@@ -97,9 +97,9 @@ class RpcServer:
         self._policies: dict[str, MethodPolicy] = dict.fromkeys(
             _HEALTH, MethodPolicy(None, events_pb2.EVENT_NAME_NOTHING)
         )
-        self.turns = Turns(standing_seconds)
+        self._turns = Turns(standing_seconds)
         self._server = grpc.aio.server(
-            interceptors=[_Boundary(self._policies, files.trust_domain, self.turns)],
+            interceptors=[_Boundary(self._policies, files.trust_domain, self._turns)],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_connection_age_ms", int(config.connection_age_seconds * 1000)),
@@ -139,7 +139,7 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Takes no new calls, lets the running ones finish within the grace."""
-        self.turns.stop()
+        self._turns.stop()
         await self._server.stop(self._config.grace_seconds)
 
 
@@ -265,8 +265,11 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
     def _wrap_stream(self, method: Label, policy: MethodPolicy, handler: StreamHandler) -> Any:
         """Wraps a handler of streams. It has no duty of its own: what it opens has left its event before it answers."""
 
-        async def serve(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            started = time.perf_counter()
+        def ended(seconds: float, outcome: str = "OK") -> None:
+            self._duration.record(seconds, method=method, outcome=Label(outcome))
+
+        async def serve(_: object, context: Context) -> AsyncIterator[Any]:
+            requests = Requests(context, self._turns, ended)
             outcome = "OK"
             try:
                 self._admit(policy, context, context.time_remaining(), LONGEST_STREAM_SECONDS)
@@ -283,7 +286,8 @@ class _Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # not ge
                 get_log().error("incident", method=method, error=error, **incident.metadata)
                 await abort(context, incident)
             finally:
-                self._duration.record(time.perf_counter() - started, method=method, outcome=Label(outcome))
+                if requests.began is not None:
+                    ended(time.perf_counter() - requests.began, outcome)
 
         return serve
 

@@ -101,6 +101,41 @@ class Turns:
             task.cancel()
 
 
+class Requests:
+    """What comes in on a stream of requests of several messages each.
+
+    Args:
+        context: The stream.
+        turns: How long it stands.
+        ended: Told how long a request took, in seconds, after which the next may follow.
+    """
+
+    def __init__(
+        self, context: grpc.aio.ServicerContext[Any, Any], turns: Turns, ended: Callable[[float], None]
+    ) -> None:
+        self._context = context
+        self._turns = turns
+        self._ended = ended
+        self.began: float | None = None
+
+    async def turns(self) -> AsyncIterator[Any]:
+        """Gives the first message of each request. What follows of a request is read by iterating."""
+        async for first in self._turns.on(self._context):
+            self.began = time.perf_counter()
+            yield first
+            self._ended(time.perf_counter() - self.began)
+            self.began = None
+
+    def __aiter__(self) -> Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._context.read()
+        if message is EOF:
+            raise StopAsyncIteration
+        return message
+
+
 class Lane(NamedTuple):
     """A stream: itself, until when it is taken again, and the epoch that it is of."""
 
@@ -218,11 +253,13 @@ class Lanes:
 
     Args:
         streams: The streams of its turns.
+        alone: The rpc, each call on its own: for a server that was not updated yet, and has no streams of it.
         serialize: Writes a request.
     """
 
-    def __init__(self, streams: Streams, serialize: Callable[[Any], bytes]) -> None:
+    def __init__(self, streams: Streams, alone: Any, serialize: Callable[[Any], bytes]) -> None:
         self._streams = streams
+        self._alone = alone
         self._serialize = serialize
 
     async def __call__(self, request: Any, /, *, timeout: float, metadata: Sequence[tuple[str, str]] = ()) -> Any:  # noqa: ASYNC109  # grpc's own signature
@@ -239,6 +276,11 @@ class Lanes:
                 lane, answer = await self._streams.begin(turn, _LONGEST_TURN_SECONDS)
         except TimeoutError:
             raise PeerUnavailable from None
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+                raise
+            # What a server does not know it refuses like what it does not allow; whoever may not is refused once more.
+            return await self._alone(request, timeout=timeout, metadata=metadata)
         self._streams.rest(lane)
         return answer
 
@@ -262,14 +304,15 @@ class Standing:
         **more: Any,
     ) -> Any:
         """Gives what calls a method."""
+        alone = self._channel.unary_unary(method, request_serializer, response_deserializer, **more)
         if not is_standing(method):
-            return self._channel.unary_unary(method, request_serializer, response_deserializer, **more)
+            return alone
         streams = self._channel.stream_stream(
             method + SUFFIX,
             request_serializer=turns_pb2.Turn.SerializeToString,
             response_deserializer=response_deserializer,
         )
-        return Lanes(self._standing(streams), request_serializer)
+        return Lanes(self._standing(streams), alone, request_serializer)
 
     def stream_stream(self, method: str, *arguments: Any, **more: Any) -> Any:
         """Gives what opens streams of a method."""

@@ -78,7 +78,6 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
         Webhooks(consumers[0], matches, time.time),
         lambda issuer: discover(issuer, egress.get, bodies.read),
         key,
-        server.turns.on,
     )
     server.add(
         worker_pb2.DESCRIPTOR.services_by_name["Worker"],

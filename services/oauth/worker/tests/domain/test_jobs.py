@@ -404,7 +404,7 @@ async def test_a_refresh_outlives_whoever_asked_for_it() -> None:
 
     provider.post_form = slow  # type: ignore[method-assign]
     key = ConsumerKey()
-    servicer = WorkerServicer(jobs, None, None, None, None, None, key, None)  # type: ignore[arg-type]
+    servicer = WorkerServicer(jobs, None, None, None, None, None, key)  # type: ignore[arg-type]
     servicer._job = lambda _: JOB  # type: ignore[method-assign]  # noqa: SLF001  # the wire's part is not told here
     asking = asyncio.create_task(servicer.Refresh(worker_pb2.RefreshRequest(), None))
     await asyncio.sleep(0.01)

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 
 
 from authpipe.gateway.v1 import gateway_pb2 as pb
-from authpipe.types.v1 import events_pb2, records_pb2
 from authpipe_gateway_edge.domain import logged, words
 from authpipe_gateway_edge.domain.importing import Importing
 from authpipe_gateway_edge.domain.managing import Managing
@@ -25,6 +24,13 @@ from authpipe_gateway_edge.servicer.public import (
     after,
     page_size,
     to_wire_time,
+)
+from authpipe_gateway_edge.servicer.showing import (
+    config_shown,
+    connection_shown,
+    device_shown,
+    event_shown,
+    provider_shown,
 )
 from authpipe_gateway_edge.rest.problems import new_request_id
 from authpipe_sensitive import Label, Secret
@@ -81,11 +87,13 @@ class GatewayServicer(PublicServicer):
             display_name=request.display_name,
             bearer_only=request.bearer_only,
         )
-        return await self.run(context, lambda caller: after(self._importing.configure(caller, new), _config))
+        return await self.run(context, lambda caller: after(self._importing.configure(caller, new), config_shown))
 
     async def GetProviderConfig(self, request: pb.GetProviderConfigRequest, context: Context) -> pb.ProviderConfig:
         """Gives a provider configuration."""
-        return await self.run(context, lambda caller: after(self._managing.get_config(caller, request.id), _config))
+        return await self.run(
+            context, lambda caller: after(self._managing.get_config(caller, request.id), config_shown)
+        )
 
     async def ListProviderConfigs(
         self, request: pb.ListProviderConfigsRequest, context: Context
@@ -94,7 +102,7 @@ class GatewayServicer(PublicServicer):
 
         async def work(caller: Caller) -> pb.ListProviderConfigsResponse:
             found, token = await self._managing.list_configs(caller, page_size(request.page_size), request.page_token)
-            return pb.ListProviderConfigsResponse(provider_configs=map(_config, found), next_page_token=token)
+            return pb.ListProviderConfigsResponse(provider_configs=map(config_shown, found), next_page_token=token)
 
         return await self.run(context, work)
 
@@ -108,7 +116,7 @@ class GatewayServicer(PublicServicer):
                 self._managing.update_config(
                     caller, request.id, request.scopes, request.redirect_uris, request.display_name
                 ),
-                _config,
+                config_shown,
             ),
         )
 
@@ -116,12 +124,14 @@ class GatewayServicer(PublicServicer):
         """Adds a second client secret."""
         secret = Secret(request.client_secret.encode())
         return await self.run(
-            context, lambda caller: after(self._importing.add_secret(caller, request.id, secret), _config)
+            context, lambda caller: after(self._importing.add_secret(caller, request.id, secret), config_shown)
         )
 
     async def RetireClientSecret(self, request: pb.RetireClientSecretRequest, context: Context) -> pb.ProviderConfig:
         """Retires the older client secret."""
-        return await self.run(context, lambda caller: after(self._importing.retire_secret(caller, request.id), _config))
+        return await self.run(
+            context, lambda caller: after(self._importing.retire_secret(caller, request.id), config_shown)
+        )
 
     async def DeleteProviderConfig(
         self, request: pb.DeleteProviderConfigRequest, context: Context
@@ -138,7 +148,7 @@ class GatewayServicer(PublicServicer):
         """Lists the Providers that are known."""
 
         async def work(caller: Caller) -> pb.ListProvidersResponse:
-            return pb.ListProvidersResponse(providers=map(_provider, await self._managing.list_providers(caller)))
+            return pb.ListProvidersResponse(providers=map(provider_shown, await self._managing.list_providers(caller)))
 
         return await self.run(context, work)
 
@@ -154,7 +164,7 @@ class GatewayServicer(PublicServicer):
     async def AddProvider(self, request: pb.AddProviderRequest, context: Context) -> pb.Provider:
         """Describes a Provider."""
         return await self.run(
-            context, lambda caller: after(self._managing.add_provider(caller, request.document), _provider)
+            context, lambda caller: after(self._managing.add_provider(caller, request.document), provider_shown)
         )
 
     async def DeleteProvider(self, request: pb.DeleteProviderRequest, context: Context) -> pb.DeleteProviderResponse:
@@ -186,14 +196,15 @@ class GatewayServicer(PublicServicer):
         return await self.run(
             context,
             lambda caller: after(
-                self._managing.begin_device(caller, request.provider_config_id, request.end_user_id, values), _device
+                self._managing.begin_device(caller, request.provider_config_id, request.end_user_id, values),
+                device_shown,
             ),
         )
 
     async def GetDeviceFlow(self, request: pb.GetDeviceFlowRequest, context: Context) -> pb.DeviceFlow:
         """Says how far a device flow is."""
         return await self.run(
-            context, lambda caller: after(self._managing.device(caller, request.connection_id), _device)
+            context, lambda caller: after(self._managing.device(caller, request.connection_id), device_shown)
         )
 
     async def ImportConnection(self, request: pb.ImportConnectionRequest, context: Context) -> pb.Connection:
@@ -219,13 +230,13 @@ class GatewayServicer(PublicServicer):
             rotate_at=request.rotate_time.ToDatetime(dt.UTC) if request.HasField("rotate_time") else None,
         )
         return await self.run(
-            context, lambda caller: after(self._importing.import_connection(caller, new), _connection)
+            context, lambda caller: after(self._importing.import_connection(caller, new), connection_shown)
         )
 
     async def GetConnection(self, request: pb.GetConnectionRequest, context: Context) -> pb.Connection:
         """Gives a connection."""
         return await self.run(
-            context, lambda caller: after(self._managing.get_connection(caller, request.id), _connection)
+            context, lambda caller: after(self._managing.get_connection(caller, request.id), connection_shown)
         )
 
     async def ListConnections(self, request: pb.ListConnectionsRequest, context: Context) -> pb.ListConnectionsResponse:
@@ -235,7 +246,7 @@ class GatewayServicer(PublicServicer):
             found, token = await self._managing.list_connections(
                 caller, request.end_user_id, page_size(request.page_size), request.page_token
             )
-            return pb.ListConnectionsResponse(connections=map(_connection, found), next_page_token=token)
+            return pb.ListConnectionsResponse(connections=map(connection_shown, found), next_page_token=token)
 
         return await self.run(context, work)
 
@@ -277,7 +288,7 @@ class GatewayServicer(PublicServicer):
     async def RefreshConnection(self, request: pb.RefreshConnectionRequest, context: Context) -> pb.Connection:
         """Refreshes a token now."""
         return await self.run(
-            context, lambda caller: after(self._managing.refresh(caller, request.connection_id), _connection)
+            context, lambda caller: after(self._managing.refresh(caller, request.connection_id), connection_shown)
         )
 
     async def DisconnectConnection(self, request: pb.DisconnectConnectionRequest, context: Context) -> pb.Connection:
@@ -287,7 +298,7 @@ class GatewayServicer(PublicServicer):
             await abort_call(context, MalformedRequestError(field=Label("keep_days")), new_request_id())
         return await self.run(
             context,
-            lambda caller: after(self._managing.disconnect(caller, request.connection_id, keep_days), _connection),
+            lambda caller: after(self._managing.disconnect(caller, request.connection_id, keep_days), connection_shown),
         )
 
     async def EraseEndUser(self, request: pb.EraseEndUserRequest, context: Context) -> pb.EraseEndUserResponse:
@@ -303,13 +314,13 @@ class GatewayServicer(PublicServicer):
     async def CheckConnection(self, request: pb.CheckConnectionRequest, context: Context) -> pb.Connection:
         """Tries a credential."""
         return await self.run(
-            context, lambda caller: after(self._managing.check(caller, request.connection_id), _connection)
+            context, lambda caller: after(self._managing.check(caller, request.connection_id), connection_shown)
         )
 
     async def ReconnectConnection(self, request: pb.ReconnectConnectionRequest, context: Context) -> pb.Connection:
         """Takes a connection back that was kept."""
         return await self.run(
-            context, lambda caller: after(self._managing.reconnect(caller, request.connection_id), _connection)
+            context, lambda caller: after(self._managing.reconnect(caller, request.connection_id), connection_shown)
         )
 
     async def VerifyWebhook(self, request: pb.VerifyWebhookRequest, context: Context) -> pb.VerifyWebhookResponse:
@@ -356,7 +367,7 @@ class GatewayServicer(PublicServicer):
             )
             found = await self._managing.list_events(caller, wanted)
             return pb.ListAuditEventsResponse(
-                events=[_event(each) for each in found.events],
+                events=[event_shown(each) for each in found.events],
                 next_page_token=found.next_page_token,
                 tree_sizes=found.tree_sizes,
             )
@@ -386,132 +397,5 @@ def _times(
         raise MalformedRequestError(field=Label("since or until")) from None
 
 
-def _event(event: logged.Event) -> pb.LoggedEvent:
-    wire = events_pb2.AuditEvent(
-        event_id=event.event_id,
-        name=events_pb2.EventName.Value(f"EVENT_NAME_{event.name}"),
-        emitter=event.emitter,
-        sequence=event.sequence,
-        workspace_id=event.workspace,
-        actor=event.actor,
-        target=event.target,
-        purpose=records_pb2.Purpose.Value(f"PURPOSE_{event.purpose.upper() or 'UNSPECIFIED'}"),
-        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{event.record_class.upper() or 'UNSPECIFIED'}"),
-        record_version=event.record_version,
-        outcome=events_pb2.Outcome.Value(f"OUTCOME_{event.outcome.upper() or 'UNSPECIFIED'}"),
-        reason=event.reason,
-        request_id=event.request_id,
-        grant_id=event.grant_id,
-        trace_id=event.trace_id,
-        source_address=event.source_address,
-        digest=event.digest,
-        count=event.count,
-        tree_size=event.tree_size,
-        provider=event.provider,
-    )
-    wire.time.FromDatetime(event.time)
-    if event.until is not None:
-        wire.until_time.FromDatetime(event.until)
-    return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index, trail=event.trail)
-
-
-def _config(config: words.ProviderConfig) -> pb.ProviderConfig:
-    return pb.ProviderConfig(
-        id=config.id,
-        provider=config.provider,
-        display_name=config.display_name,
-        client_id=config.client_id,
-        scopes=config.scopes,
-        redirect_uris=config.redirect_uris,
-        issuer=config.issuer,
-        authorization_endpoint=config.authorization_endpoint,
-        token_endpoint=config.token_endpoint,
-        revocation_endpoint=config.revocation_endpoint,
-        client_secret_masked=config.masked,
-        create_time=to_wire_time(config.created_at),
-        values=map(_question, config.questions),
-        client_secret_count=len(config.secret_classes),
-        grants=config.grants,
-        dpop=config.dpop,
-        notice=config.notice,
-        notice_time=to_wire_time(config.noticed_at),
-    )
-
-
-def _device(flow: words.DeviceFlow) -> pb.DeviceFlow:
-    return pb.DeviceFlow(
-        connection_id=flow.connection_id,
-        status=flow.status,
-        user_code=flow.user_code,
-        verification_uri=flow.verification_uri,
-        verification_uri_complete=flow.verification_uri_complete,
-        expire_time=to_wire_time(flow.expires_at),
-    )
-
-
-def _question(question: words.Question) -> pb.ValueQuestion:
-    return pb.ValueQuestion(**question._asdict())
-
-
-def _provider(provider: words.Provider) -> pb.Provider:
-    return pb.Provider(
-        name=provider.name,
-        display_name=provider.display_name,
-        kinds=provider.kinds,
-        own=provider.own,
-        notes=provider.notes,
-        values=map(_question, provider.questions),
-    )
-
-
 def _pairs(values: Iterable[pb.Value]) -> words.Pairs:
     return tuple((each.name, each.value) for each in values)
-
-
-def _values(pairs: words.Pairs) -> list[pb.Value]:
-    return [pb.Value(name=name, value=value) for name, value in pairs]
-
-
-def _connection(connection: words.Connection) -> pb.Connection:
-    return pb.Connection(
-        id=connection.id,
-        state=connection.state,
-        state_reason=connection.state_reason,
-        kind=connection.kind,
-        provider=connection.provider,
-        provider_config_id=connection.provider_config_id,
-        end_user_id=connection.end_user_id,
-        scopes=connection.scopes,
-        expire_time=to_wire_time(connection.expires_at),
-        refreshable=connection.refreshable,
-        masked=connection.masked,
-        create_time=to_wire_time(connection.created_at),
-        state_time=to_wire_time(connection.state_at),
-        state_help=connection.state_help,
-        refresh_failure=_failing(connection.failing),
-        values=_values(connection.values),
-        metadata=_values(connection.metadata),
-        renewal=connection.renewal,
-        health=_health(connection.health),
-        rotate_time=to_wire_time(connection.rotate_at),
-        rotation_due=connection.rotation_due,
-        keep_until=to_wire_time(connection.keep_until),
-    )
-
-
-def _health(health: words.Health | None) -> pb.Health | None:
-    if health is None:
-        return None
-    return pb.Health(state=health.state, reason=health.reason, check_time=to_wire_time(health.checked_at))
-
-
-def _failing(failing: words.Failing | None) -> pb.RefreshFailure | None:
-    if failing is None:
-        return None
-    return pb.RefreshFailure(
-        reason=failing.reason,
-        help=failing.helps,
-        attempts=failing.attempts,
-        since_time=to_wire_time(failing.since),
-        retry_time=to_wire_time(failing.retry_at),
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 from authpipe.oauth.v1 import types_pb2
 from authpipe.oauth.v1 import worker_pb2 as pb
@@ -20,9 +19,7 @@ from authpipe_oauth_worker.domain.words import Job, Outcome
 from authpipe_oauth_worker.errors import ConsumerKeyChangedError, MalformedError
 from authpipe_oauth_worker.servicer.reading import check_of, job_of, proxy_job_of, scheme_of
 from authpipe_providers import Endpoints as Found
-
-Stream = Any
-Turns = Callable[[Stream], AsyncIterator[pb.ProxyRequest]]
+from authpipe_rpc import Requests
 
 
 class WorkerServicer:
@@ -36,7 +33,6 @@ class WorkerServicer:
         webhooks: Compares signatures.
         discover: Fetches metadata.
         key: This worker's HPKE key.
-        turns: Gives what begins each request on a stream that stands.
     """
 
     def __init__(
@@ -48,9 +44,7 @@ class WorkerServicer:
         webhooks: Webhooks,
         discover: Callable[[str], Awaitable[Found]],
         key: ConsumerKey,
-        turns: Turns,
     ) -> None:
-        self._turns = turns
         self._jobs = jobs
         self._resealing = resealing
         self._proxying = proxying
@@ -179,14 +173,14 @@ class WorkerServicer:
             retry_after_seconds=failure.retry_after_seconds,
         )
 
-    async def Proxy(self, requests: AsyncIterator[pb.ProxyRequest], context: Stream) -> AsyncIterator[pb.ProxyResponse]:
+    async def Proxy(self, requests: Requests, _: object) -> AsyncIterator[pb.ProxyResponse]:
         """Carries requests to Providers' APIs, one after another, and their answers back."""
 
         async def body() -> AsyncIterator[bytes]:
             async for each in requests:
                 yield each.body
 
-        async for first in self._turns(context):
+        async for first in requests.turns():
             if first.WhichOneof("part") != "head":
                 raise MalformedError
             head = first.head
