@@ -83,17 +83,18 @@ async def settle(keys: Stack) -> Fleet:
     authority = keys.authority()
     waiting = iter(range(WORKSPACES))
 
+    # What is made twice where a machine is slow to answer does no harm.
     async def make(http: httpx2.AsyncClient) -> None:
         for number in waiting:
             request = authority_pb2.CreateWorkspaceRequest(display_name=f"load {number}", request_id="req_load")
-            created = await authority.call(lambda stub: stub.CreateWorkspace, request)
+            created = await authority.call_idempotent(lambda stub: stub.CreateWorkspace, request)
             asked = authority_pb2.CreateApiKeyRequest(
                 workspace_id=created.workspace_id,
                 display_name="load",
                 scopes=("tokens:read", "connections:write"),
                 request_id="req_load",
             )
-            made = await authority.call(lambda stub: stub.CreateApiKey, asked)
+            made = await authority.call_idempotent(lambda stub: stub.CreateApiKey, asked)
             fleet.keys.append(made.api_key.decode())
             fleet.workspaces.append(created.workspace_id)
             await fleet.write(http, fleet.keys[-1])

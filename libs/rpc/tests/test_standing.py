@@ -237,6 +237,28 @@ async def test_turns_go_to_all_replicas_and_past_one_that_has_gone(stage: Any) -
     await peer.close()
 
 
+async def test_a_replica_that_is_stopped_under_load_fails_no_call_that_may_be_made_twice(standing: Any) -> None:
+    other = standing.beside()
+    await other.start()
+    peer = standing.peer(standing.files(EDGE), other.port)
+    stopped = asyncio.Event()
+    calls = [0] * 8
+
+    async def call(number: int) -> None:
+        while not stopped.is_set():
+            await peer.call_idempotent(lambda stub: stub.GetRecords, records_pb2.GetRecordsRequest())
+            calls[number] += 1
+
+    calling = [asyncio.create_task(call(number)) for number in range(8)]
+    await until(lambda: sum(calls) > 100)
+    await other.stop()
+    before = sum(calls)
+    await until(lambda: sum(calls) > before + 100)
+    stopped.set()
+    await asyncio.gather(*calling)
+    await peer.close()
+
+
 async def test_a_server_that_was_not_updated_yet_is_called_as_before(
     stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,8 +139,11 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Takes no new calls, lets the running ones finish within the grace."""
+        stopping = asyncio.create_task(self._server.stop(self._config.grace_seconds), name="stop server")
+        # Callers are told first that no stream begins here any more, so that they go elsewhere with what comes next.
+        await asyncio.sleep(0)
         self._turns.stop()
-        await self._server.stop(self._config.grace_seconds)
+        await stopping
 
 
 class _Registering:

@@ -12,6 +12,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _USER = "postgres"
 # Held so that their ends are noticed: a child that nobody waits for stays as a zombie.
 _SERVERS: dict[Path, subprocess.Popen[bytes]] = {}
 _STARTED_WITHIN_SECONDS = 60
+_ISSUING = threading.Lock()
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 
 
@@ -59,8 +61,11 @@ class Cluster:
     def client(self, role: str) -> Leaf:
         """Gives the certificate of a role."""
         leaf = Leaf(self.certificates / f"db-{role}.pem", self.certificates / f"db-{role}.key")
-        if not leaf.certificate.exists():
-            self.ca.issue(self.certificates, f"db-{role}", common_name=role)
+        # Clusters are started side by side and share a role: two that issue its certificate at once leave one's key
+        # with the other's certificate.
+        with _ISSUING:
+            if not leaf.certificate.exists():
+                self.ca.issue(self.certificates, f"db-{role}", common_name=role)
         return leaf
 
     def conninfo(self, role: str, database: str) -> dict[str, str | int]:
