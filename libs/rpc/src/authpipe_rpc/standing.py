@@ -176,13 +176,17 @@ class Streams:
                 return lane, await _begun(lane, first)
             except _NotBegunError:
                 continue
-        lane = Lane(
-            self._open(timeout=STANDING_SECONDS + longest_seconds), time.monotonic() + _LEFT_AFTER_SECONDS, self._epoch
-        )
+        # Two at a time, one after the other: where there are replicas they go to two of them, and calls alternate.
+        lane, twin = self._lane(longest_seconds), self._lane(longest_seconds)
+        self.rest(twin)
         try:
             return lane, await _begun(lane, first)
         except _NotBegunError as error:
             raise (error.__cause__ or PeerUnavailable()) from None
+
+    def _lane(self, longest_seconds: float) -> Lane:
+        call = self._open(timeout=STANDING_SECONDS + longest_seconds)
+        return Lane(call, time.monotonic() + _LEFT_AFTER_SECONDS, self._epoch)
 
     def _rested(self) -> Lane | None:
         now = time.monotonic()
