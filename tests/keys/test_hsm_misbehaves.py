@@ -254,7 +254,10 @@ def test_a_library_at_its_session_limit_or_that_fails_or_is_slow(
 
     with mutant_of(keys, name, *patches):
         pid = keys.pid(name)
-        assert all(cached[0].token(cached[1]).status_code == 200 for _ in range(8)), "both have it in their caches"
+        # Streams of calls that were opened while it was away stay with the other for five seconds.
+        ends = time.monotonic() + 6
+        while time.monotonic() < ends:
+            assert cached[0].token(cached[1]).status_code == 200, "both have it in their caches"
         flag.touch()
         try:
             assert wait_for(lambda: name not in healthy(keys))
