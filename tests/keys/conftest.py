@@ -32,7 +32,7 @@ from authpipe_testing.softhsm import add_token, find_module, make_token
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYSERVICES = ("keyservice-user-credentials", "keyservice-user-credentials-2")
-GRACE_SECONDS = 12.0
+GRACE_SECONDS = 12
 
 
 @dataclass
