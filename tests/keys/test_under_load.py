@@ -117,7 +117,7 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.promise("P06")
 @pytest.mark.case(7)
 @pytest.mark.case(8)
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 async def test_two_rotations_and_a_kill_of_keyservice_fail_not_one_request_of_5000_workspaces(
     keys: Stack, admin: Callable[..., Any], database: Callable[..., Any], record_property: Callable[..., None]
 ) -> None:
