@@ -14,6 +14,7 @@ from authpipe.types.v1 import events_pb2, records_pb2, turns_pb2
 from authpipe_rpc import Peer, PeerUnavailable, Requests, dns_name
 from authpipe_rpc.identity import current_caller, current_request_deadline
 from authpipe_rpc.standing import Turns
+from authpipe_sensitive import DomainError, Status
 from authpipe_sensitive.duties import note_emitted
 from google.protobuf import duration_pb2
 
@@ -275,6 +276,25 @@ async def test_a_server_that_was_not_updated_yet_is_called_as_before(
     assert len(older.contexts) == 1
     await peer.close()
     await older.stop()
+
+
+async def test_a_call_that_its_handler_refuses_is_not_made_again(standing: Any) -> None:
+    """A refusal is an event, and counted: one attempt is one."""
+
+    class Refused(DomainError):
+        """It is not allowed."""
+
+        reason = "GRANT_REFUSED"
+        status = Status.PERMISSION_DENIED
+
+    def refuse() -> None:
+        raise Refused
+
+    standing.answer = refuse
+    peer = standing.peer(standing.files(EDGE))
+    assert await standing.reason(peer, "GetRecords") == "GRANT_REFUSED"
+    assert len(standing.contexts) == 1
+    await peer.close()
 
 
 async def test_requests_of_several_messages_follow_one_another_on_a_stream() -> None:

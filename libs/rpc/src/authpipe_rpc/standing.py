@@ -24,7 +24,8 @@ from google.protobuf import descriptor_pool
 
 from authpipe.options.v1 import access_pb2
 from authpipe.types.v1 import turns_pb2
-from authpipe_rpc.errors import PeerUnavailable
+from authpipe_rpc.access import AccessError
+from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
 from authpipe_telemetry import TRACEPARENT
 
 SUFFIX = "InTurn"
@@ -281,9 +282,9 @@ class Lanes:
         except TimeoutError:
             raise PeerUnavailable from None
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+            if from_rpc_error(error).reason != AccessError.reason:
                 raise
-            # What a server does not know it refuses like what it does not allow; whoever may not is refused once more.
+            # What a server does not know it refuses like what it does not allow, before a handler sees it: nothing runs twice.
             return await self._alone(request, timeout=timeout, metadata=metadata)
         self._streams.rest(lane)
         return answer
