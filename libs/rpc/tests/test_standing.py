@@ -297,6 +297,12 @@ async def test_a_call_that_its_handler_refuses_is_not_made_again(standing: Any) 
     await peer.close()
 
 
+@pytest.mark.promise("P07")
+def test_no_way_of_showing_a_turn_shows_what_it_carries() -> None:
+    carried = turn(request=b"sk_live_a-secret")
+    assert all("sk_live" not in shown for shown in (str(carried), repr(carried), f"{carried}", f"{carried!r}"))
+
+
 async def test_requests_of_several_messages_follow_one_another_on_a_stream() -> None:
     """Each is measured, and what follows of one is not taken for the next."""
     coming = iter([b"a", b"more of a", b"b", grpc.aio.EOF])  # type: ignore[attr-defined]  # it is there

@@ -26,6 +26,7 @@ from authpipe.options.v1 import access_pb2
 from authpipe.types.v1 import turns_pb2
 from authpipe_rpc.access import AccessError
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
+from authpipe_sensitive import guard_generated_code
 from authpipe_telemetry import TRACEPARENT
 
 SUFFIX = "InTurn"
@@ -36,6 +37,8 @@ _LEFT_AFTER_SECONDS = 5.0
 _LONGEST_TURN_SECONDS = 65.0
 # Of one rpc, at rest at one caller.
 _MOST_RESTING = 64
+# What it carries is anything that is sent between us.
+guard_generated_code([turns_pb2.Turn])
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there
 
 
