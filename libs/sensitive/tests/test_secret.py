@@ -10,6 +10,8 @@ import pickle
 import pytest
 from authpipe.keyservice.v1 import keyservice_pb2
 from authpipe.oauth.v1 import worker_pb2
+from authpipe.types.v1 import records_pb2
+from authpipe.vault.v1 import vault_pb2
 from authpipe_sensitive import (
     Label,
     RedactedError,
@@ -17,6 +19,7 @@ from authpipe_sensitive import (
     configure_logs,
     get_log,
     guard_generated_code,
+    guard_services,
     mask,
     redacted,
 )
@@ -83,6 +86,15 @@ def test_the_second_wall_redacts_str_and_repr_of_generated_classes() -> None:
     request = worker_pb2.ExchangeCodeRequest(code="the-code")
     for text in (str(request), repr(request), f"{request}"):
         assert "the-code" not in text
+
+
+@pytest.mark.promise("P07")
+def test_the_second_wall_stands_around_all_that_a_service_takes_and_gives_and_what_is_in_it() -> None:
+    guard_services(vault_pb2.DESCRIPTOR.services_by_name.values())
+    write = records_pb2.Write(grant="the-grant")
+    request = records_pb2.PutRecordsRequest(writes=[write])
+    for text in (str(request), repr(request), f"{request}", str(write), f"{request.writes}"):
+        assert "the-grant" not in text
 
 
 @pytest.mark.promise("P07")

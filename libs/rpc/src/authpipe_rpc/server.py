@@ -21,7 +21,7 @@ from authpipe_rpc.health import Health
 from authpipe_rpc.identity import CALLER, DEADLINE, dns_name, identify
 from authpipe_rpc.rotation import server_credentials
 from authpipe_rpc.standing import STANDING_SECONDS, SUFFIX, Requests, Turns, is_standing
-from authpipe_sensitive import DomainError, Label, Status, get_log
+from authpipe_sensitive import DomainError, Label, Status, get_log, guard_services
 from authpipe_sensitive.duties import NOTHING_DONE, watch_duties
 from authpipe_telemetry import TRACEPARENT, histogram, span
 
@@ -115,12 +115,13 @@ class RpcServer:
     def add(
         self, service: ServiceDescriptor, register: Callable[[Any, grpc.aio.Server], None], servicer: object
     ) -> None:
-        """Adds a service.
+        """Adds a service. What it takes and gives cannot be printed from then on.
 
         Raises:
             UndeclaredError: An rpc lacks `allowed_callers` or `emits`.
         """
         self._policies.update(policies_of([service], self._name))
+        guard_services([service])
         register(servicer, cast("grpc.aio.Server", _Registering(self._server)))
 
     async def start(self) -> None:

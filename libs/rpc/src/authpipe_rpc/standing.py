@@ -26,7 +26,7 @@ from authpipe.options.v1 import access_pb2
 from authpipe.types.v1 import turns_pb2
 from authpipe_rpc.access import AccessError
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
-from authpipe_sensitive import guard_generated_code
+from authpipe_sensitive import guard_generated_code, guard_services
 from authpipe_telemetry import TRACEPARENT
 
 SUFFIX = "InTurn"
@@ -43,10 +43,14 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there
 
 
 def load_protos(stub: object) -> None:
-    """Loads what the protos of a stub say of its rpcs: the module of stubs loads no more than the messages that it needs."""
+    """Loads what the protos of a stub say of its rpcs: the module of stubs loads no more than the messages that it needs.
+
+    What is sent to it and comes back cannot be printed from then on.
+    """
     module = str(getattr(stub, "__module__", ""))
     if module.endswith("_pb2_grpc"):
-        importlib.import_module(module.removesuffix("_grpc"))
+        protos = importlib.import_module(module.removesuffix("_grpc"))
+        guard_services(protos.DESCRIPTOR.services_by_name.values())
 
 
 def is_standing(method: str) -> bool:

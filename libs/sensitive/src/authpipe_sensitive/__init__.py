@@ -10,7 +10,7 @@ from authpipe_sensitive.hardening import harden_process
 from authpipe_sensitive.labels import Label, RedactedError
 from authpipe_sensitive.logs import Log, configure_logs, get_log
 from authpipe_sensitive.masking import mask
-from authpipe_sensitive.redaction import guard_generated_code, redacted
+from authpipe_sensitive.redaction import guard_generated_code, guard_services, redacted
 from authpipe_sensitive.secret import Secret
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "configure_logs",
     "get_log",
     "guard_generated_code",
+    "guard_services",
     "harden_process",
     "mask",
     "redacted",

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from authpipe_sensitive.labels import Label, RedactedError
 
 REDACTED = "[redacted]"
+# The packages that are ours; what others make has no secrets, and their text is used.
+_OURS = "authpipe."
 
 
 def redacted(message: Message) -> dict[str, Any]:
@@ -73,6 +76,19 @@ def guard_generated_code(messages: Iterable[type[Message]]) -> None:
         for method in ("__str__", "__repr__"):
             setattr(message, method, _describe)
         setattr(message, "__format__", _describe_formatted)  # noqa: B010  # mypy would not let a method be assigned
+
+
+def guard_services(services: Iterable[ServiceDescriptor]) -> None:
+    """Makes what these services take and give redact itself, with all that is in it (`guard_generated_code`)."""
+    found: dict[str, Descriptor] = {}
+    waiting = [each for service in services for rpc in service.methods for each in (rpc.input_type, rpc.output_type)]
+    while waiting:
+        message = waiting.pop()
+        if message.full_name in found or not message.full_name.startswith(_OURS):
+            continue
+        found[message.full_name] = message
+        waiting += [field.message_type for field in message.fields if field.message_type is not None]
+    guard_generated_code(map(GetMessageClass, found.values()))
 
 
 def _describe(message: Message) -> str:

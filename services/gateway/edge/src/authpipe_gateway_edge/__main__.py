@@ -19,7 +19,7 @@ import grpc
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2_grpc, members_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
-from authpipe.gateway.v1 import gateway_pb2_grpc
+from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
@@ -49,7 +49,7 @@ from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
 from authpipe_gateway_edge.servicer import ContainmentServicer, GatewayServicer
 from authpipe_grants import ConsumerKey, TrustAnchor
-from authpipe_sensitive import Label
+from authpipe_sensitive import Label, guard_services
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
 
 _LONGEST_MESSAGE = 64 * 1024
@@ -137,6 +137,7 @@ def _public_grpc(config: Config, servicer: GatewayServicer, containment: Contain
             ("grpc.max_connection_age_ms", int(config.grpc.connection_age_seconds * 1000)),
         ]
     )
+    guard_services(gateway_pb2.DESCRIPTOR.services_by_name.values())
     gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
     gateway_pb2_grpc.add_ContainmentServicer_to_server(containment, server)  # type: ignore[arg-type]  # likewise
     credentials = server_credentials(config.public_key, config.public_certificate)
