@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from authpipe.types.v1 import events_pb2, records_pb2, turns_pb2
-from authpipe_rpc import Peer, PeerUnavailable, Requests, dns_name
+from authpipe.vault.v1 import vault_pb2_grpc
+from authpipe_rpc import Peer, PeerConfig, PeerUnavailable, Requests, dns_name
 from authpipe_rpc.identity import current_caller, current_request_deadline
 from authpipe_rpc.standing import Turns
 from authpipe_sensitive import DomainError, Status
@@ -295,6 +296,13 @@ async def test_a_call_that_its_handler_refuses_is_not_made_again(standing: Any) 
     assert await standing.reason(peer, "GetRecords") == "GRANT_REFUSED"
     assert len(standing.contexts) == 1
     await peer.close()
+
+
+def test_a_peer_is_called_by_nothing_but_generated_code(standing: Any) -> None:
+    """Of another stub the protos are not known: which of its rpcs stand, and what must not be printed."""
+    config = PeerConfig(name="vault", address="ipv4:127.0.0.1:1")
+    with pytest.raises(TypeError, match="stub class"):
+        Peer(config, standing.files(EDGE), lambda channel: vault_pb2_grpc.VaultStub(channel))
 
 
 @pytest.mark.promise("P07")

@@ -14,6 +14,7 @@ from authpipe_rpc.config import Files, PeerConfig
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
 from authpipe_rpc.identity import dns_name, remaining
 from authpipe_rpc.standing import EOF, Standing, Streams, load_protos
+from authpipe_sensitive import guard_services
 from authpipe_telemetry import TRACEPARENT, current_traceparent
 
 StubT_co = TypeVar("StubT_co", covariant=True)
@@ -71,7 +72,8 @@ class Peer(Generic[StubT_co]):
         self._one_replica = one_replica
         self._config = config
         self._files = files
-        load_protos(stub)
+        # What is sent to it, and comes back, cannot be printed from here on.
+        guard_services(load_protos(stub))
         self._make_stub = stub
         self._timeout = timeout_seconds
         self._seen = 0.0

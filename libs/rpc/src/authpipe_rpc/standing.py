@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 
 from authpipe.options.v1 import access_pb2
 from authpipe.types.v1 import turns_pb2
 from authpipe_rpc.access import AccessError
 from authpipe_rpc.errors import PeerUnavailable, from_rpc_error
-from authpipe_sensitive import guard_generated_code, guard_services
+from authpipe_sensitive import guard_generated_code
 from authpipe_telemetry import TRACEPARENT
 
 SUFFIX = "InTurn"
@@ -42,15 +43,16 @@ guard_generated_code([turns_pb2.Turn])
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there
 
 
-def load_protos(stub: object) -> None:
+def load_protos(stub: object) -> list[ServiceDescriptor]:
     """Loads what the protos of a stub say of its rpcs: the module of stubs loads no more than the messages that it needs.
 
-    What is sent to it and comes back cannot be printed from then on.
+    Raises:
+        TypeError: The stub is not generated code, so that nothing is said of its rpcs.
     """
     module = str(getattr(stub, "__module__", ""))
-    if module.endswith("_pb2_grpc"):
-        protos = importlib.import_module(module.removesuffix("_grpc"))
-        guard_services(protos.DESCRIPTOR.services_by_name.values())
+    if not module.endswith("_pb2_grpc"):
+        raise TypeError("A peer is called by the stub class that its protos were made into.")
+    return list(importlib.import_module(module.removesuffix("_grpc")).DESCRIPTOR.services_by_name.values())
 
 
 def is_standing(method: str) -> bool:

@@ -6,20 +6,11 @@ import asyncio
 import datetime as dt
 from typing import Any
 
-from authpipe_rpc import (  # first: it sets grpc's cipher list
-    Health,
-    Peer,
-    Probe,
-    RpcServer,
-    run_process,
-    server_credentials,
-)
-import grpc
+from authpipe_rpc import Health, Peer, Probe, RpcServer, run_process  # first: it sets grpc's cipher list
 
 from authpipe.audit.v1 import audit_pb2_grpc
 from authpipe.authority.v1 import authority_pb2_grpc, members_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
-from authpipe.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
 from authpipe_consumer import RecordClient
@@ -47,12 +38,10 @@ from authpipe_gateway_edge.peers import (
 from authpipe_gateway_edge.rest.api import Api
 from authpipe_gateway_edge.rest.app import EdgeApp
 from authpipe_gateway_edge.rest.listening import rest_server
-from authpipe_gateway_edge.servicer import ContainmentServicer, GatewayServicer
+from authpipe_gateway_edge.servicer import ContainmentServicer, GatewayServicer, grpc_server
 from authpipe_grants import ConsumerKey, TrustAnchor
-from authpipe_sensitive import Label, guard_services
+from authpipe_sensitive import Label
 from authpipe_telemetry import TelemetryConfig, configure_telemetry
-
-_LONGEST_MESSAGE = 64 * 1024
 
 
 async def serve(config: Config, stop: asyncio.Event) -> None:
@@ -113,10 +102,12 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     health = Health()
     internal = RpcServer(name, config.server, files, health)
     await internal.start()
-    public = _public_grpc(
-        config,
+    public = grpc_server(
         GatewayServicer(serving, managing, importing, webhooks, proving, sources, config.public_url),
         ContainmentServicer(containing, sources),
+        config.grpc,
+        config.public_certificate,
+        config.public_key,
     )
     await public.start()
     rest = rest_server(app, config.rest, config.public_certificate, config.public_key, config.rest_connections)
@@ -127,22 +118,6 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     await public.stop(config.grpc.grace_seconds)
     await internal.stop()
     await asyncio.wait([serving_rest], timeout=5)
-
-
-def _public_grpc(config: Config, servicer: GatewayServicer, containment: ContainmentServicer) -> grpc.aio.Server:
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
-            ("grpc.max_connection_age_ms", int(config.grpc.connection_age_seconds * 1000)),
-        ]
-    )
-    guard_services(gateway_pb2.DESCRIPTOR.services_by_name.values())
-    gateway_pb2_grpc.add_GatewayServicer_to_server(servicer, server)  # type: ignore[arg-type]  # its methods are coroutines
-    gateway_pb2_grpc.add_ContainmentServicer_to_server(containment, server)  # type: ignore[arg-type]  # likewise
-    credentials = server_credentials(config.public_key, config.public_certificate)
-    server.add_secure_port(f"{config.grpc.host}:{config.grpc.port}", credentials)
-    return server
 
 
 def _now() -> dt.datetime:

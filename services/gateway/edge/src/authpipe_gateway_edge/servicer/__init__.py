@@ -2,5 +2,6 @@
 
 from authpipe_gateway_edge.servicer.containment import ContainmentServicer
 from authpipe_gateway_edge.servicer.gateway import GatewayServicer
+from authpipe_gateway_edge.servicer.listening import grpc_server
 
-__all__ = ["ContainmentServicer", "GatewayServicer"]
+__all__ = ["ContainmentServicer", "GatewayServicer", "grpc_server"]
