@@ -28,7 +28,9 @@ _ID_SIZE = 16
 
 OUTBOX_SQL = """
 create table audit_outbox (id bigint generated always as identity primary key, events bytea[] not null);
-create table audit_sequence (only_row boolean primary key default true check (only_row), last bigint not null);
+create table audit_sequence (
+  only_row boolean primary key default true check (only_row), last bigint not null, sending bigint[] not null default '{}'
+);
 insert into audit_sequence (last) values (0);
 """
 

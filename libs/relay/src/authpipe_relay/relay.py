@@ -2,7 +2,8 @@
 
 One relay works at a time (a PostgreSQL advisory lock), so that order holds with any number of replicas. Sequence numbers
 are given out here and advance in the transaction that deletes: a repeat has the numbers it had, and audit compares and
-drops it. So a relay that dies between delivery and deletion does no harm.
+drops it. So a relay that dies between delivery and deletion does no harm. What is being sent is written down before it is
+sent: a row may become visible late, behind others with higher ids, and must not take the numbers of what was sent already.
 """
 
 from __future__ import annotations
@@ -116,13 +117,17 @@ class Relay:
         Raises:
             DomainError: The sink or the database is away. Nothing is lost; they are delivered again.
         """
+        async with self._database.hot() as connection:
+            await connection.execute(_SEND_NEXT, (_BATCH_ROWS,))
         async with self._database.hot() as connection, connection.transaction():
             # In a statement of its own: what is read next must see what the relay before us deleted.
             locked = await connection.execute("select pg_try_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
             if await locked.fetchone() != (True,):
                 return 0
-            rows = await (await connection.execute(_OLDEST, (_BATCH_ROWS,), binary=True)).fetchall()
+            rows = await (await connection.execute(_SENDING, binary=True)).fetchall()
             if not rows:
+                # Chosen while the relay before us delivered them.
+                await connection.execute(_SENT)
                 return 0
             events = [bytes(event) for row in rows for event in cast("list[bytes]", row[1])]
             last = cast("int", rows[0][2])
@@ -135,16 +140,23 @@ class Relay:
                     break
                 delivered.append(row[0])
                 counted += amount
-            await connection.execute(_DELIVERED, (delivered, last + counted))
+            rest = [row[0] for row in rows[len(delivered) :]]
+            await connection.execute(_DELIVERED, (delivered, last + counted, rest))
         self._delivered.add(counted)
         return len(delivered)
 
 
-_OLDEST = """
-select id, events, (select last from audit_sequence) from audit_outbox order by id limit %s
+_SEND_NEXT = """
+update audit_sequence set sending = array(select id from audit_outbox order by id limit %s)
+where sending = '{}' and exists (select from audit_outbox)
 """
+_SENDING = """
+select o.id, o.events, s.last from audit_sequence s join audit_outbox o on o.id = any(s.sending) order by o.id
+"""
+_SENT = "update audit_sequence set sending = '{}' where sending <> '{}'"
 _DELIVERED = """
-with delivered as (delete from audit_outbox where id = any(%b::bigint[])) update audit_sequence set last = %s
+with delivered as (delete from audit_outbox where id = any(%b::bigint[]))
+update audit_sequence set last = %s, sending = %b::bigint[]
 """
 
 
