@@ -28,6 +28,7 @@ from authpipe_devstack.stack import Stack
 from authpipe_keyservice.domain.keys import ck_aad, dek_aad, kek_label, unwrap_ck
 from authpipe_keyservice.errors import KeyTamperedError
 from authpipe_sensitive import Secret
+from authpipe_testing.api import running_api
 from authpipe_testing.customer import Customer
 from authpipe_testing.member import Member
 from authpipe_testing.ports import free_ports
@@ -113,6 +114,15 @@ def stack(witness: Home, letters: Letters) -> Iterator[Stack]:
     yield running
     running.down()
     letters.stop()
+
+
+@pytest.fixture(scope="session")
+def api(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Provider's API that tells what it was sent."""
+    folder = tmp_path_factory.mktemp("api")
+    leaf = stack.public_ca.issue(folder, "api", common_name="api", dns=("localhost",), addresses=("127.0.0.1",))
+    with running_api(leaf.certificate, leaf.key) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

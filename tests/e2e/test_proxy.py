@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import http.server
 import json
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -22,90 +19,6 @@ from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
 KEY = "sk_live_the-api-key-behind-the-proxy-0123456789"
-
-
-class Api(http.server.BaseHTTPRequestHandler):
-    """A Provider's API that tells what it was sent."""
-
-    protocol_version = "HTTP/1.1"
-    server: Any
-
-    def log_message(self, *_: Any) -> None:
-        """Nothing: there are credentials in what it is sent."""
-
-    def handle_any(self) -> None:
-        seen = {"method": self.command, "path": self.path, "headers": [(n.lower(), v) for n, v in self.headers.items()]}
-        self.server.seen.append(seen)
-        body = self._body()
-        if self.path.startswith("/api/digest"):
-            self._answer(200, {"sha256": hashlib.sha256(body).hexdigest(), "length": len(body)})
-        elif self.path.startswith("/api/stream/"):
-            self.send_response(200)
-            size = int(self.path.rsplit("/", 1)[1])
-            self.send_header("content-length", str(size))
-            self.end_headers()
-            for _ in range(size // 65_536 if self.command != "HEAD" else 0):
-                self.wfile.write(bytes(65_536))
-        elif self.path.startswith("/api/breaks"):
-            self.send_response(200)
-            self.send_header("content-length", self.path.rpartition("/")[2])
-            self.end_headers()
-            self.wfile.write(b"half")
-            self.wfile.flush()
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-        elif self.path.startswith("/api/unauthorized-once") and self.server.refuse:
-            self.server.refuse -= 1
-            self._answer(401, {"error": "no"})
-        elif self.path.startswith("/api/redirect"):
-            self.send_response(302)
-            self.send_header("location", "https://169.254.169.254/latest/meta-data")
-            self.send_header("content-length", "0")
-            self.end_headers()
-        else:
-            self._answer(200, {**seen, "body": body.decode("latin-1")})
-
-    # The names that the library calls.
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = handle_any  # noqa: N815
-
-    def _body(self) -> bytes:
-        if self.headers.get("transfer-encoding", "") == "chunked":
-            pieces = []
-            while size := int(self.rfile.readline(), 16):
-                pieces.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(pieces)
-        return self.rfile.read(int(self.headers.get("content-length", "0")))
-
-    def _answer(self, status: int, document: Any) -> None:
-        data = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.send_header("set-cookie", "session=of-the-provider")
-        self.send_header("x-of-the-provider", "yes")
-        self.send_header("connection", "x-between-neighbours")
-        self.send_header("x-between-neighbours", "yes")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-
-@pytest.fixture(scope="module")
-def api(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder: Path = tmp_path_factory.mktemp("api")
-    leaf = stack.public_ca.issue(folder, "api", common_name="api", dns=("localhost",), addresses=("127.0.0.1",))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(leaf.certificate, leaf.key)
-    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.seen, server.refuse = [], 0
-    server.url = f"https://127.0.0.1:{server.server_address[1]}/api"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +92,44 @@ def test_an_api_key_is_used_where_its_provider_wants_it_and_never_comes_back(
     event = wait_for(lambda: customer.events(event="RECORD_KEY_RELEASED", target=key))[0]
     assert (event["purpose"], event["outcome"]) == ("proxy", "succeeded")
     assert KEY not in json.dumps(customer.get(f"/connections/{key}").json())
+
+
+@pytest.mark.promise("P31")
+def test_every_request_of_many_in_a_row_has_an_event_though_its_key_was_kept(
+    customer: Customer, provider: str, wait_for: Callable[..., Any]
+) -> None:
+    body = {"kind": "api_key", "end_user_id": "in-a-row", "provider": provider, "api_key": KEY}
+    mine = customer.post("/connections", body).raise_for_status().json()["id"]
+    for number in range(6):
+        assert sent(through(customer, "GET", f"{mine}/{number}"), "x-api-key") == [KEY]
+
+    def uses() -> list[dict[str, Any]]:
+        return [
+            event
+            for name in ("RECORD_KEY_RELEASED", "RECORD_KEY_REUSED")
+            for event in customer.events(event=name, target=mine)
+        ]
+
+    assert wait_for(lambda: len(uses()) == 6)
+    assert {(event["purpose"], event["outcome"]) for event in uses()} == {("proxy", "succeeded")}
+    assert len({event["request_id"] for event in uses()}) == 6
+    released = [event for event in uses() if event["event"] == "RECORD_KEY_RELEASED"]
+    assert len(released) == 1, "keyservice was asked once"
+
+
+@pytest.mark.promise("P11")
+def test_a_connection_that_is_disconnected_is_not_used_again_though_its_key_was_kept(
+    customer: Customer, provider: str, api: Any
+) -> None:
+    body = {"kind": "api_key", "end_user_id": "used-and-left", "provider": provider, "api_key": KEY}
+    mine = customer.post("/connections", body).raise_for_status().json()["id"]
+    for _ in range(2):
+        assert through(customer, "GET", f"{mine}/x").status_code == 200
+    customer.delete(f"/connections/{mine}").raise_for_status()
+    before = len(api.seen)
+    for _ in range(3):
+        assert through(customer, "GET", f"{mine}/x").status_code in {404, 409, 410}
+    assert len(api.seen) == before, "nothing was sent"
 
 
 @pytest.mark.promise("P09")

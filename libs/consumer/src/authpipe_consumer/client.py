@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, cast
 
 from authpipe.types.v1 import records_pb2 as pb
 from google.protobuf.message import DecodeError
+from authpipe_consumer.keeping import Kept, KeptRecord, Name
 from authpipe_consumer.words import Opened, PackedWrite, Sealing, SealedWrite, Want, WriteKey
 from authpipe_envelope import (
     HEADER_SIZE,
@@ -45,8 +46,15 @@ class _Intent(NamedTuple):
     request_id: str
 
 
+class _Again(NamedTuple):
+    """What is about to be opened again."""
+
+    want: Want
+    kept: KeptRecord
+
+
 class StoreStub(Protocol):
-    """The generated stub of vault or clientsecrets."""
+    """The generated stub of vault or clientsecrets; the last of these is vault's alone."""
 
     @property
     def PrepareWrites(self) -> Callable[..., Awaitable[pb.PrepareWritesResponse]]: ...
@@ -54,6 +62,8 @@ class StoreStub(Protocol):
     def PutRecords(self) -> Callable[..., Awaitable[pb.PutRecordsResponse]]: ...
     @property
     def GetRecords(self) -> Callable[..., Awaitable[pb.GetRecordsResponse]]: ...
+    @property
+    def ReuseRecords(self) -> Callable[..., Awaitable[pb.ReuseRecordsResponse]]: ...
 
 
 class RecordClient:
@@ -86,7 +96,9 @@ class RecordClient:
         self._region = region
         self._key_domain = key_domain
         self._clock = clock
+        self._kept = Kept()
         self._opening: Coalescer[Want, Opened] = Coalescer(self.open_once)
+        self._reusing: Coalescer[_Again, bool] = Coalescer(self._reuse)
         self._preparing: Coalescer[_Intent, dict[RecordClass, WriteKey]] = Coalescer(self._prepare)
         self._putting: Coalescer[pb.Write, None] = Coalescer(self._put)
 
@@ -94,12 +106,15 @@ class RecordClient:
         """Opens a record: all that are asked for in the moment share one rpc, one select, one event, one HPKE seal.
 
         It is asked for again for five seconds while a customer's KMS is still being asked, which holds up nobody else.
+        What was kept of it is opened with that, when its store allows it.
 
         Raises:
             PeerRefused: It was refused.
             PeerUnavailable: The store or what is behind it is away.
             GrantError: What came was not sealed by keyservice as the answer to that very call.
         """
+        if want.keep and (opened := await self._open_kept(want)) is not None:
+            return opened
         for pause in _PAUSES:
             try:
                 return await self._opening.submit(want)
@@ -167,16 +182,63 @@ class RecordClient:
             for key in keys.values():
                 key.material.destroy()
 
+    async def _open_kept(self, want: Want) -> Opened | None:
+        """Opens what was kept of a record; None: nothing was, or its store does not allow it, or its time is over."""
+        name = _name_of(want)
+        kept = self._kept.get(name)
+        if kept is None:
+            return None
+        try:
+            allowed = await self._reusing.submit(_Again(want, kept))
+        except PeerRefused:
+            # Who asks anew hears why.
+            allowed = False
+        if self._kept.get(name) is not kept:
+            return None
+        opened = self._open_record(want, kept.record, kept.key) if allowed else None
+        if not isinstance(opened, Opened):
+            self._kept.forget(name)
+            return None
+        return opened
+
+    async def _reuse(self, asked: Sequence[_Again]) -> Sequence[bool]:
+        """Asks whether records may be opened again: one rpc, one statement for the batch."""
+        grants = list(dict.fromkeys(again.want.grant for again in asked))
+        position = {grant: index for index, grant in enumerate(grants)}
+        request = pb.ReuseRecordsRequest(
+            consumer_public_key=self._key.public,
+            grants=grants,
+            items=[
+                pb.RecordKept(
+                    ref=_ref(want.workspace, want.connection, int(kept.record.ref.record_class)),
+                    version=kept.key.version,
+                    digest=kept.digest,
+                    grant_index=position[want.grant],
+                    request_id=want.request_id,
+                )
+                for want, kept in asked
+            ],
+        )
+        response = await self._peer.call_idempotent(lambda stub: stub.ReuseRecords, request)
+        return response.allowed
+
     def _open_one(self, want: Want, item: pb.FoundRecord, keys: Mapping[bytes, ReleasedKey]) -> Opened | DomainError:
         if item.HasField("refusal"):
             return PeerRefused(item.refusal.reason, Status(item.refusal.code))
-        record = item.record
+        try:
+            released = keys.get(Header.parse(item.record.record[:HEADER_SIZE]).salt)
+        except DomainError as error:
+            return error
+        if released is None or want.record_class not in {None, int(item.record.ref.record_class)}:
+            return IntegrityError()
+        opened = self._open_record(want, item.record, released)
+        if want.keep and released.keep_seconds and isinstance(opened, Opened):
+            self._kept.keep(_name_of(want), item.record, released._replace(material=released.material.copy()))
+        return opened
+
+    def _open_record(self, want: Want, record: pb.SealedRecord, released: ReleasedKey) -> Opened | DomainError:
         try:
             record_class = RecordClass(int(record.ref.record_class))
-            header = Header.parse(record.record[:HEADER_SIZE])
-            released = keys.get(header.salt)
-            if released is None or (want.record_class is not None and record_class is not want.record_class):
-                return IntegrityError()
             # The context is what we asked for and what keyservice released the key for; not what the store says.
             context = Context(
                 deployment=self._deployment,
@@ -346,6 +408,10 @@ class RecordClient:
         bundle = SealedBundle(keys.sealed, keys.signature, tuple(keys.chain))
         keyservice = f"keyservice/{self._key_domain}"
         return self._key.open_keys(bundle, challenge, kind, self._anchor, keyservice, self._clock())
+
+
+def _name_of(want: Want) -> Name:
+    return Name(want.workspace, want.connection, int(want.record_class or 0))
 
 
 def _ref(workspace: str, connection: str, record_class: int) -> pb.RecordRef:

@@ -20,6 +20,7 @@ class Want(NamedTuple):
         record_class: The class; None: the one record that may be served.
         grant: The grant.
         request_id: The request.
+        keep: Whether it may be kept for what is asked next, as far as keyservice allows it.
     """
 
     workspace: str
@@ -27,6 +28,7 @@ class Want(NamedTuple):
     record_class: RecordClass | None
     grant: str
     request_id: str
+    keep: bool = False
 
 
 class Opened(NamedTuple):

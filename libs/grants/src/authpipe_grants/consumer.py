@@ -7,7 +7,7 @@ call, in what is signed and in HPKE's info.
 
     info       "authpipe keys v1" ‖ kind (1 byte: 1 record keys, 2 write keys) ‖ challenge (32)
     sealed     HPKE (RFC 9180) base, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM
-    payload    per key: index (4, big-endian) ‖ version (8) ‖ key version (4) ‖ salt (32) ‖ material (76)
+    payload    per key: index (4, big-endian) ‖ version (8) ‖ key version (4) ‖ seconds to keep it (1) ‖ salt (32) ‖ material (76)
     signature  ECDSA P-256, SHA-256, over info ‖ public key ‖ SHA-256(sealed)
 """
 
@@ -33,7 +33,9 @@ from authpipe_grants.trust import TrustAnchor
 from authpipe_sensitive import Secret
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
-_ENTRY = struct.Struct(">IQI32s76s")
+_ENTRY = struct.Struct(">IQIB32s76s")
+# The longest that a consumer keeps a record key that it was given (ARCHITECTURE §5).
+LONGEST_KEPT_SECONDS = 30
 CHALLENGE_SIZE = 32
 
 
@@ -67,12 +69,14 @@ class ReleasedKey(NamedTuple):
         key_version: The version of the connection key.
         salt: The record's salt, 32 bytes.
         material: Key, nonce and commitment, 76 bytes.
+        keep_seconds: For how long its consumer may keep it, to open the same version again; 0: it is used once.
     """
 
     version: int
     key_version: int
     salt: bytes
     material: Secret
+    keep_seconds: int = 0
 
 
 def thumbprint(public_key: bytes) -> str:
@@ -98,7 +102,9 @@ def seal_to_consumer(
     payload = bytearray()
     for index, key in keys:
         with key.material:
-            payload += _ENTRY.pack(index, key.version, key.key_version, key.salt, key.material.expose())
+            payload += _ENTRY.pack(
+                index, key.version, key.key_version, key.keep_seconds, key.salt, key.material.expose()
+            )
     info = _info(kind, challenge)
     sealed = _SUITE.encrypt(payload, X25519PublicKey.from_public_bytes(public_key), info=info)
     payload[:] = bytes(len(payload))
@@ -156,8 +162,8 @@ class ConsumerKey:
         if len(payload) % _ENTRY.size:
             raise GrantError
         keys = {
-            index: ReleasedKey(version, key_version, salt, Secret(material))
-            for index, version, key_version, salt, material in _ENTRY.iter_unpack(payload)
+            index: ReleasedKey(version, key_version, salt, Secret(material), min(seconds, LONGEST_KEPT_SECONDS))
+            for index, version, key_version, seconds, salt, material in _ENTRY.iter_unpack(payload)
         }
         payload[:] = bytes(len(payload))
         return keys

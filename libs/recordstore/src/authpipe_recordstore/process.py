@@ -18,6 +18,7 @@ from authpipe_database import Database, Outbox
 from authpipe_grants import Leaf, TrustAnchor, Verifier
 from authpipe_recordstore.config import StoreConfig
 from authpipe_recordstore.domain.records import Records
+from authpipe_recordstore.domain.reusing import Reusing
 from authpipe_recordstore.peers import KeyservicePeer
 from authpipe_recordstore.servicer import RecordServicer
 from authpipe_recordstore.store import Store
@@ -41,6 +42,7 @@ class _Refusals:
 
 async def serve_store(
     name: Label,
+    key_domain: str,
     service: ServiceDescriptor,
     register: Callable[[Any, grpc.aio.Server], None],
     config: StoreConfig,
@@ -50,6 +52,7 @@ async def serve_store(
 
     Args:
         name: The SPIFFE path of the store.
+        key_domain: The key domain of its records, which grants have to name.
         service: Its service in the protos.
         register: The generated function that adds a servicer.
         config: Its settings.
@@ -62,10 +65,12 @@ async def serve_store(
     leaf = Leaf(config.files.certificate, config.files.key, config.files.trust_domain, time.time)
     verifier = Verifier(TrustAnchor(config.files.ca.read_bytes(), config.files.trust_domain), time.time)
     outbox = Outbox()
-    records = Records(Store(database, outbox), KeyservicePeer(keys), verifier.verify, _Refusals())
+    store = Store(database, outbox)
+    records = Records(store, KeyservicePeer(keys), verifier.verify, _Refusals())
+    reusing = Reusing(store, verifier.verify, f"{key_domain}/{config.region}")
     health = Health()
     server = RpcServer(name, config.server, config.files, health)
-    server.add(service, register, RecordServicer(records))
+    server.add(service, register, RecordServicer(records, reusing))
     await server.start()
     beside = Background(stop)
     beside.add(

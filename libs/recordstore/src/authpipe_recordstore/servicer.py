@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Sequence
 from typing import cast
 
 from authpipe.types.v1 import records_pb2 as pb
 from authpipe_recordstore.domain.records import Asking, Put, Records
+from authpipe_recordstore.domain.reusing import Again, Reusing
 from authpipe_recordstore.domain.words import Record, Ref
 from authpipe_recordstore.peers import wire_ref
 from authpipe_rpc import current_caller
@@ -20,10 +22,12 @@ class RecordServicer:
 
     Args:
         records: The rules.
+        reusing: The rules over what a consumer has and opens again; vault alone is asked for that.
     """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, reusing: Reusing) -> None:
         self._records = records
+        self._reusing = reusing
 
     async def GetDigests(self, request: pb.GetDigestsRequest, _: object) -> pb.GetDigestsResponse:
         """Gives digests of what is stored."""
@@ -84,6 +88,23 @@ class RecordServicer:
             keys=cast("pb.SealedKeys | None", keys),
         )
 
+    async def ReuseRecords(self, request: pb.ReuseRecordsRequest, _: object) -> pb.ReuseRecordsResponse:
+        """Allows records to be opened again with keys that were kept."""
+        asked = [
+            Again(
+                _ref(item.ref),
+                item.version,
+                item.digest,
+                _grant_of(request.grants, item.grant_index),
+                item.request_id,
+            )
+            for item in request.items
+        ]
+        allowed = await self._reusing.reuse(current_caller(), request.consumer_public_key, asked)
+        if not any(allowed):
+            note_nothing_done()
+        return pb.ReuseRecordsResponse(allowed=allowed)
+
     async def GetMasked(self, request: pb.GetMaskedRequest, _: object) -> pb.GetMaskedResponse:
         """Gives masked prefixes."""
         found = await self._records.masked(current_caller(), request.grant, [_ref(item) for item in request.items])
@@ -118,6 +139,11 @@ class RecordServicer:
             current_caller(), request.workspace_id, request.connection_id, request.request_id
         )
         return pb.DeleteRecordsResponse(deleted_count=count)
+
+
+def _grant_of(grants: Sequence[str], index: int) -> str:
+    """Gives the grant that an item points to; an empty one, which nothing is allowed by, where there is none."""
+    return grants[index] if index < len(grants) else ""
 
 
 def _ref(ref: pb.RecordRef) -> Ref:

@@ -10,6 +10,7 @@ from psycopg import AsyncCursor
 
 from authpipe_database import Database, Outbox, columns
 from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
+from authpipe_recordstore.domain.reusing import Use
 from authpipe_recordstore.domain.words import Digest, GONE, Record, Ref
 from authpipe_recordstore.domain.writing import Stands, Version, Write, decide
 from authpipe_sensitive import AuditEntry, DomainError
@@ -56,6 +57,19 @@ stored as (
         masked = excluded.masked, expires_at = excluded.expires_at, fence = excluded.fence)
 insert into audit_outbox (events) values (%b)
 """
+# Looks and writes at once: no event of what does not stand, no use of what has no event.
+_USE = """
+with standing as (
+    select w.n from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::bytea[]) with ordinality
+        as w (workspace_id, connection_id, record_class, version, digest, n)
+    join records r using (workspace_id, connection_id, record_class, version)
+    left join connection_states c using (workspace_id, connection_id)
+    where sha256(r.record) = w.digest and coalesce(c.state, 'active') = 'active'),
+noted as (
+    insert into audit_outbox (events) select array_agg(e.event order by e.n)
+    from unnest(%b::bytea[]) with ordinality as e (event, n) join standing using (n) having count(*) > 0)
+select n from standing
+"""
 
 
 class Store:
@@ -94,6 +108,18 @@ class Store:
         """Makes events durable."""
         async with self._database.hot() as connection:
             await self._outbox.append_hot(connection, entries)
+
+    async def use(self, uses: Sequence[Use]) -> list[bool]:
+        """Makes the events durable of what is stored just so and is active; says which are."""
+        entries = [use.entry for use in uses]
+        names = [(*use.ref, use.version, use.digest) for use in uses]
+        async with self._database.hot() as connection:
+            values = (*columns(names, 5), self._outbox.encode(entries))
+            rows = await _rows(await connection.execute(_USE, values, binary=True))
+        standing = {row[0] for row in rows}
+        if standing:
+            self._outbox.note([entry for number, entry in enumerate(entries, 1) if number in standing])
+        return [number in standing for number in range(1, len(uses) + 1)]
 
     async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
         """Carries out writes, with their events; gives per write why it was not carried out."""

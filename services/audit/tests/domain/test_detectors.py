@@ -224,12 +224,26 @@ def test_a_connection_that_was_taken_back_may_be_used(traffic: Traffic) -> None:
 
 @pytest.mark.promise("P26")
 @pytest.mark.parametrize(
-    ("name", "emitter"), [("RECORD_KEY_RELEASED", "keyservice/user-credentials"), ("RECORDS_REFUSED", "vault")]
+    ("name", "emitter"),
+    [
+        ("RECORD_KEY_RELEASED", "keyservice/user-credentials"),
+        ("RECORD_KEY_REUSED", "vault"),
+        ("RECORDS_REFUSED", "vault"),
+    ],
 )
 def test_whoever_touches_a_decoy_is_found_and_nobody_else(traffic: Traffic, name: str, emitter: str) -> None:
     traffic.look([traffic.seen(0, "DECOY_PLACED", target="conn_decoy")])
     assert traffic.words([traffic.seen(1), traffic.seen(2, purpose="refresh", target="conn_decoy")]) == []
     assert traffic.words([traffic.seen(3, name, emitter=emitter, target="conn_decoy")]) == ["HONEYTOKEN_USED"]
+
+
+@pytest.mark.promise("P26")
+@pytest.mark.parametrize(
+    ("name", "emitter"), [("RECORD_KEY_REUSED", "keyservice/user-credentials"), ("RECORD_KEY_RELEASED", "vault")]
+)
+def test_a_use_counts_when_the_part_says_so_that_allows_it(traffic: Traffic, name: str, emitter: str) -> None:
+    traffic.look([traffic.seen(0, "DECOY_PLACED", target="conn_decoy")])
+    assert traffic.words([traffic.seen(3, name, emitter=emitter, target="conn_decoy")]) == []
 
 
 def test_only_coordinator_says_what_is_a_decoy_or_disconnected(traffic: Traffic) -> None:

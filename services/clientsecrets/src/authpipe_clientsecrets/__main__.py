@@ -14,9 +14,8 @@ from authpipe_sensitive import Label
 async def serve(config: StoreConfig, stop: asyncio.Event) -> None:
     """Serves client-secret records until told to stop."""
     service = clientsecrets_pb2.DESCRIPTOR.services_by_name["ClientSecrets"]
-    await serve_store(
-        Label("clientsecrets"), service, clientsecrets_pb2_grpc.add_ClientSecretsServicer_to_server, config, stop
-    )
+    register = clientsecrets_pb2_grpc.add_ClientSecretsServicer_to_server
+    await serve_store(Label("clientsecrets"), "client-secrets", service, register, config, stop)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -39,11 +40,12 @@ class Counted:
     def __init__(self, table: Any) -> None:
         self.table = table
         self.purpose = "store"
+        self.customers = False
         self.looked_up = 0
         self.stood: list[bool] = []
 
     def verify(self, _: str) -> Grant:
-        return grant(self.purpose)
+        return grant(self.purpose, consumer="oauth/worker" if self.purpose == "proxy" else "gateway/edge")
 
     async def exceeded(self, *_: Any) -> str:
         return ""
@@ -56,7 +58,8 @@ class Counted:
 
     async def look_up(self, wanted: Sequence[Wanted]) -> Any:
         self.looked_up += 1
-        return await self.table.look_up(wanted)
+        rows = await self.table.look_up(wanted)
+        return [row and row._replace(customers=self.customers) for row in rows]
 
     async def commit_if(self, *given: Any) -> bool:
         self.stood.append(await self.table.commit_if(*given))
@@ -213,3 +216,35 @@ def test_what_is_remembered_ends_is_bounded_and_has_nothing_of_a_customers_kms()
     assert memory.rows(names[1:]) is None
     now[0] = 60.0
     assert memory.rows(names[2:]) is None
+
+
+@pytest.mark.promise("P09")
+async def test_a_key_may_be_kept_for_half_a_minute_by_who_proxies_with_it_and_by_nobody_else(reader: Reader) -> None:
+    for purpose, seconds in (("serve", 0), ("proxy", 30), ("serve", 0)):
+        reader.around.purpose = purpose
+        for _ in ("looked up", "remembered"):
+            answer, (key,) = await reader.ask(READ)
+            assert (answer, key.keep_seconds) == (1, seconds)
+    assert reader.around.stood[-1] is True
+
+
+@pytest.mark.promise("P09")
+async def test_the_key_of_a_write_is_never_kept(reader: Reader) -> None:
+    reader.around.purpose = "store"
+    _, (key,) = await reader.ask(READ._replace(direction=Direction.WRITE, version=2))
+    assert key.keep_seconds == 0
+
+
+@pytest.mark.promise("P18")
+@pytest.mark.case(27)
+async def test_where_a_customers_kms_has_a_say_no_key_is_kept(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader.around.purpose, reader.around.customers = "proxy", True
+    monkeypatch.setattr(Remembered, "rows", lambda *_: None)
+    answer: int | DomainError = 0
+    for _ in range(50):
+        answer, keys = await reader.ask(READ)
+        if answer == 1:
+            break
+        await asyncio.sleep(0.02)
+    assert answer == 1
+    assert [key.keep_seconds for key in keys] == [0]

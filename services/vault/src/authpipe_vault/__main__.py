@@ -14,7 +14,8 @@ from authpipe_sensitive import Label
 async def serve(config: StoreConfig, stop: asyncio.Event) -> None:
     """Serves user-credential records until told to stop."""
     service = vault_pb2.DESCRIPTOR.services_by_name["Vault"]
-    await serve_store(Label("vault"), service, vault_pb2_grpc.add_VaultServicer_to_server, config, stop)
+    register = vault_pb2_grpc.add_VaultServicer_to_server
+    await serve_store(Label("vault"), "user-credentials", service, register, config, stop)
 
 
 if __name__ == "__main__":

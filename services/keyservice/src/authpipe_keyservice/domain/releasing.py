@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from authpipe_envelope import Header, IntegrityError, derive_record_key
-from authpipe_grants import Grant, ReleasedKey, Verifier, thumbprint
+from authpipe_grants import LONGEST_KEPT_SECONDS, Grant, ReleasedKey, Verifier, thumbprint
 from authpipe_keyservice.domain.asking import Ask, Step, after_floor, refused_event, released_event, step_of
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.clocks import require_clock
@@ -57,6 +57,8 @@ Answer = int | DomainError
 IndexedKey = tuple[int, ReleasedKey]
 SealedT = TypeVar("SealedT")
 ResultT = TypeVar("ResultT")
+# What uses a credential many times in a row, where it never leaves us.
+_KEPT = frozenset({"proxy"})
 # What reads and changes nothing: no fence, no mark, no time before which it is refused.
 _PLAIN = frozenset({"serve", "proxy"})
 
@@ -194,7 +196,7 @@ class Releasing:
                 judge(grant, ask.wanted, row.facts if row else None, consumer, self._audience, now_ms)
                 if bound := exceeded[grant.workspace, grant.issuer, grant.consumer]:
                     raise BudgetError(bound=Label(bound))
-                key = await self._key_for(ask, row)
+                key = (await self._key_for(ask, row))._replace(keep_seconds=_keep_seconds(ask, grant, row))
                 released = released_event(ask, grant)
                 self._store.require_room(released)
             except DomainError as error:
@@ -325,6 +327,14 @@ class Releasing:
             if stored is not None:
                 return stored
         raise WorkspaceErasedError
+
+
+def _keep_seconds(ask: Ask, grant: Grant, row: KeyRow | None) -> int:
+    """Gives for how long a key may be kept: of what requests are proxied with, unless a customer's own KMS has a say in it."""
+    reads = ask.wanted.direction is Direction.READ
+    if grant.purpose not in _KEPT or not reads or row is None or row.customers:
+        return 0
+    return LONGEST_KEPT_SECONDS
 
 
 async def _beside(durable: Coroutine[Any, Any, ResultT], seal: Callable[[], SealedT]) -> tuple[ResultT, SealedT]:

@@ -13,8 +13,9 @@ State = dict[str, int]
 Profile = dict[str, State]
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 USES = frozenset({"serve", "proxy"})
-# The names that a use of a credential, and one that was refused, can have.
-USE_NAMES = frozenset({"RECORD_KEY_RELEASED"})
+# The names that a use of a credential, and one that was refused, can have; and who says so of each kind of use.
+_USED_BY = {"RECORD_KEY_RELEASED": "keyservice/user-credentials", "RECORD_KEY_REUSED": "vault"}
+USE_NAMES = frozenset(_USED_BY)
 REFUSED_NAMES = frozenset({"RECORDS_REFUSED", "RELEASE_REFUSED"})
 
 
@@ -68,12 +69,7 @@ class Seen(NamedTuple):
     @property
     def is_use(self) -> bool:
         """Says whether a customer's API key had a credential opened."""
-        return (
-            self.name in USE_NAMES
-            and self.purpose in USES
-            and self.emitter == "keyservice/user-credentials"
-            and self.actor.startswith("api_key:")
-        )
+        return _USED_BY.get(self.name) == self.emitter and self.purpose in USES and self.actor.startswith("api_key:")
 
     @property
     def is_refused_use(self) -> bool:

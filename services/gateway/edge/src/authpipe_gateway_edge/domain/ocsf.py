@@ -17,7 +17,7 @@ _NAMES = {_CREATE: "Create", _READ: "Read", _UPDATE: "Update", _DELETE: "Delete"
 # The last words of an event's name say what was done.
 _ACTIVITIES = {
     _CREATE: ("CREATED", "ADDED", "DRAFTED", "BEGUN", "WRITTEN", "PREPARED", "BOUND", "INVITED", "JOINED"),
-    _READ: ("KEY_RELEASED", "PASSED"),
+    _READ: ("KEY_RELEASED", "KEY_REUSED", "PASSED"),
     _UPDATE: (
         "CHANGED",
         "REFRESHED",

@@ -331,7 +331,9 @@ class Proxying:
     async def _open(self, job: ProxyJob) -> tuple[Opened, Secret | None]:
         """Opens the credential, and the key that it is bound to, if it is."""
         beside = [RecordClass.DPOP_KEY] if job.dpop else []
-        wants = [Want(job.workspace, job.connection, each, job.grant, job.request_id) for each in (None, *beside)]
+        wants = [
+            Want(job.workspace, job.connection, each, job.grant, job.request_id, keep=True) for each in (None, *beside)
+        ]
         found, *keys = await open_together(self._desk.vault, wants, beside, lambda each: _require(job, each))
         if found is None:
             raise AssertionError("It is not optional.")

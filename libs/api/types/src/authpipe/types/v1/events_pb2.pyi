@@ -229,6 +229,8 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     """A member has signed out of the dashboard."""
     EVENT_NAME_SIGN_IN_REFUSED: _EventName.ValueType  # 98
     """Somebody was not signed in, or could not join; floods of these are counted and sampled."""
+    EVENT_NAME_RECORD_KEY_REUSED: _EventName.ValueType  # 99
+    """A record key that a consumer was given a moment ago was used again: a credential was used, for the purpose of the grant."""
 
 class EventName(_EventName, metaclass=_EventNameEnumTypeWrapper):
     """EventName is what happened."""
@@ -437,6 +439,8 @@ EVENT_NAME_MEMBER_SIGNED_OUT: EventName.ValueType  # 97
 """A member has signed out of the dashboard."""
 EVENT_NAME_SIGN_IN_REFUSED: EventName.ValueType  # 98
 """Somebody was not signed in, or could not join; floods of these are counted and sampled."""
+EVENT_NAME_RECORD_KEY_REUSED: EventName.ValueType  # 99
+"""A record key that a consumer was given a moment ago was used again: a credential was used, for the purpose of the grant."""
 Global___EventName: _TypeAlias = EventName  # noqa: Y015
 
 class _Outcome:

@@ -627,6 +627,104 @@ class FoundRecord(_message.Message):
 Global___FoundRecord: _TypeAlias = FoundRecord  # noqa: Y015
 
 @_typing.final
+class ReuseRecordsRequest(_message.Message):
+    """ReuseRecordsRequest asks whether records may be opened again with keys that keyservice let their consumer keep."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    GRANTS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    consumer_public_key: _builtins.bytes
+    """The consumer's HPKE public key, 32 bytes (X25519), which the grants name."""
+    @_builtins.property
+    def grants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The grants that items point to."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordKept]:
+        """What is to be opened again."""
+
+    def __init__(
+        self,
+        *,
+        consumer_public_key: _builtins.bytes = ...,
+        grants: _abc.Iterable[_builtins.str] | None = ...,
+        items: _abc.Iterable[Global___RecordKept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer_public_key", b"consumer_public_key", "grants", b"grants", "items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReuseRecordsRequest: _TypeAlias = ReuseRecordsRequest  # noqa: Y015
+
+@_typing.final
+class RecordKept(_message.Message):
+    """RecordKept is one record that a consumer has, with its key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REF_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    GRANT_INDEX_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that the consumer has."""
+    digest: _builtins.bytes
+    """SHA-256 of the AP1 record that the consumer has, 32 bytes."""
+    grant_index: _builtins.int
+    """The index of its grant in `grants`."""
+    request_id: _builtins.str
+    """The request this item belongs to: a batch mixes requests."""
+    @_builtins.property
+    def ref(self) -> Global___RecordRef:
+        """Which record; its class is named."""
+
+    def __init__(
+        self,
+        *,
+        ref: Global___RecordRef | None = ...,
+        version: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        grant_index: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "grant_index", b"grant_index", "ref", b"ref", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordKept: _TypeAlias = RecordKept  # noqa: Y015
+
+@_typing.final
+class ReuseRecordsResponse(_message.Message):
+    """ReuseRecordsResponse says which of them may be opened again. The use of each of those is durable."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def allowed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """One per item, in order; false: not with this key. Whether and why not otherwise, GetRecords says."""
+
+    def __init__(
+        self,
+        *,
+        allowed: _abc.Iterable[_builtins.bool] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReuseRecordsResponse: _TypeAlias = ReuseRecordsResponse  # noqa: Y015
+
+@_typing.final
 class GetMaskedRequest(_message.Message):
     """GetMaskedRequest asks for masked prefixes; no key is involved."""
 

@@ -50,6 +50,11 @@ class VaultStub:
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsRequest.SerializeToString,
                 response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsResponse.FromString,
                 _registered_method=True)
+        self.ReuseRecords = channel.unary_unary(
+                '/authpipe.vault.v1.Vault/ReuseRecords',
+                request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsRequest.SerializeToString,
+                response_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsResponse.FromString,
+                _registered_method=True)
         self.GetMasked = channel.unary_unary(
                 '/authpipe.vault.v1.Vault/GetMasked',
                 request_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetMaskedRequest.SerializeToString,
@@ -102,6 +107,14 @@ class VaultServicer:
 
     def GetRecords(self, request, context):
         """Gives records with their keys, sealed by keyservice to the consumer that the grant names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReuseRecords(self, request, context):
+        """Allows records to be opened again, each for one request, with keys that keyservice let their consumer keep for seconds. What was
+        written again, withheld or deleted meanwhile is not; nor is what the grant does not name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -166,6 +179,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.GetRecords,
                     request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsRequest.FromString,
                     response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsResponse.SerializeToString,
+            ),
+            'ReuseRecords': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReuseRecords,
+                    request_deserializer=authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsRequest.FromString,
+                    response_serializer=authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsResponse.SerializeToString,
             ),
             'GetMasked': grpc.unary_unary_rpc_method_handler(
                     servicer.GetMasked,
@@ -280,6 +298,33 @@ class Vault:
             '/authpipe.vault.v1.Vault/GetRecords',
             authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsRequest.SerializeToString,
             authpipe_dot_types_dot_v1_dot_records__pb2.GetRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReuseRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/authpipe.vault.v1.Vault/ReuseRecords',
+            authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsRequest.SerializeToString,
+            authpipe_dot_types_dot_v1_dot_records__pb2.ReuseRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

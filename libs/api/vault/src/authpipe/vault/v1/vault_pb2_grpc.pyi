@@ -39,6 +39,10 @@ class VaultStub:
     """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
+    ReuseRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.ReuseRecordsRequest, _records_pb2.ReuseRecordsResponse]
+    """Allows records to be opened again, each for one request, with keys that keyservice let their consumer keep for seconds. What was
+    written again, withheld or deleted meanwhile is not; nor is what the grant does not name.
+    """
     GetMasked: _grpc.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]
     """Gives the masked prefixes of records."""
     WithholdRecords: _grpc.UnaryUnaryMultiCallable[_records_pb2.WithholdRecordsRequest, _records_pb2.WithholdRecordsResponse]
@@ -63,6 +67,10 @@ class VaultAsyncStub(VaultStub):
     """Stores records that their consumer sealed: version n + 1 over version n, under the newest fence, each write whole or not at all."""
     GetRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.GetRecordsRequest, _records_pb2.GetRecordsResponse]  # type: ignore[assignment]
     """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
+    ReuseRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.ReuseRecordsRequest, _records_pb2.ReuseRecordsResponse]  # type: ignore[assignment]
+    """Allows records to be opened again, each for one request, with keys that keyservice let their consumer keep for seconds. What was
+    written again, withheld or deleted meanwhile is not; nor is what the grant does not name.
+    """
     GetMasked: _aio.UnaryUnaryMultiCallable[_records_pb2.GetMaskedRequest, _records_pb2.GetMaskedResponse]  # type: ignore[assignment]
     """Gives the masked prefixes of records."""
     WithholdRecords: _aio.UnaryUnaryMultiCallable[_records_pb2.WithholdRecordsRequest, _records_pb2.WithholdRecordsResponse]  # type: ignore[assignment]
@@ -102,6 +110,16 @@ class VaultServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_records_pb2.GetRecordsResponse, _abc.Awaitable[_records_pb2.GetRecordsResponse]]:
         """Gives records with their keys, sealed by keyservice to the consumer that the grant names."""
+
+    @_abc_1.abstractmethod
+    def ReuseRecords(
+        self,
+        request: _records_pb2.ReuseRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_records_pb2.ReuseRecordsResponse, _abc.Awaitable[_records_pb2.ReuseRecordsResponse]]:
+        """Allows records to be opened again, each for one request, with keys that keyservice let their consumer keep for seconds. What was
+        written again, withheld or deleted meanwhile is not; nor is what the grant does not name.
+        """
 
     @_abc_1.abstractmethod
     def GetMasked(
