@@ -93,5 +93,11 @@ def hosts_digest(hosts: Iterable[str]) -> bytes:
     Raises:
         ContextError: A host is not in a form that can be compared.
     """
+    return _digest_of(frozenset(hosts))
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(hosts: frozenset[str]) -> bytes:
+    """The same few sets come with every record of a Provider: a refresh asks for one six times."""
     unique = sorted({_text(host.lower()) for host in hosts})
     return hashlib.sha256(b"".join(struct.pack(">I", len(host)) + host for host in unique)).digest()
