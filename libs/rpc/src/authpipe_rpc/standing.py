@@ -37,7 +37,7 @@ _LEFT_AFTER_SECONDS = 5.0
 # With a little for the way.
 _LONGEST_TURN_SECONDS = 65.0
 # Of one rpc, at rest at one caller.
-_MOST_RESTING = 64
+_MOST_RESTING = 256
 # What it carries is anything that is sent between us.
 guard_generated_code([turns_pb2.Turn])
 EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # it is there

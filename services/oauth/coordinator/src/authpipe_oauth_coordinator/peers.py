@@ -52,11 +52,11 @@ class WorkerPeer:
         self._peer = peer
         self._grants = grants
         self._thumbprint = ""
-        self._learning: Coalescer[None, None] = Coalescer(self._learn_keys, largest=_MANY)
+        self._learning: Coalescer[bool, None] = Coalescer(self._learn_keys, largest=_MANY)
 
     async def require_reachable(self) -> None:
         """Returns when a worker answers; it tells its key by the way. All that ask in the moment share one rpc."""
-        await self._learn_key()
+        await self._learning.submit(False)
 
     async def discover(self, issuer: str, request_id: str) -> Endpoints:
         """Fetches a Provider's metadata."""
@@ -184,7 +184,7 @@ class WorkerPeer:
 
     async def _for_its_key(self, call: Callable[[], Awaitable[ResponseT]]) -> ResponseT:
         if not self._thumbprint:
-            await self._learn_key()
+            await self.require_reachable()
         for _ in range(_KEYS_TRIED):
             try:
                 return await call()
@@ -192,18 +192,19 @@ class WorkerPeer:
                 # A worker that was restarted, or another replica, says so before it does anything, so again is safe.
                 if error.reason != _KEY_CHANGED:
                     raise
-                await self._learn_key()
+                await self._learning.submit(True)
         return await call()
 
-    async def _learn_key(self) -> None:
-        await self._learning.submit(None)
-
-    async def _learn_keys(self, waiting: Sequence[None]) -> Sequence[None]:
-        self._peer.leave_streams()
+    async def _learn_keys(self, refused: Sequence[bool]) -> Sequence[None]:
+        """Learns the key of the worker that is called from now on; the items say whether it was not the key that is known."""
         request = worker_pb2.GetConsumerKeyRequest()
         response = await self._peer.call_idempotent(lambda stub: stub.GetConsumerKey, request)
-        self._thumbprint = thumbprint(response.public_key)
-        return waiting
+        learned = thumbprint(response.public_key)
+        # Streams that stand lead to whom they led. They are left for another worker, not whenever one says that it is there.
+        if learned != self._thumbprint or any(refused):
+            self._peer.leave_streams()
+        self._thumbprint = learned
+        return [None] * len(refused)
 
     def _wire(self, job: Job) -> worker_pb2.Job:
         sign = self._grants
