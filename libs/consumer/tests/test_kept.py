@@ -40,7 +40,7 @@ class Store:
         chain = x509.load_pem_x509_certificates(made.certificate.read_bytes())
         self._chain = tuple(each.public_bytes(Encoding.DER) for each in chain)
         self.connection_key = Secret(os.urandom(32))
-        self.keep_seconds = 30
+        self.keep_seconds = 2
         self.reads, self.reuses = 0, 0
         self.allow: Callable[[pb.ReuseRecordsRequest], Any] = lambda request: [True] * len(request.items)
         self.write(1)
@@ -192,7 +192,7 @@ async def test_what_keyservice_lets_nobody_keep_or_nobody_wants_kept_is_not(clie
     store.keep_seconds = 0
     await opened(client)
     await opened(client)
-    store.keep_seconds = 30
+    store.keep_seconds = 2
     await opened(client, WANT._replace(keep=False))
     await opened(client, WANT._replace(keep=False))
     assert (store.reads, store.reuses) == (4, 0)
@@ -230,7 +230,7 @@ async def test_a_key_whose_time_ends_while_its_store_is_asked_is_asked_for_anew(
     assert (store.reads, store.reuses) == (2, 1)
 
 
-async def test_nobody_lets_a_key_be_kept_for_longer_than_half_a_minute(client: RecordClient, store: Store) -> None:
+async def test_nobody_lets_a_key_be_kept_for_longer_than_two_seconds(client: RecordClient, store: Store) -> None:
     store.keep_seconds = 255
     await opened(client)
     kept = client._kept.get(Name("ws", "con", 1))  # noqa: SLF001  # how long it is
@@ -242,7 +242,7 @@ async def test_nobody_lets_a_key_be_kept_for_longer_than_half_a_minute(client: R
 
 async def test_of_too_many_the_first_goes_first_and_what_is_replaced_is_destroyed() -> None:
     kept, record = Kept(most=2), pb.SealedRecord(record=b"x")
-    keys = [ReleasedKey(1, 1, bytes(32), Secret(b"\x07" * 76), 30) for _ in range(4)]
+    keys = [ReleasedKey(1, 1, bytes(32), Secret(b"\x07" * 76), 2) for _ in range(4)]
     names = [Name("ws", f"con_{number}", 1) for number in range(3)]
     for name, key in zip(names, keys, strict=False):
         kept.keep(name, record, key)

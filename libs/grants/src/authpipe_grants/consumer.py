@@ -34,8 +34,9 @@ from authpipe_sensitive import Secret
 
 _SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 _ENTRY = struct.Struct(">IQIB32s76s")
-# The longest that a consumer keeps a record key that it was given (ARCHITECTURE §5).
-LONGEST_KEPT_SECONDS = 30
+# The longest that a consumer keeps a record key that it was given: as long as a revoked API key may still work. ARCHITECTURE §5
+# would let it be 30 s; what keyservice alone knows of an erasure would be late by so much.
+LONGEST_KEPT_SECONDS = 2
 CHALLENGE_SIZE = 32
 
 

@@ -219,8 +219,8 @@ def test_what_is_remembered_ends_is_bounded_and_has_nothing_of_a_customers_kms()
 
 
 @pytest.mark.promise("P09")
-async def test_a_key_may_be_kept_for_half_a_minute_by_who_proxies_with_it_and_by_nobody_else(reader: Reader) -> None:
-    for purpose, seconds in (("serve", 0), ("proxy", 30), ("serve", 0)):
+async def test_a_key_may_be_kept_for_two_seconds_by_who_proxies_with_it_and_by_nobody_else(reader: Reader) -> None:
+    for purpose, seconds in (("serve", 0), ("proxy", 2), ("serve", 0)):
         reader.around.purpose = purpose
         for _ in ("looked up", "remembered"):
             answer, (key,) = await reader.ask(READ)
