@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from psycopg import AsyncCursor
@@ -57,18 +57,15 @@ stored as (
         masked = excluded.masked, expires_at = excluded.expires_at, fence = excluded.fence)
 insert into audit_outbox (events) values (%b)
 """
-# Looks and writes at once: no event of what does not stand, no use of what has no event.
+# Looks and writes at once: what comes back is what was written, the events of what stands; of nothing else there is one.
 _USE = """
-with standing as (
-    select w.n from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::bytea[]) with ordinality
-        as w (workspace_id, connection_id, record_class, version, digest, n)
-    join records r using (workspace_id, connection_id, record_class, version)
-    left join connection_states c using (workspace_id, connection_id)
-    where sha256(r.record) = w.digest and coalesce(c.state, 'active') = 'active'),
-noted as (
-    insert into audit_outbox (events) select array_agg(e.event order by e.n)
-    from unnest(%b::bytea[]) with ordinality as e (event, n) join standing using (n) having count(*) > 0)
-select n from standing
+insert into audit_outbox (events) select array_agg(w.event order by w.n)
+from unnest(%b::text[], %b::text[], %b::int[], %b::bigint[], %b::bytea[], %b::bytea[]) with ordinality
+    as w (workspace_id, connection_id, record_class, version, digest, event, n)
+join records r using (workspace_id, connection_id, record_class, version)
+left join connection_states c using (workspace_id, connection_id)
+where sha256(r.record) = w.digest and coalesce(c.state, 'active') = 'active' having count(*) > 0
+returning events
 """
 
 
@@ -112,14 +109,15 @@ class Store:
     async def use(self, uses: Sequence[Use]) -> list[bool]:
         """Makes the events durable of what is stored just so and is active; says which are."""
         entries = [use.entry for use in uses]
+        events = self._outbox.encode(entries)
         names = [(*use.ref, use.version, use.digest) for use in uses]
         async with self._database.hot() as connection:
-            values = (*columns(names, 5), self._outbox.encode(entries))
-            rows = await _rows(await connection.execute(_USE, values, binary=True))
-        standing = {row[0] for row in rows}
-        if standing:
-            self._outbox.note([entry for number, entry in enumerate(entries, 1) if number in standing])
-        return [number in standing for number in range(1, len(uses) + 1)]
+            row = await (await connection.execute(_USE, (*columns(names, 5), events), binary=True)).fetchone()
+        written = set(map(bytes, cast("list[bytes]", row[0]))) if row else set()
+        stands = [event in written for event in events]
+        if row:
+            self._outbox.note([entry for entry, stood in zip(entries, stands, strict=True) if stood])
+        return stands
 
     async def put(self, writes: Sequence[Write]) -> list[DomainError | None]:
         """Carries out writes, with their events; gives per write why it was not carried out."""
