@@ -6,11 +6,9 @@ import dataclasses
 import hashlib
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import authpipe_recordstore
 import pytest
 import sqlalchemy as sa
 from authpipe_database import AuditBacklogError, Database, Outbox
@@ -22,7 +20,6 @@ from authpipe_recordstore.domain.words import Record, Ref
 from authpipe_recordstore.domain.writing import Write
 from authpipe_recordstore.store import Store
 from authpipe_sensitive import AuditEntry
-from authpipe_testing.database import own_database
 
 PUBLIC_KEY = bytes(32)
 WORKER = "oauth/worker"
@@ -60,16 +57,6 @@ class Shelf(NamedTuple):
         async with self.database.transaction() as connection:
             rows = (await connection.execute(sa.text("select events from audit_outbox"))).all()
         return sum(b"RECORD_KEY_REUSED" in bytes(event) for row in rows for event in row[0])
-
-
-@pytest.fixture(scope="module")
-async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
-    migrations = Path(authpipe_recordstore.__file__).parent / "migrations"
-    with own_database(tmp_path_factory.mktemp("database"), "store", migrations) as (config, _):
-        made = Database(config)
-        await made.open()
-        yield made
-        await made.close()
 
 
 @pytest.fixture

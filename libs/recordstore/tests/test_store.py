@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import authpipe_recordstore
 import pytest
 from authpipe_database import Database, Outbox
 from authpipe_recordstore.domain.records import SERVABLE_NUMBERS
@@ -18,7 +16,6 @@ from authpipe_recordstore.domain.writing import TRANSIENT_NUMBERS, Write
 from authpipe_recordstore.errors import FenceError, VersionConflictError, WithheldError
 from authpipe_recordstore.store import Store
 from authpipe_sensitive import AuditEntry, DomainError
-from authpipe_testing.database import own_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -100,16 +97,6 @@ class FakeStore:
         fence, known = self.states.get((workspace, connection), (0, "active"))
         self.states[workspace, connection] = (fence, "deleted" if known == "deleted" else state)
         self.events.append(entry)
-
-
-@pytest.fixture(scope="module")
-async def database(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
-    migrations = Path(authpipe_recordstore.__file__).parent / "migrations"
-    with own_database(tmp_path_factory.mktemp("database"), "store", migrations) as (config, _):
-        made = Database(config)
-        await made.open()
-        yield made
-        await made.close()
 
 
 @pytest.fixture(params=["double", "PostgreSQL"])
