@@ -121,7 +121,12 @@ async def test_many_that_want_it_at_once_share_one_question_and_each_has_a_use(
 ) -> None:
     await opened(client)
     asked: list[int] = []
-    store.allow = lambda request: [True] * (asked.append(len(request.items)) or len(request.items))  # type: ignore[func-returns-value]
+
+    def allow(request: pb.ReuseRecordsRequest) -> list[bool]:
+        asked.append(len(request.items))
+        return [True] * len(request.items)
+
+    store.allow = allow
     found = await client.open([WANT._replace(request_id=str(number)) for number in range(5)])
     assert [isinstance(each, Opened) for each in found] == [True] * 5
     assert (asked, store.reads) == ([5], 1)

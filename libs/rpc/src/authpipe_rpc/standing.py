@@ -36,7 +36,7 @@ STANDING_SECONDS = 10.0
 _LEFT_AFTER_SECONDS = 5.0
 # With a little for the way.
 _LONGEST_TURN_SECONDS = 65.0
-# Of one rpc, at rest at one caller.
+# Of one rpc, at rest at one caller: as many as there are refreshes of one Provider under way at once, so that each finds one.
 _MOST_RESTING = 256
 # What it carries is anything that is sent between us.
 guard_generated_code([turns_pb2.Turn])
