@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -66,3 +67,23 @@ def test_tokens_are_refreshed_before_they_end_once_each_and_nobody_has_asked(
     assert playground.counts().get("reuse", 0) == reuse
     if not killed:
         assert refreshed() == MANY
+
+
+@pytest.mark.promise("P31")
+def test_whatever_is_refreshed_at_one_moment_every_use_of_the_client_secret_is_on_record(
+    customer: Customer, config: str, playground: Any, wait_for: Callable[..., Any]
+) -> None:
+    def uses() -> int:
+        return sum(event["count"] or 1 for event in customer.events(target=config, event="RECORD_KEY_RELEASED"))
+
+    before = uses()
+    playground.set_life(2)
+    connections = [customer.connect(config, f"together-{number}") for number in range(MANY)]
+    assert wait_for(lambda: uses() - before >= MANY), "a code was exchanged for each"
+    playground.set_life(3600)
+    time.sleep(2)
+    with ThreadPoolExecutor(MANY) as pool:
+        assert {answer.status_code for answer in pool.map(customer.token, connections)} == {200}
+    assert wait_for(lambda: uses() - before >= 2 * MANY)
+    time.sleep(1)
+    assert uses() - before == 2 * MANY

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import hashlib
-import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,90 +11,18 @@ from authpipe.types.v1 import records_pb2 as pb
 from authpipe_consumer.client import RecordClient
 from authpipe_consumer.keeping import Kept, Name
 from authpipe_consumer.words import Opened, Want
-from authpipe_envelope import Context, RecordClass, RecordKey, derive_record_key, seal_record
-from authpipe_grants import LONGEST_KEPT_SECONDS, ConsumerKey, Kind, ReleasedKey, TrustAnchor, seal_to_consumer
+from authpipe_envelope import RecordClass
+from authpipe_grants import LONGEST_KEPT_SECONDS, ReleasedKey
 from authpipe_rpc import PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Secret, Status
-from authpipe_testing.ca import CertificateAuthority
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 TOKEN = b"the-token-that-is-kept-sealed"
 WANT = Want("ws", "con", RecordClass.ACCESS, "grant", "r", keep=True)
 
 
-class Store:
-    """A store and its keyservice at the wire: real records, keys that are really sealed; it counts what it is asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ca = CertificateAuthority(folder, "ours")
-        made = self.ca.issue(folder, "ks", common_name="x", uris=("spiffe://test/keyservice/user-credentials",))
-        key = load_pem_private_key(made.key.read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        self._signing = key
-        chain = x509.load_pem_x509_certificates(made.certificate.read_bytes())
-        self._chain = tuple(each.public_bytes(Encoding.DER) for each in chain)
-        self.connection_key = Secret(os.urandom(32))
-        self.keep_seconds = 2
-        self.reads, self.reuses = 0, 0
-        self.allow: Callable[[pb.ReuseRecordsRequest], Any] = lambda request: [True] * len(request.items)
-        self.write(1)
-
-    def write(self, version: int) -> None:
-        """Stores a version."""
-        salt = os.urandom(32)
-        self._key = derive_record_key(self.connection_key, 1, salt, int(RecordClass.ACCESS))
-        self._salt, self._version = salt, version
-        context = Context(
-            deployment="d",
-            region="eu",
-            key_domain="user-credentials",
-            workspace="ws",
-            connection="con",
-            record_class=int(RecordClass.ACCESS),
-            version=version,
-            provider="acme",
-            hosts=bytes(32),
-        )
-        self._material = bytes(self._key.material.expose())
-        key = RecordKey(Secret(self._material), 1, salt)
-        self.record = seal_record(key, context, TOKEN + b"-%d" % version)
-
-    async def call_idempotent(self, _: object, request: Any) -> Any:
-        """Answers as a store does."""
-        await asyncio.sleep(0)
-        if isinstance(request, pb.ReuseRecordsRequest):
-            self.reuses += len(request.items)
-            return pb.ReuseRecordsResponse(allowed=self.allow(request))
-        self.reads += len(request.items)
-        keys = [
-            (index, ReleasedKey(self._version, 1, self._salt, Secret(self._material), self.keep_seconds))
-            for index in range(len(request.items))
-        ]
-        sealed = seal_to_consumer(
-            request.consumer_public_key, request.challenge, Kind.RECORD_KEYS, keys, self._signing, self._chain
-        )
-        ref = pb.RecordRef(workspace_id="ws", connection_id="con", record_class=1)  # type: ignore[arg-type]
-        record = pb.SealedRecord(
-            ref=ref, version=self._version, record=self.record, provider="acme", hosts_digest=bytes(32)
-        )
-        return pb.GetRecordsResponse(
-            items=[pb.FoundRecord(record=record) for _ in request.items],
-            keys=pb.SealedKeys(sealed=sealed.sealed, signature=sealed.signature, chain=sealed.chain),
-        )
-
-
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path)
-
-
-@pytest.fixture
-def client(store: Store) -> RecordClient:
-    anchor = TrustAnchor(store.ca.certificate_file.read_bytes(), "test")
-    made: Any = RecordClient
-    return made(store, ConsumerKey(), anchor, "d", "eu", "user-credentials", lambda: dt.datetime.now(dt.UTC))  # type: ignore[no-any-return]
+def client(store: Any, make_client: Any) -> RecordClient:
+    return make_client(store)  # type: ignore[no-any-return]
 
 
 async def opened(client: RecordClient, want: Want = WANT) -> bytes:
@@ -109,7 +33,7 @@ async def opened(client: RecordClient, want: Want = WANT) -> bytes:
 
 @pytest.mark.promise("P31")
 async def test_what_is_kept_is_opened_again_after_its_store_was_asked_each_time(
-    client: RecordClient, store: Store
+    client: RecordClient, store: Any
 ) -> None:
     for _ in range(4):
         assert await opened(client) == TOKEN + b"-1"
@@ -117,7 +41,7 @@ async def test_what_is_kept_is_opened_again_after_its_store_was_asked_each_time(
 
 
 async def test_many_that_want_it_at_once_share_one_question_and_each_has_a_use(
-    client: RecordClient, store: Store
+    client: RecordClient, store: Any
 ) -> None:
     await opened(client)
     asked: list[int] = []
@@ -132,9 +56,7 @@ async def test_many_that_want_it_at_once_share_one_question_and_each_has_a_use(
     assert (asked, store.reads) == ([5], 1)
 
 
-async def test_the_store_hears_which_version_and_which_bytes_its_consumer_has(
-    client: RecordClient, store: Store
-) -> None:
+async def test_the_store_hears_which_version_and_which_bytes_its_consumer_has(client: RecordClient, store: Any) -> None:
     seen: list[pb.RecordKept] = []
 
     def allow(request: pb.ReuseRecordsRequest) -> list[bool]:
@@ -153,7 +75,7 @@ async def test_the_store_hears_which_version_and_which_bytes_its_consumer_has(
 @pytest.mark.promise("P11")
 @pytest.mark.parametrize("refusal", ["no", "an error"])
 async def test_what_its_store_does_not_allow_is_asked_for_anew_and_forgotten(
-    refusal: str, client: RecordClient, store: Store
+    refusal: str, client: RecordClient, store: Any
 ) -> None:
     def refuse(_: pb.ReuseRecordsRequest) -> list[bool]:
         if refusal == "no":
@@ -171,7 +93,7 @@ async def test_what_its_store_does_not_allow_is_asked_for_anew_and_forgotten(
 
 
 @pytest.mark.promise("P31")
-async def test_with_its_store_away_nothing_that_is_kept_is_opened(client: RecordClient, store: Store) -> None:
+async def test_with_its_store_away_nothing_that_is_kept_is_opened(client: RecordClient, store: Any) -> None:
     def away(_: pb.ReuseRecordsRequest) -> list[bool]:
         raise PeerUnavailable
 
@@ -184,7 +106,7 @@ async def test_with_its_store_away_nothing_that_is_kept_is_opened(client: Record
 
 @pytest.mark.parametrize(("answers", "reason"), [([], "BATCH_BROKEN"), ([True, True], "BATCH_BROKEN")])
 async def test_an_answer_that_does_not_fit_its_question_opens_nothing(
-    answers: list[bool], reason: str, client: RecordClient, store: Store
+    answers: list[bool], reason: str, client: RecordClient, store: Any
 ) -> None:
     await opened(client)
     store.allow = lambda _: answers
@@ -193,7 +115,7 @@ async def test_an_answer_that_does_not_fit_its_question_opens_nothing(
     assert refused.value.reason == reason
 
 
-async def test_what_keyservice_lets_nobody_keep_or_nobody_wants_kept_is_not(client: RecordClient, store: Store) -> None:
+async def test_what_keyservice_lets_nobody_keep_or_nobody_wants_kept_is_not(client: RecordClient, store: Any) -> None:
     store.keep_seconds = 0
     await opened(client)
     await opened(client)
@@ -203,13 +125,13 @@ async def test_what_keyservice_lets_nobody_keep_or_nobody_wants_kept_is_not(clie
     assert (store.reads, store.reuses) == (4, 0)
 
 
-async def test_who_does_not_want_what_is_kept_does_not_get_it(client: RecordClient, store: Store) -> None:
+async def test_who_does_not_want_what_is_kept_does_not_get_it(client: RecordClient, store: Any) -> None:
     await opened(client)
     await opened(client, WANT._replace(keep=False))
     assert (store.reads, store.reuses) == (2, 0)
 
 
-async def test_a_key_whose_time_is_over_is_destroyed_though_nobody_looks(client: RecordClient, store: Store) -> None:
+async def test_a_key_whose_time_is_over_is_destroyed_though_nobody_looks(client: RecordClient, store: Any) -> None:
     store.keep_seconds = 1
     await opened(client)
     kept = client._kept.get(Name("ws", "con", 1))  # noqa: SLF001  # what must not lie about
@@ -222,7 +144,7 @@ async def test_a_key_whose_time_is_over_is_destroyed_though_nobody_looks(client:
 
 
 async def test_a_key_whose_time_ends_while_its_store_is_asked_is_asked_for_anew(
-    client: RecordClient, store: Store
+    client: RecordClient, store: Any
 ) -> None:
     await opened(client)
 
@@ -235,7 +157,7 @@ async def test_a_key_whose_time_ends_while_its_store_is_asked_is_asked_for_anew(
     assert (store.reads, store.reuses) == (2, 1)
 
 
-async def test_nobody_lets_a_key_be_kept_for_longer_than_two_seconds(client: RecordClient, store: Store) -> None:
+async def test_nobody_lets_a_key_be_kept_for_longer_than_two_seconds(client: RecordClient, store: Any) -> None:
     store.keep_seconds = 255
     await opened(client)
     kept = client._kept.get(Name("ws", "con", 1))  # noqa: SLF001  # how long it is

@@ -21,6 +21,7 @@ class Want(NamedTuple):
         grant: The grant.
         request_id: The request.
         keep: Whether it may be kept for what is asked next, as far as keyservice allows it.
+        shared: Whether it is opened once for all that want it in the moment by the same grant: one event, which says how many.
     """
 
     workspace: str
@@ -29,6 +30,7 @@ class Want(NamedTuple):
     grant: str
     request_id: str
     keep: bool = False
+    shared: bool = False
 
 
 class Opened(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from authpipe.keyservice.v1 import keyservice_pb2 as pb
 from authpipe.keyservice.v1 import keyservice_pb2_grpc
 from authpipe.types.v1 import records_pb2
-from authpipe_recordstore.domain.records import Asking, Sealed
+from authpipe_recordstore.domain.records import Asking, Reading, Sealed
 from authpipe_recordstore.domain.words import Ref
 from authpipe_rpc import Peer, PeerRefused, PeerUnavailable
 from authpipe_sensitive import DomainError, Status, get_log
@@ -24,7 +24,7 @@ class KeyservicePeer:
     def __init__(self, peer: Peer[keyservice_pb2_grpc.KeyServiceAsyncStub]) -> None:
         self._peer = peer
 
-    async def release(self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]) -> Sealed:
+    async def release(self, asking: Asking, items: Sequence[tuple[Reading, int, bytes]]) -> Sealed:
         """Has keys of stored records sealed."""
         request = pb.ReleaseRecordKeysRequest(
             consumer_public_key=asking.public_key,
@@ -32,9 +32,14 @@ class KeyservicePeer:
             grants=asking.grants,
             items=[
                 pb.RecordHeader(
-                    ref=wire_ref(ref), version=version, header=header, grant_index=grant, request_id=request_id
+                    ref=wire_ref(reading.ref),
+                    version=version,
+                    header=header,
+                    grant_index=reading.grant_index,
+                    request_id=reading.request_id,
+                    request_count=reading.request_count,
                 )
-                for ref, version, header, grant, request_id in items
+                for reading, version, header in items
             ],
         )
         response = await self._peer.call_idempotent(lambda stub: stub.ReleaseRecordKeys, request)

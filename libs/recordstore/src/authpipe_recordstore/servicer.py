@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from authpipe.types.v1 import records_pb2 as pb
-from authpipe_recordstore.domain.records import Asking, Put, Records
+from authpipe_recordstore.domain.records import Asking, Put, Reading, Records
 from authpipe_recordstore.domain.reusing import Again, Reusing
 from authpipe_recordstore.domain.words import Record, Ref
 from authpipe_recordstore.peers import wire_ref
@@ -76,7 +76,9 @@ class RecordServicer:
     async def GetRecords(self, request: pb.GetRecordsRequest, _: object) -> pb.GetRecordsResponse:
         """Gives records with sealed keys."""
         asking = Asking(request.consumer_public_key, request.challenge, request.grants)
-        items = [(_ref(item.ref), item.grant_index, item.request_id) for item in request.items]
+        items = [
+            Reading(_ref(item.ref), item.grant_index, item.request_id, item.request_count) for item in request.items
+        ]
         answers, keys = await self._records.get(current_caller(), asking, items)
         return pb.GetRecordsResponse(
             items=[

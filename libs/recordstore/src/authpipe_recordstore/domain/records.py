@@ -42,6 +42,22 @@ class Asking:
     grants: Sequence[str]
 
 
+class Reading(NamedTuple):
+    """A record that a consumer wants opened.
+
+    Args:
+        ref: Its name; the class may be that of whatever may be served.
+        grant_index: Which of the grants it is asked for by.
+        request_id: The request.
+        request_count: For how many requests of one moment, the first of which that is; 0: for it alone.
+    """
+
+    ref: Ref
+    grant_index: int
+    request_id: str
+    request_count: int = 0
+
+
 class Put(NamedTuple):
     """What a consumer wants stored and ended together.
 
@@ -61,8 +77,8 @@ class Put(NamedTuple):
 class Keys(Protocol):
     """keyservice, in a store's own words."""
 
-    async def release(self, asking: Asking, items: Sequence[tuple[Ref, int, bytes, int, str]]) -> Sealed:
-        """Has keys of stored records sealed: name, version, header, grant index, request id."""
+    async def release(self, asking: Asking, items: Sequence[tuple[Reading, int, bytes]]) -> Sealed:
+        """Has keys of stored records sealed: which, under its own class; version; header."""
 
     async def prepare(self, asking: Asking, items: Sequence[tuple[Ref, int, int, str]]) -> Sealed:
         """Has write keys sealed: name, version stored now, grant index, request id."""
@@ -146,23 +162,23 @@ class Records:
         return await self._store.digests(refs, after, limit or _MOST_DIGESTS)
 
     async def get(
-        self, caller: str, asking: Asking, items: Sequence[tuple[Ref, int, str]]
+        self, caller: str, asking: Asking, items: Sequence[Reading]
     ) -> tuple[list[Record | DomainError], object]:
         """Gives records with the keys that open them, sealed to the consumer.
 
         Args:
             caller: The process that asks.
             asking: Its key, challenge and grants.
-            items: Name, grant index, request id.
+            items: Which.
 
         Returns:
             One record or refusal per item, and the sealed keys; a key belongs to the record that has its salt.
         """
-        found = await self._store.find([ref for ref, _, _ in items])
+        found = await self._store.find([item.ref for item in items])
         answers: list[Record | DomainError] = []
         asked: list[int] = []
-        wanted: list[tuple[Ref, int, bytes, int, str]] = []
-        for index, ((_, grant_index, request_id), record) in enumerate(zip(items, found, strict=True)):
+        wanted: list[tuple[Reading, int, bytes]] = []
+        for index, (item, record) in enumerate(zip(items, found, strict=True)):
             if record is None:
                 answers.append(NotFoundError())
             elif record.withheld and (caller == EDGE or not record.data):
@@ -170,7 +186,7 @@ class Records:
             else:
                 answers.append(record)
                 asked.append(index)
-                wanted.append((record.ref, record.version, record.data[:HEADER_SIZE], grant_index, request_id))
+                wanted.append((item._replace(ref=record.ref), record.version, record.data[:HEADER_SIZE]))
         if len(wanted) < len(items):
             await self._note_refused(asking, items, answers)
         if not wanted:
@@ -182,11 +198,11 @@ class Records:
         return answers, sealed.bundle
 
     async def _note_refused(
-        self, asking: Asking, items: Sequence[tuple[Ref, int, str]], answers: Sequence[Record | DomainError]
+        self, asking: Asking, items: Sequence[Reading], answers: Sequence[Record | DomainError]
     ) -> None:
         """Puts on record who wanted to use what is not there, or is disconnected."""
         entries = []
-        for (ref, grant_index, request_id), answer in zip(items, answers, strict=True):
+        for (ref, grant_index, request_id, _), answer in zip(items, answers, strict=True):
             if not isinstance(answer, DomainError) or not 0 <= grant_index < len(asking.grants):
                 continue
             try:

@@ -21,12 +21,14 @@ class Ask(NamedTuple):
         token: Its grant; None: the item points to no grant.
         request_id: The request it belongs to.
         header: The AP1 header, to read.
+        request_count: For how many requests of one moment, the first of which that is; 0: for it alone.
     """
 
     wanted: Wanted
     token: str | None
     request_id: str
     header: bytes = b""
+    request_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def released_event(ask: Ask, grant: Grant) -> AuditEntry:
         record_version=ask.wanted.version,
         grant_id=grant.grant_id,
         source=grant.source,
+        amount=ask.request_count,
     )
 
 

@@ -48,6 +48,7 @@ class KeyServicer:
                 _grant(request.grants, item.grant_index),
                 item.request_id,
                 item.header,
+                item.request_count,
             )
             for item in request.items
         ]

@@ -65,7 +65,11 @@ class Desk:
         """
         if not job.client_grant:
             return [None]
-        wants = [Want(job.workspace, job.config, each, job.client_grant, job.request_id) for each in job.client_secrets]
+        # Of a thousand tokens that are due at a moment most are one client's: it is opened once for all of them.
+        wants = [
+            Want(job.workspace, job.config, each, job.client_grant, job.request_id, shared=True)
+            for each in job.client_secrets
+        ]
         hosts = job.endpoints.client_hosts
         opened: list[Secret | None] = []
         refusal: DomainError | None = None

@@ -69,6 +69,7 @@ class RecordHeader(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     GRANT_INDEX_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its version."""
     header: _builtins.bytes
@@ -77,6 +78,8 @@ class RecordHeader(_message.Message):
     """The index of its grant in `grants`."""
     request_id: _builtins.str
     """The request this item belongs to."""
+    request_count: _builtins.int
+    """For how many requests of one moment it is opened, `request_id` the first of them; 0: for that one alone."""
     @_builtins.property
     def ref(self) -> _records_pb2.RecordRef:
         """Which record."""
@@ -89,10 +92,11 @@ class RecordHeader(_message.Message):
         header: _builtins.bytes = ...,
         grant_index: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        request_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "header", b"header", "ref", b"ref", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "header", b"header", "ref", b"ref", "request_count", b"request_count", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

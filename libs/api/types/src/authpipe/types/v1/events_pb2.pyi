@@ -30,7 +30,9 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     EVENT_NAME_NOTHING: _EventName.ValueType  # 1
     """Stands in the option `emits` of an rpc that changes nothing and uses no credential."""
     EVENT_NAME_RECORD_KEY_RELEASED: _EventName.ValueType  # 2
-    """A record key was released: a credential was used, for the purpose of the grant."""
+    """A record key was released: a credential was used, for the purpose of the grant; a client secret for `count` requests at once,
+    where there is a `count`.
+    """
     EVENT_NAME_WRITE_KEY_RELEASED: _EventName.ValueType  # 3
     """The key of the next version of a record was released."""
     EVENT_NAME_RELEASE_REFUSED: _EventName.ValueType  # 4
@@ -240,7 +242,9 @@ EVENT_NAME_UNSPECIFIED: EventName.ValueType  # 0
 EVENT_NAME_NOTHING: EventName.ValueType  # 1
 """Stands in the option `emits` of an rpc that changes nothing and uses no credential."""
 EVENT_NAME_RECORD_KEY_RELEASED: EventName.ValueType  # 2
-"""A record key was released: a credential was used, for the purpose of the grant."""
+"""A record key was released: a credential was used, for the purpose of the grant; a client secret for `count` requests at once,
+where there is a `count`.
+"""
 EVENT_NAME_WRITE_KEY_RELEASED: EventName.ValueType  # 3
 """The key of the next version of a record was released."""
 EVENT_NAME_RELEASE_REFUSED: EventName.ValueType  # 4

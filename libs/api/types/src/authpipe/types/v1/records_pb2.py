@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61uthpipe/types/v1/records.proto\x12\x11\x61uthpipe.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\'\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\"n\n\tRecordRef\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x34\n\x0crecord_class\x18\x03 \x01(\x0e\x32\x1e.authpipe.types.v1.RecordClass\">\n\nSealedKeys\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\r\n\x05\x63hain\x18\x03 \x03(\x0c\"\x8a\x01\n\x14PrepareWritesRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12-\n\x05items\x18\x04 \x03(\x0b\x32\x1e.authpipe.types.v1.WriteIntent\"a\n\x0bWriteIntent\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x13\n\x0bgrant_index\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"u\n\x15PrepareWritesResponse\x12/\n\x05items\x18\x01 \x03(\x0b\x32 .authpipe.types.v1.PreparedWrite\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"M\n\rPreparedWrite\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"=\n\x11PutRecordsRequest\x12(\n\x06writes\x18\x01 \x03(\x0b\x32\x18.authpipe.types.v1.Write\"\x91\x01\n\x05Write\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x30\n\x07records\x18\x02 \x03(\x0b\x32\x1f.authpipe.types.v1.SealedRecord\x12.\n\x08\x63onsumed\x18\x03 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd2\x01\n\x0cSealedRecord\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x14\n\x0chosts_digest\x18\x05 \x01(\x0c\x12\x0e\n\x06masked\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x65nce\x18\x08 \x01(\x04\"E\n\x12PutRecordsResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.authpipe.types.v1.WriteAnswer\":\n\x0bWriteAnswer\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"\x88\x01\n\x11GetRecordsRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12.\n\x05items\x18\x04 \x03(\x0b\x32\x1f.authpipe.types.v1.RecordWanted\"b\n\x0cRecordWanted\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x13\n\x0bgrant_index\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"p\n\x12GetRecordsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.types.v1.FoundRecord\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"k\n\x0b\x46oundRecord\x12/\n\x06record\x18\x01 \x01(\x0b\x32\x1f.authpipe.types.v1.SealedRecord\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"u\n\x13ReuseRecordsRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x13\n\x06grants\x18\x02 \x03(\tB\x03\x80\x01\x01\x12,\n\x05items\x18\x03 \x03(\x0b\x32\x1d.authpipe.types.v1.RecordKept\"\x81\x01\n\nRecordKept\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x13\n\x0bgrant_index\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\'\n\x14ReuseRecordsResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x03(\x08\"S\n\x10GetMaskedRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\x05grant\x18\x02 \x01(\tB\x03\x80\x01\x01\"C\n\x11GetMaskedResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.types.v1.MaskedRecord\"/\n\x0cMaskedRecord\x12\x0e\n\x06masked\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"Y\n\x16WithholdRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x19\n\x17WithholdRecordsResponse\"\x85\x01\n\x12KeepRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\nkeep_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x15\n\x13KeepRecordsResponse\"?\n\x15RestoreRecordsRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16RestoreRecordsResponse\"W\n\x14\x44\x65leteRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x15\x44\x65leteRecordsResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x04\"\x80\x01\n\x11GetDigestsRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12+\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"D\n\x12GetDigestsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.types.v1.RecordDigest\"Z\n\x0cRecordDigest\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t*\xe0\x02\n\x0bRecordClass\x12\x1c\n\x18RECORD_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_CLASS_ACCESS\x10\x01\x12\x18\n\x14RECORD_CLASS_REFRESH\x10\x02\x12\x18\n\x14RECORD_CLASS_API_KEY\x10\x03\x12\x16\n\x12RECORD_CLASS_BASIC\x10\x04\x12\x1f\n\x1bRECORD_CLASS_WEBHOOK_SECRET\x10\x05\x12\x1e\n\x1aRECORD_CLASS_CLIENT_SECRET\x10\x06\x12\x1e\n\x1aRECORD_CLASS_CODE_VERIFIER\x10\x07\x12\x17\n\x13RECORD_CLASS_ANSWER\x10\x08\x12 \n\x1cRECORD_CLASS_CLIENT_SECRET_2\x10\t\x12\x19\n\x15RECORD_CLASS_DPOP_KEY\x10\n\x12\x17\n\x13RECORD_CLASS_OAUTH1\x10\x0b*\xc9\x02\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_SERVE\x10\x01\x12\x11\n\rPURPOSE_PROXY\x10\x02\x12\x11\n\rPURPOSE_STORE\x10\x03\x12\x14\n\x10PURPOSE_EXCHANGE\x10\x04\x12\x13\n\x0fPURPOSE_REFRESH\x10\x05\x12\x12\n\x0ePURPOSE_REVOKE\x10\x06\x12\x18\n\x14PURPOSE_HEALTH_CHECK\x10\x07\x12\x1a\n\x16PURPOSE_ROTATION_CHECK\x10\x08\x12!\n\x1dPURPOSE_CLIENT_AUTHENTICATION\x10\t\x12\x15\n\x11PURPOSE_CONFIGURE\x10\n\x12\x12\n\x0ePURPOSE_MANAGE\x10\x0b\x12\x12\n\x0ePURPOSE_RESEAL\x10\x0c\x12\x15\n\x11PURPOSE_RECONNECT\x10\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61uthpipe/types/v1/records.proto\x12\x11\x61uthpipe.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\'\n\x07Refusal\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\x05\"n\n\tRecordRef\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x34\n\x0crecord_class\x18\x03 \x01(\x0e\x32\x1e.authpipe.types.v1.RecordClass\">\n\nSealedKeys\x12\x0e\n\x06sealed\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\r\n\x05\x63hain\x18\x03 \x03(\x0c\"\x8a\x01\n\x14PrepareWritesRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12-\n\x05items\x18\x04 \x03(\x0b\x32\x1e.authpipe.types.v1.WriteIntent\"a\n\x0bWriteIntent\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x13\n\x0bgrant_index\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"u\n\x15PrepareWritesResponse\x12/\n\x05items\x18\x01 \x03(\x0b\x32 .authpipe.types.v1.PreparedWrite\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"M\n\rPreparedWrite\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"=\n\x11PutRecordsRequest\x12(\n\x06writes\x18\x01 \x03(\x0b\x32\x18.authpipe.types.v1.Write\"\x91\x01\n\x05Write\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x30\n\x07records\x18\x02 \x03(\x0b\x32\x1f.authpipe.types.v1.SealedRecord\x12.\n\x08\x63onsumed\x18\x03 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd2\x01\n\x0cSealedRecord\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06record\x18\x03 \x01(\x0c\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\x14\n\x0chosts_digest\x18\x05 \x01(\x0c\x12\x0e\n\x06masked\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66\x65nce\x18\x08 \x01(\x04\"E\n\x12PutRecordsResponse\x12/\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1e.authpipe.types.v1.WriteAnswer\":\n\x0bWriteAnswer\x12+\n\x07refusal\x18\x01 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"\x88\x01\n\x11GetRecordsRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x11\n\tchallenge\x18\x02 \x01(\x0c\x12\x13\n\x06grants\x18\x03 \x03(\tB\x03\x80\x01\x01\x12.\n\x05items\x18\x04 \x03(\x0b\x32\x1f.authpipe.types.v1.RecordWanted\"y\n\x0cRecordWanted\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x13\n\x0bgrant_index\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rrequest_count\x18\x04 \x01(\r\"p\n\x12GetRecordsResponse\x12-\n\x05items\x18\x01 \x03(\x0b\x32\x1e.authpipe.types.v1.FoundRecord\x12+\n\x04keys\x18\x02 \x01(\x0b\x32\x1d.authpipe.types.v1.SealedKeys\"k\n\x0b\x46oundRecord\x12/\n\x06record\x18\x01 \x01(\x0b\x32\x1f.authpipe.types.v1.SealedRecord\x12+\n\x07refusal\x18\x02 \x01(\x0b\x32\x1a.authpipe.types.v1.Refusal\"u\n\x13ReuseRecordsRequest\x12\x1b\n\x13\x63onsumer_public_key\x18\x01 \x01(\x0c\x12\x13\n\x06grants\x18\x02 \x03(\tB\x03\x80\x01\x01\x12,\n\x05items\x18\x03 \x03(\x0b\x32\x1d.authpipe.types.v1.RecordKept\"\x81\x01\n\nRecordKept\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x13\n\x0bgrant_index\x18\x04 \x01(\r\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"\'\n\x14ReuseRecordsResponse\x12\x0f\n\x07\x61llowed\x18\x01 \x03(\x08\"S\n\x10GetMaskedRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x12\n\x05grant\x18\x02 \x01(\tB\x03\x80\x01\x01\"C\n\x11GetMaskedResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.types.v1.MaskedRecord\"/\n\x0cMaskedRecord\x12\x0e\n\x06masked\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"Y\n\x16WithholdRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x19\n\x17WithholdRecordsResponse\"\x85\x01\n\x12KeepRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12.\n\nkeep_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\x15\n\x13KeepRecordsResponse\"?\n\x15RestoreRecordsRequest\x12\x12\n\x05grant\x18\x01 \x01(\tB\x03\x80\x01\x01\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16RestoreRecordsResponse\"W\n\x14\x44\x65leteRecordsRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x15\n\rconnection_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\".\n\x15\x44\x65leteRecordsResponse\x12\x15\n\rdeleted_count\x18\x01 \x01(\x04\"\x80\x01\n\x11GetDigestsRequest\x12+\n\x05items\x18\x01 \x03(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12+\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"D\n\x12GetDigestsResponse\x12.\n\x05items\x18\x01 \x03(\x0b\x32\x1f.authpipe.types.v1.RecordDigest\"Z\n\x0cRecordDigest\x12)\n\x03ref\x18\x01 \x01(\x0b\x32\x1c.authpipe.types.v1.RecordRef\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t*\xe0\x02\n\x0bRecordClass\x12\x1c\n\x18RECORD_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_CLASS_ACCESS\x10\x01\x12\x18\n\x14RECORD_CLASS_REFRESH\x10\x02\x12\x18\n\x14RECORD_CLASS_API_KEY\x10\x03\x12\x16\n\x12RECORD_CLASS_BASIC\x10\x04\x12\x1f\n\x1bRECORD_CLASS_WEBHOOK_SECRET\x10\x05\x12\x1e\n\x1aRECORD_CLASS_CLIENT_SECRET\x10\x06\x12\x1e\n\x1aRECORD_CLASS_CODE_VERIFIER\x10\x07\x12\x17\n\x13RECORD_CLASS_ANSWER\x10\x08\x12 \n\x1cRECORD_CLASS_CLIENT_SECRET_2\x10\t\x12\x19\n\x15RECORD_CLASS_DPOP_KEY\x10\n\x12\x17\n\x13RECORD_CLASS_OAUTH1\x10\x0b*\xc9\x02\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_SERVE\x10\x01\x12\x11\n\rPURPOSE_PROXY\x10\x02\x12\x11\n\rPURPOSE_STORE\x10\x03\x12\x14\n\x10PURPOSE_EXCHANGE\x10\x04\x12\x13\n\x0fPURPOSE_REFRESH\x10\x05\x12\x12\n\x0ePURPOSE_REVOKE\x10\x06\x12\x18\n\x14PURPOSE_HEALTH_CHECK\x10\x07\x12\x1a\n\x16PURPOSE_ROTATION_CHECK\x10\x08\x12!\n\x1dPURPOSE_CLIENT_AUTHENTICATION\x10\t\x12\x15\n\x11PURPOSE_CONFIGURE\x10\n\x12\x12\n\x0ePURPOSE_MANAGE\x10\x0b\x12\x12\n\x0ePURPOSE_RESEAL\x10\x0c\x12\x15\n\x11PURPOSE_RECONNECT\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,10 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMASKEDREQUEST'].fields_by_name['grant']._serialized_options = b'\200\001\001'
   _globals['_RESTORERECORDSREQUEST'].fields_by_name['grant']._loaded_options = None
   _globals['_RESTORERECORDSREQUEST'].fields_by_name['grant']._serialized_options = b'\200\001\001'
-  _globals['_RECORDCLASS']._serialized_start=3053
-  _globals['_RECORDCLASS']._serialized_end=3405
-  _globals['_PURPOSE']._serialized_start=3408
-  _globals['_PURPOSE']._serialized_end=3737
+  _globals['_RECORDCLASS']._serialized_start=3076
+  _globals['_RECORDCLASS']._serialized_end=3428
+  _globals['_PURPOSE']._serialized_start=3431
+  _globals['_PURPOSE']._serialized_end=3760
   _globals['_REFUSAL']._serialized_start=87
   _globals['_REFUSAL']._serialized_end=126
   _globals['_RECORDREF']._serialized_start=128
@@ -75,43 +75,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRECORDSREQUEST']._serialized_start=1298
   _globals['_GETRECORDSREQUEST']._serialized_end=1434
   _globals['_RECORDWANTED']._serialized_start=1436
-  _globals['_RECORDWANTED']._serialized_end=1534
-  _globals['_GETRECORDSRESPONSE']._serialized_start=1536
-  _globals['_GETRECORDSRESPONSE']._serialized_end=1648
-  _globals['_FOUNDRECORD']._serialized_start=1650
-  _globals['_FOUNDRECORD']._serialized_end=1757
-  _globals['_REUSERECORDSREQUEST']._serialized_start=1759
-  _globals['_REUSERECORDSREQUEST']._serialized_end=1876
-  _globals['_RECORDKEPT']._serialized_start=1879
-  _globals['_RECORDKEPT']._serialized_end=2008
-  _globals['_REUSERECORDSRESPONSE']._serialized_start=2010
-  _globals['_REUSERECORDSRESPONSE']._serialized_end=2049
-  _globals['_GETMASKEDREQUEST']._serialized_start=2051
-  _globals['_GETMASKEDREQUEST']._serialized_end=2134
-  _globals['_GETMASKEDRESPONSE']._serialized_start=2136
-  _globals['_GETMASKEDRESPONSE']._serialized_end=2203
-  _globals['_MASKEDRECORD']._serialized_start=2205
-  _globals['_MASKEDRECORD']._serialized_end=2252
-  _globals['_WITHHOLDRECORDSREQUEST']._serialized_start=2254
-  _globals['_WITHHOLDRECORDSREQUEST']._serialized_end=2343
-  _globals['_WITHHOLDRECORDSRESPONSE']._serialized_start=2345
-  _globals['_WITHHOLDRECORDSRESPONSE']._serialized_end=2370
-  _globals['_KEEPRECORDSREQUEST']._serialized_start=2373
-  _globals['_KEEPRECORDSREQUEST']._serialized_end=2506
-  _globals['_KEEPRECORDSRESPONSE']._serialized_start=2508
-  _globals['_KEEPRECORDSRESPONSE']._serialized_end=2529
-  _globals['_RESTORERECORDSREQUEST']._serialized_start=2531
-  _globals['_RESTORERECORDSREQUEST']._serialized_end=2594
-  _globals['_RESTORERECORDSRESPONSE']._serialized_start=2596
-  _globals['_RESTORERECORDSRESPONSE']._serialized_end=2620
-  _globals['_DELETERECORDSREQUEST']._serialized_start=2622
-  _globals['_DELETERECORDSREQUEST']._serialized_end=2709
-  _globals['_DELETERECORDSRESPONSE']._serialized_start=2711
-  _globals['_DELETERECORDSRESPONSE']._serialized_end=2757
-  _globals['_GETDIGESTSREQUEST']._serialized_start=2760
-  _globals['_GETDIGESTSREQUEST']._serialized_end=2888
-  _globals['_GETDIGESTSRESPONSE']._serialized_start=2890
-  _globals['_GETDIGESTSRESPONSE']._serialized_end=2958
-  _globals['_RECORDDIGEST']._serialized_start=2960
-  _globals['_RECORDDIGEST']._serialized_end=3050
+  _globals['_RECORDWANTED']._serialized_end=1557
+  _globals['_GETRECORDSRESPONSE']._serialized_start=1559
+  _globals['_GETRECORDSRESPONSE']._serialized_end=1671
+  _globals['_FOUNDRECORD']._serialized_start=1673
+  _globals['_FOUNDRECORD']._serialized_end=1780
+  _globals['_REUSERECORDSREQUEST']._serialized_start=1782
+  _globals['_REUSERECORDSREQUEST']._serialized_end=1899
+  _globals['_RECORDKEPT']._serialized_start=1902
+  _globals['_RECORDKEPT']._serialized_end=2031
+  _globals['_REUSERECORDSRESPONSE']._serialized_start=2033
+  _globals['_REUSERECORDSRESPONSE']._serialized_end=2072
+  _globals['_GETMASKEDREQUEST']._serialized_start=2074
+  _globals['_GETMASKEDREQUEST']._serialized_end=2157
+  _globals['_GETMASKEDRESPONSE']._serialized_start=2159
+  _globals['_GETMASKEDRESPONSE']._serialized_end=2226
+  _globals['_MASKEDRECORD']._serialized_start=2228
+  _globals['_MASKEDRECORD']._serialized_end=2275
+  _globals['_WITHHOLDRECORDSREQUEST']._serialized_start=2277
+  _globals['_WITHHOLDRECORDSREQUEST']._serialized_end=2366
+  _globals['_WITHHOLDRECORDSRESPONSE']._serialized_start=2368
+  _globals['_WITHHOLDRECORDSRESPONSE']._serialized_end=2393
+  _globals['_KEEPRECORDSREQUEST']._serialized_start=2396
+  _globals['_KEEPRECORDSREQUEST']._serialized_end=2529
+  _globals['_KEEPRECORDSRESPONSE']._serialized_start=2531
+  _globals['_KEEPRECORDSRESPONSE']._serialized_end=2552
+  _globals['_RESTORERECORDSREQUEST']._serialized_start=2554
+  _globals['_RESTORERECORDSREQUEST']._serialized_end=2617
+  _globals['_RESTORERECORDSRESPONSE']._serialized_start=2619
+  _globals['_RESTORERECORDSRESPONSE']._serialized_end=2643
+  _globals['_DELETERECORDSREQUEST']._serialized_start=2645
+  _globals['_DELETERECORDSREQUEST']._serialized_end=2732
+  _globals['_DELETERECORDSRESPONSE']._serialized_start=2734
+  _globals['_DELETERECORDSRESPONSE']._serialized_end=2780
+  _globals['_GETDIGESTSREQUEST']._serialized_start=2783
+  _globals['_GETDIGESTSREQUEST']._serialized_end=2911
+  _globals['_GETDIGESTSRESPONSE']._serialized_start=2913
+  _globals['_GETDIGESTSRESPONSE']._serialized_end=2981
+  _globals['_RECORDDIGEST']._serialized_start=2983
+  _globals['_RECORDDIGEST']._serialized_end=3073
 # @@protoc_insertion_point(module_scope)

@@ -543,10 +543,13 @@ class RecordWanted(_message.Message):
     REF_FIELD_NUMBER: _builtins.int
     GRANT_INDEX_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     grant_index: _builtins.int
     """The index of its grant in `grants`."""
     request_id: _builtins.str
     """The request this item belongs to: a batch mixes requests."""
+    request_count: _builtins.int
+    """For how many requests of one moment it is opened, `request_id` the first of them; 0: for that one alone."""
     @_builtins.property
     def ref(self) -> Global___RecordRef:
         """Which record. With class UNSPECIFIED: the one record of this connection that may be served."""
@@ -557,10 +560,11 @@ class RecordWanted(_message.Message):
         ref: Global___RecordRef | None = ...,
         grant_index: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        request_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant_index", b"grant_index", "ref", b"ref", "request_count", b"request_count", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
