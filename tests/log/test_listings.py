@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
 if TYPE_CHECKING:
@@ -95,3 +96,32 @@ def test_events_are_found_by_whatever_id_is_in_them(auditor: Auditor) -> None:
         assert found
         assert {event[name] for event in found} == {value}
     assert customer.get("/audit/events", id="con_ffffffffffffffffffffffff").json()["events"] == []
+
+
+@pytest.mark.promise("P31")
+def test_the_events_of_a_refresh_name_each_record_and_its_version(
+    auditor: Auditor, stack: Stack, aged: Callable[[str], None], wait_for: Callable[..., Any]
+) -> None:
+    customer = auditor.customer
+    connection = customer.connect(str(customer.configure(stack.layout.playground_issuer)["id"]))
+    aged(connection)
+    customer.post(f"/connections/{connection}/refresh").raise_for_status()
+    (refreshed,) = wait_for(lambda: customer.events(target=connection, event="TOKEN_REFRESHED"))
+
+    def told(name: str) -> list[set[tuple[str, int]]]:
+        events = customer.events(id=refreshed["request_id"], event=name)
+        assert {event["target"] for event in events} <= {connection}
+        return [
+            {(each["record_class"], each["record_version"]) for each in event["records"] or [event]} for event in events
+        ]
+
+    (released,) = wait_for(lambda: told("WRITE_KEY_RELEASED"))
+    assert {name for name, _ in released} == {"access", "refresh", "answer"}
+    written = wait_for(lambda: len(found := told("RECORDS_WRITTEN")) == 3 and found)
+    assert set.union(*written) == released, "what was written is what keys were released for"
+    acknowledged = wait_for(lambda: len(found := told("VERSION_ACKNOWLEDGED")) == 2 and found)
+    assert {frozenset(name for name, _ in each) for each in acknowledged} == {
+        frozenset({"answer"}),
+        frozenset({"access", "refresh"}),
+    }
+    assert set.union(*acknowledged) == released

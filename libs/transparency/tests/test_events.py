@@ -42,6 +42,9 @@ optional = {
     "grant": ids,
     "purpose": st.from_regex(r"[a-z][a-z0-9_.]{0,63}", fullmatch=True),
     "reason": words,
+    "records": st.lists(
+        st.from_regex(r"[a-z][a-z0-9_]{0,31}:[1-9][0-9]{0,17}", fullmatch=True), min_size=2, max_size=16
+    ).map(" ".join),
     "request": ids,
     "size": st.integers(1, 2**53),
     "source": ids,

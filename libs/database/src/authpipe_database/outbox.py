@@ -131,6 +131,7 @@ def encode(entries: Sequence[AuditEntry]) -> list[bytes]:
                 "provider": entry.provider,
                 "purpose": _checked(entry.purpose, _PURPOSES),
                 "reason": entry.reason,
+                "records": " ".join(f"{_CLASSES[number]}:{version}" for number, version in entry.records),
                 "request": entry.request_id,
                 "source": entry.source,
                 "target": entry.target,

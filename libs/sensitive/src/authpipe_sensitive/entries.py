@@ -27,6 +27,7 @@ class AuditEntry(NamedTuple):
         amount: How many, where an event tells of many; 0: it tells of one.
         until: A time that belongs to it, in its canonical encoding.
         provider: The id of the Provider concerned.
+        records: Where it is about several records of its target, the number of the class and the version of each.
     """
 
     name: str
@@ -45,3 +46,4 @@ class AuditEntry(NamedTuple):
     amount: int = 0
     until: str = ""
     provider: str = ""
+    records: tuple[tuple[int, int], ...] = ()

@@ -33,10 +33,12 @@ _last_second: list[int | str] = [0, "1970-01-01T00:00:00"]
 _ID = r"[a-z0-9._:/-]{1,96}"
 _WORD = r"[A-Z][A-Z0-9_]{0,63}"
 _TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
+_CLASS = r"[a-z][a-z0-9_]{0,31}"
+_COUNT = r"[1-9][0-9]{0,17}"
 _MEMBERS: dict[str, str] = {
     "actor": _ID,
-    "class": r"[a-z][a-z0-9_]{0,31}",
-    "count": r"[1-9][0-9]{0,17}",
+    "class": _CLASS,
+    "count": _COUNT,
     "digest": r"[0-9a-f]{64}",
     "grant": _ID,
     "id": r"[0-9a-f]{32}",
@@ -45,15 +47,16 @@ _MEMBERS: dict[str, str] = {
     "provider": _ID,
     "purpose": r"[a-z][a-z0-9_.]{0,63}",
     "reason": _WORD,
+    "records": rf"{_CLASS}:{_COUNT}(?: {_CLASS}:{_COUNT}){{1,15}}",
     "request": _ID,
-    "size": r"[1-9][0-9]{0,17}",
+    "size": _COUNT,
     "source": _ID,
     "target": _ID,
     "time": _TIME,
     "trace": r"[0-9a-f]{32}",
     "until": _TIME,
     "v": r"1",
-    "version": r"[1-9][0-9]{0,17}",
+    "version": _COUNT,
     "workspace": _ID,
 }
 _NUMBERS = frozenset({"count", "size", "v", "version"})

@@ -180,6 +180,14 @@ def test_releases_near_the_bound_are_found_before_keyservice_refuses() -> None:
 
 
 @pytest.mark.promise("P26")
+def test_keys_that_are_released_together_count_each_for_itself() -> None:
+    traffic = Traffic(bound=1000)
+    together = [traffic.seen(nth // 20, "WRITE_KEY_RELEASED")._replace(records=4) for nth in range(200)]
+    assert traffic.words(together[:199]) == []
+    assert traffic.words(together[199:]) == ["WORKSPACE_NEAR_RELEASE_BOUND"]
+
+
+@pytest.mark.promise("P26")
 def test_use_of_a_disconnected_connection_is_found_but_not_of_whoever_has_not_heard_of_it(traffic: Traffic) -> None:
     def asks(at: int) -> list[str]:
         fields = {"emitter": "vault", "reason": "CONNECTION_DISCONNECTED"}

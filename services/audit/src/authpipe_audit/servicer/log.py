@@ -230,6 +230,14 @@ def to_wire(record: Record) -> events_pb2.AuditEvent:
         until_time=_timestamp(record["until"]) if "until" in record else None,
         tree_size=int(record.get("size", 0)),
         provider=record.get("provider", ""),
+        records=map(_record_version, record.get("records", "").split()),
+    )
+
+
+def _record_version(text: str) -> events_pb2.RecordVersion:
+    word, _, version = text.partition(":")
+    return events_pb2.RecordVersion(
+        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{word.upper()}"), record_version=int(version)
     )
 
 

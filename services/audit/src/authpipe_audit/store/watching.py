@@ -126,6 +126,7 @@ def seen_of(trail: Trail, index: int, record: Record) -> Seen:
         record.get("source", ""),
         record.get("provider", ""),
         time.microsecond,
+        len(record.get("records", "-").split()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,10 @@ from authpipe_keyservice.domain.release import Direction, Wanted, mark_of
 from authpipe_keyservice.domain.remembered import KeyRow
 from authpipe_keyservice.errors import BudgetError
 from authpipe_sensitive import AuditEntry, DomainError
+
+
+# As many as an event can name (docs/audit-format.md).
+_MOST_RECORDS = 16
 
 
 class Ask(NamedTuple):
@@ -89,6 +94,20 @@ def released_event(ask: Ask, grant: Grant) -> AuditEntry:
         source=grant.source,
         amount=ask.request_count,
     )
+
+
+def told_together(entries: Sequence[AuditEntry]) -> list[AuditEntry]:
+    """Gives one event for entries that differ in nothing but the record, which names all of them; what is alone stays as it is."""
+    alike: dict[AuditEntry, list[AuditEntry]] = {}
+    for entry in entries:
+        alike.setdefault(entry._replace(record_class=0, record_version=0), []).append(entry)
+    told = []
+    for event, all_of_them in alike.items():
+        for first in range(0, len(all_of_them), _MOST_RECORDS):
+            together = all_of_them[first : first + _MOST_RECORDS]
+            records = tuple(sorted((each.record_class, each.record_version) for each in together))
+            told.append(together[0] if len(together) == 1 else event._replace(records=records))
+    return told
 
 
 def refused_event(ask: Ask, grant: Grant | DomainError, error: DomainError) -> AuditEntry:

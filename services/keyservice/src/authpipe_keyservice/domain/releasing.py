@@ -13,7 +13,15 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from authpipe_envelope import Header, IntegrityError, derive_record_key
 from authpipe_grants import LONGEST_KEPT_SECONDS, Grant, ReleasedKey, Verifier, thumbprint
-from authpipe_keyservice.domain.asking import Ask, Step, after_floor, refused_event, released_event, step_of
+from authpipe_keyservice.domain.asking import (
+    Ask,
+    Step,
+    after_floor,
+    refused_event,
+    released_event,
+    step_of,
+    told_together,
+)
 from authpipe_keyservice.domain.budgets import Budgets
 from authpipe_keyservice.domain.clocks import require_clock
 from authpipe_keyservice.domain.deks import Deks
@@ -162,7 +170,9 @@ class Releasing:
         self._remembered.put(wanted, found)
         # Step 4: judge, derive; each item on its own. What was refused is noted here alone: a memory refuses nothing.
         judged = await judge_all(found)
-        entries = [*alarms, *await self._refusals(asks, grants, judged.answers), *judged.entries]
+        written = all(ask.wanted.direction is Direction.WRITE for ask in asks)
+        released = told_together(judged.entries) if written else judged.entries
+        entries = [*alarms, *await self._refusals(asks, grants, judged.answers), *released]
         # Step 5: no audit, no key.
         _, sealed = await _beside(self._store.commit(entries, judged.steps, now_ms), lambda: seal(judged.keys))
         return Batch(judged.answers, sealed)

@@ -12,7 +12,7 @@ from authpipe_grants import Kind
 from authpipe_keyservice.domain.keeping import Keeping
 from authpipe_keyservice.domain.release import Direction, KeyState, Wanted
 from authpipe_keyservice.domain.replicas import Replica
-from authpipe_keyservice.domain.asking import Ask
+from authpipe_keyservice.domain.asking import Ask, told_together
 from authpipe_keyservice.domain.releasing import Batch, IndexedKey, Releasing
 from authpipe_keyservice.errors import PurposeError
 from authpipe_keyservice.store import KeyTable
@@ -96,7 +96,7 @@ class KeyServicer:
             )
             for item in request.items
         ]
-        await self._store.acknowledge(items, entries)
+        await self._store.acknowledge(items, told_together(entries))
         return pb.AcknowledgeVersionResponse()
 
     async def RestrictContextKey(

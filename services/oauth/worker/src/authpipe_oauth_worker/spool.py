@@ -28,7 +28,7 @@ _MAGIC = b"APS1"
 _HEAD = len(_MAGIC) + 32
 _LARGEST = 4 * 1024 * 1024
 # So many files that are not needed just now are kept: making and removing one costs more than all else that is done with it.
-_MOST_AT_REST = 64
+_MOST_AT_REST = 256
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 

@@ -113,11 +113,11 @@ async def test_files_are_for_this_user_alone_and_of_what_is_given_back_nothing_i
 
 async def test_a_place_that_was_used_before_keeps_its_answer_after_all_that_wait(tmp_path: Path) -> None:
     spool = opened(tmp_path)
-    slots = [spool.reserve() for _ in range(100)]
+    slots = [spool.reserve() for _ in range(300)]
     for slot in slots:
         slot.write(ANSWER)
         slot.release()
-    assert len(list(tmp_path.iterdir())) == 64, "no more than that are kept"
+    assert len(list(tmp_path.iterdir())) == 256, "no more than that are kept"
     await keep(spool, b"first")
     await keep(spool, b"second")
     assert [each.packed for each in spool.waiting()] == [b"first", b"second"]

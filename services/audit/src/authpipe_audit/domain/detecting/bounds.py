@@ -30,5 +30,5 @@ class NearBound:
         minute = seen.at // MINUTE
         if minute > state.get("minute", 0):
             state |= {"minute": minute, "count": 0}
-        state["count"] += 1
+        state["count"] += seen.records
         return state["count"] >= self._limit

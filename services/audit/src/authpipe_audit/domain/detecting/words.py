@@ -45,6 +45,7 @@ class Seen(NamedTuple):
         source: The address it came from.
         provider: The Provider concerned.
         micros: The microseconds of the second.
+        records: How many records it is about.
     """
 
     trail: Trail
@@ -60,6 +61,7 @@ class Seen(NamedTuple):
     source: str = ""
     provider: str = ""
     micros: int = 0
+    records: int = 1
 
     @property
     def at_micros(self) -> int:

@@ -23,6 +23,13 @@ class EventFilter:
     page_token: str
 
 
+class RecordVersion(NamedTuple):
+    """A version of a record that an event is about."""
+
+    record_class: str
+    record_version: int
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """An event of the log: ids, numbers and words of closed lists, without their prefixes."""
@@ -49,6 +56,7 @@ class Event:
     until: datetime | None
     tree_size: int
     provider: str
+    records: tuple[RecordVersion, ...]
     trail: str
     leaf_index: int
 

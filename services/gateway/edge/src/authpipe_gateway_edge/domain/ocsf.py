@@ -52,7 +52,7 @@ _ALARMS = {
 }
 _INFORMATIONAL, _LOW, _HIGH = 1, 2, 4
 _SUCCESS, _FAILURE = 1, 2
-_UNMAPPED = ("purpose", "class", "version", "grant", "digest", "count", "size", "until", "provider")
+_UNMAPPED = ("purpose", "class", "version", "records", "grant", "digest", "count", "size", "until", "provider")
 
 
 def to_ocsf(record: Mapping[str, Any], trail: str, leaf: int) -> dict[str, Any]:

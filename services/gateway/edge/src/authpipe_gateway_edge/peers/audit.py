@@ -6,7 +6,7 @@ import datetime as dt
 
 from authpipe.audit.v1 import audit_pb2, audit_pb2_grpc
 from authpipe.types.v1 import events_pb2, records_pb2
-from authpipe_gateway_edge.domain.logged import Event, EventFilter, Events, Export
+from authpipe_gateway_edge.domain.logged import Event, EventFilter, Events, Export, RecordVersion
 from authpipe_gateway_edge.domain.words import Verdict
 from authpipe_gateway_edge.errors import NotFoundError
 from authpipe_gateway_edge.peers.reading import to_time
@@ -123,7 +123,7 @@ def _event(logged: audit_pb2.LoggedEvent) -> Event:
         actor=event.actor,
         target=event.target,
         purpose=_word(records_pb2.Purpose.Name(event.purpose), "PURPOSE_"),
-        record_class=_word(records_pb2.RecordClass.Name(event.record_class), "RECORD_CLASS_"),
+        record_class=_class(event.record_class),
         record_version=event.record_version,
         outcome=_word(events_pb2.Outcome.Name(event.outcome), "OUTCOME_"),
         reason=event.reason,
@@ -136,9 +136,14 @@ def _event(logged: audit_pb2.LoggedEvent) -> Event:
         until=event.until_time.ToDatetime(dt.UTC) if event.HasField("until_time") else None,
         tree_size=event.tree_size,
         provider=event.provider,
+        records=tuple(RecordVersion(_class(each.record_class), each.record_version) for each in event.records),
         trail=_trail_word(logged.trail),
         leaf_index=logged.leaf_index,
     )
+
+
+def _class(number: records_pb2.RecordClass.ValueType) -> str:
+    return _word(records_pb2.RecordClass.Name(number), "RECORD_CLASS_")
 
 
 def _word(name: str, prefix: str) -> str:

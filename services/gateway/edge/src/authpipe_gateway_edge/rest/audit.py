@@ -23,6 +23,13 @@ Filter = Annotated[str, Query(max_length=96)]
 Trail = Annotated[Literal["user-credentials", "client-secrets", "control"], Query()]
 
 
+class RecordVersionOut(BaseModel):
+    """A version of a record."""
+
+    record_class: str
+    record_version: int
+
+
 class EventOut(BaseModel):
     """An audit event with its place in the tree of its trail."""
 
@@ -47,6 +54,7 @@ class EventOut(BaseModel):
     until_time: datetime | None
     tree_size: int
     provider: str
+    records: list[RecordVersionOut]
     trail: str
     leaf_index: int
 
@@ -75,6 +83,7 @@ class EventOut(BaseModel):
             until_time=event.until,
             tree_size=event.tree_size,
             provider=event.provider,
+            records=[RecordVersionOut(**each._asdict()) for each in event.records],
             trail=event.trail,
             leaf_index=event.leaf_index,
         )

@@ -19,7 +19,7 @@ def event_shown(event: logged.Event) -> pb.LoggedEvent:
         actor=event.actor,
         target=event.target,
         purpose=records_pb2.Purpose.Value(f"PURPOSE_{event.purpose.upper() or 'UNSPECIFIED'}"),
-        record_class=records_pb2.RecordClass.Value(f"RECORD_CLASS_{event.record_class.upper() or 'UNSPECIFIED'}"),
+        record_class=_class(event.record_class),
         record_version=event.record_version,
         outcome=events_pb2.Outcome.Value(f"OUTCOME_{event.outcome.upper() or 'UNSPECIFIED'}"),
         reason=event.reason,
@@ -31,11 +31,19 @@ def event_shown(event: logged.Event) -> pb.LoggedEvent:
         count=event.count,
         tree_size=event.tree_size,
         provider=event.provider,
+        records=[
+            events_pb2.RecordVersion(record_class=_class(each.record_class), record_version=each.record_version)
+            for each in event.records
+        ],
     )
     wire.time.FromDatetime(event.time)
     if event.until is not None:
         wire.until_time.FromDatetime(event.until)
     return pb.LoggedEvent(event=wire, leaf_index=event.leaf_index, trail=event.trail)
+
+
+def _class(word: str) -> records_pb2.RecordClass.ValueType:
+    return records_pb2.RecordClass.Value(f"RECORD_CLASS_{word.upper() or 'UNSPECIFIED'}")
 
 
 def config_shown(config: words.ProviderConfig) -> pb.ProviderConfig:

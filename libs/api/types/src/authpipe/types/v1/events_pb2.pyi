@@ -4,9 +4,11 @@ isort:skip_file
 The closed catalogue of audit events. Typed fields only: no free text, no URL, no header, no exception text."""
 
 from authpipe.types.v1 import records_pb2 as _records_pb2
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -34,11 +36,11 @@ class _EventNameEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventName.V
     where there is a `count`.
     """
     EVENT_NAME_WRITE_KEY_RELEASED: _EventName.ValueType  # 3
-    """The key of the next version of a record was released."""
+    """The keys of the next versions of records were released, to one request by one grant."""
     EVENT_NAME_RELEASE_REFUSED: _EventName.ValueType  # 4
     """A key was asked for and refused; floods of these are counted and sampled."""
     EVENT_NAME_VERSION_ACKNOWLEDGED: _EventName.ValueType  # 5
-    """A version was committed by its store; no older one opens any more."""
+    """Versions of records were committed by their store; no older one opens any more."""
     EVENT_NAME_CONTEXT_KEY_RESTRICTED: _EventName.ValueType  # 6
     """A connection key was restricted to revocation."""
     EVENT_NAME_CONTEXT_KEY_DESTROYED: _EventName.ValueType  # 7
@@ -246,11 +248,11 @@ EVENT_NAME_RECORD_KEY_RELEASED: EventName.ValueType  # 2
 where there is a `count`.
 """
 EVENT_NAME_WRITE_KEY_RELEASED: EventName.ValueType  # 3
-"""The key of the next version of a record was released."""
+"""The keys of the next versions of records were released, to one request by one grant."""
 EVENT_NAME_RELEASE_REFUSED: EventName.ValueType  # 4
 """A key was asked for and refused; floods of these are counted and sampled."""
 EVENT_NAME_VERSION_ACKNOWLEDGED: EventName.ValueType  # 5
-"""A version was committed by its store; no older one opens any more."""
+"""Versions of records were committed by their store; no older one opens any more."""
 EVENT_NAME_CONTEXT_KEY_RESTRICTED: EventName.ValueType  # 6
 """A connection key was restricted to revocation."""
 EVENT_NAME_CONTEXT_KEY_DESTROYED: EventName.ValueType  # 7
@@ -505,6 +507,7 @@ class AuditEvent(_message.Message):
     UNTIL_TIME_FIELD_NUMBER: _builtins.int
     TREE_SIZE_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Random, made by the emitter."""
     name: Global___EventName.ValueType
@@ -553,6 +556,10 @@ class AuditEvent(_message.Message):
     def until_time(self) -> _timestamp_pb2.Timestamp:
         """A time that belongs to it: until when it lasts, or what is older."""
 
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordVersion]:
+        """The records concerned, where they are several: then there is no class and no version."""
+
     def __init__(
         self,
         *,
@@ -578,11 +585,38 @@ class AuditEvent(_message.Message):
         until_time: _timestamp_pb2.Timestamp | None = ...,
         tree_size: _builtins.int = ...,
         provider: _builtins.str = ...,
+        records: _abc.Iterable[Global___RecordVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "digest", b"digest", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "provider", b"provider", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "request_id", b"request_id", "sequence", b"sequence", "source_address", b"source_address", "target", b"target", "time", b"time", "trace_id", b"trace_id", "tree_size", b"tree_size", "until_time", b"until_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "count", b"count", "digest", b"digest", "emitter", b"emitter", "event_id", b"event_id", "grant_id", b"grant_id", "name", b"name", "outcome", b"outcome", "provider", b"provider", "purpose", b"purpose", "reason", b"reason", "record_class", b"record_class", "record_version", b"record_version", "records", b"records", "request_id", b"request_id", "sequence", b"sequence", "source_address", b"source_address", "target", b"target", "time", b"time", "trace_id", b"trace_id", "tree_size", b"tree_size", "until_time", b"until_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuditEvent: _TypeAlias = AuditEvent  # noqa: Y015
+
+@_typing.final
+class RecordVersion(_message.Message):
+    """RecordVersion is a version of a record of an event's target."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORD_CLASS_FIELD_NUMBER: _builtins.int
+    RECORD_VERSION_FIELD_NUMBER: _builtins.int
+    record_class: _records_pb2.RecordClass.ValueType
+    """Its class."""
+    record_version: _builtins.int
+    """The version."""
+    def __init__(
+        self,
+        *,
+        record_class: _records_pb2.RecordClass.ValueType = ...,
+        record_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_class", b"record_class", "record_version", b"record_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordVersion: _TypeAlias = RecordVersion  # noqa: Y015

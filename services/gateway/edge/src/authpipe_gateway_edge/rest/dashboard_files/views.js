@@ -4,7 +4,7 @@ import { ask, attempt, el } from "/dashboard/app.js";
 const TRAILS = ["user-credentials", "client-secrets", "control"];
 const ROLES = ["auditor", "developer", "admin", "owner"];
 const DETAILS = ["event_id", "request_id", "grant_id", "trace_id", "emitter", "sequence", "purpose", "record_class",
-  "record_version", "digest", "provider", "trail", "leaf_index"];
+  "record_version", "records", "digest", "provider", "trail", "leaf_index"];
 
 function when(time) {
   return el("time", { dateTime: time, title: time }, time.slice(0, 19).replace("T", " "));
@@ -30,8 +30,9 @@ function choice(name, values, chosen) {
 
 function details(event) {
   const list = el("dl");
+  const shown = { ...event, records: event.records.map((each) => `${each.record_class} ${each.record_version}`).join(", ") };
   for (const name of DETAILS) {
-    if (event[name] !== "" && event[name] !== 0) list.append(el("dt", {}, name), el("dd", {}, String(event[name])));
+    if (shown[name] !== "" && shown[name] !== 0) list.append(el("dt", {}, name), el("dd", {}, String(shown[name])));
   }
   return el("details", {}, el("summary", {}, code(event.event)), list);
 }
