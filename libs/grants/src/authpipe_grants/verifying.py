@@ -74,7 +74,8 @@ class Verifier:
 
     def _verify_signature(self, token: str, now: float) -> Grant:
         try:
-            header = jws.extract_compact(token.encode(), registry=_REGISTRY).headers()
+            signed = jws.extract_compact(token.encode(), registry=_REGISTRY)
+            header = signed.headers()
             # Step 1: only the one type and algorithm (RFC 8725, sections 3.1 and 3.11); nothing else in the header.
             if set(header) != {"alg", "typ", "x5c"} or header["alg"] != "ES256" or header["typ"] != "txntoken+jwt":
                 raise GrantError
@@ -85,8 +86,9 @@ class Verifier:
             if not isinstance(public_key, ec.EllipticCurvePublicKey):
                 raise GrantError
             # Step 3: the signature, with that certificate's key and no other.
-            verified = jws.deserialize_compact(token.encode(), self._key(chain[0], public_key), registry=_REGISTRY)
-            claims = json.loads(verified.payload)
+            if not jws.validate_compact(signed, self._key(chain[0], public_key), registry=_REGISTRY):
+                raise GrantError
+            claims = json.loads(signed.payload)
         except (JoseError, ValueError, TypeError, KeyError, binascii.Error):
             raise GrantError from None
         if not isinstance(claims, dict):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import sqlalchemy as sa
+from typing import cast
 
 from authpipe_database import Database
 from authpipe_transparency import Checkpoint
@@ -29,24 +28,15 @@ class CheckpointTable:
             wanted: The one that is about to be signed.
             judge: Is given the one signed last, and raises when this one may not follow it.
         """
-        async with self._database.transaction() as connection:
-            # A row to lock, also for the first.
-            await connection.execute(
-                sa.text(
-                    "insert into signed_checkpoints (origin, tree_size, root_hash) values (:origin, 0, '')"
-                    " on conflict do nothing"
-                ).bindparams(origin=wanted.origin)
-            )
-            row = (
-                await connection.execute(
-                    sa.text(
-                        "select tree_size, root_hash from signed_checkpoints where origin = :origin for update"
-                    ).bindparams(origin=wanted.origin)
-                )
-            ).one()
-            judge(Checkpoint(wanted.origin, row.tree_size, bytes(row.root_hash)) if row.root_hash else None)
-            await connection.execute(
-                sa.text(
-                    "update signed_checkpoints set tree_size = :size, root_hash = :root where origin = :origin"
-                ).bindparams(origin=wanted.origin, size=wanted.size, root=wanted.root)
-            )
+        async with self._database.hot() as connection, connection.transaction():
+            await connection.execute(_ROW, (wanted.origin,))
+            found = await connection.execute(_SIGNED, (wanted.origin,), binary=True)
+            size, root = cast("tuple[int, bytes]", await found.fetchone())
+            judge(Checkpoint(wanted.origin, size, root) if root else None)
+            await connection.execute(_REPLACE, (wanted.size, wanted.root, wanted.origin))
+
+
+# A row to lock, also for the first.
+_ROW = "insert into signed_checkpoints (origin, tree_size, root_hash) values (%s, 0, '') on conflict do nothing"
+_SIGNED = "select tree_size, root_hash from signed_checkpoints where origin = %s for update"
+_REPLACE = "update signed_checkpoints set tree_size = %s, root_hash = %b where origin = %s"
