@@ -43,7 +43,7 @@ class Config(BaseModel):
     signer: PeerConfig
     witnesses: tuple[str, ...] = ()
     cosignatures_wanted: int = Field(default=0, ge=0)
-    checkpoint_seconds: float = Field(default=1.0, gt=0)
+    checkpoint_seconds: float = Field(default=0.5, gt=0)
     retention_days: int = Field(default=90, ge=1, le=36_500)
     retention_seconds: float = Field(default=3600.0, gt=0)
     watch_seconds: float = Field(default=1.0, gt=0)
