@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from authpipe.types.v1 import records_pb2 as pb
-from authpipe_consumer.client import RecordClient
+from authpipe_consumer import RecordClient, StoreCaller
 from authpipe_envelope import Context, RecordClass, RecordKey, derive_record_key, seal_record
 from authpipe_grants import ConsumerKey, Kind, ReleasedKey, TrustAnchor, seal_to_consumer
 from authpipe_sensitive import Secret
@@ -99,7 +99,6 @@ def store(tmp_path: Path) -> OneRecordStore:
 def make_client(store: OneRecordStore) -> Callable[[Any], RecordClient]:
     """Makes a consumer that calls a store, or what stands before it."""
     anchor = TrustAnchor(store.ca.certificate_file.read_bytes(), "test")
-    made: Any = RecordClient
-    return lambda peer: made(
-        peer, ConsumerKey(), anchor, "d", "eu", "user-credentials", lambda: dt.datetime.now(dt.UTC)
-    )
+    made: Any = StoreCaller
+    clock = lambda: dt.datetime.now(dt.UTC)  # noqa: E731
+    return lambda peer: RecordClient(made(peer, ConsumerKey(), anchor, "d", "eu", "user-credentials", clock))

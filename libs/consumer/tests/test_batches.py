@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from authpipe.types.v1 import records_pb2 as pb
-from authpipe_consumer.client import RecordClient
+from authpipe_consumer import RecordClient, StoreCaller
 from authpipe_consumer.words import SealedWrite
 from authpipe_envelope import RecordClass
 from authpipe_grants import ConsumerKey, GrantError
@@ -42,8 +42,10 @@ def store() -> Store:
 
 
 def client(store: Store) -> RecordClient:
-    made: Any = RecordClient
-    return made(store, ConsumerKey(), None, "d", "eu", "user-credentials", lambda: dt.datetime.now(dt.UTC))  # type: ignore[no-any-return]
+    made: Any = StoreCaller
+    return RecordClient(
+        made(store, ConsumerKey(), None, "d", "eu", "user-credentials", lambda: dt.datetime.now(dt.UTC))
+    )
 
 
 async def put(consumer: RecordClient, *sizes: int) -> list[BaseException | None]:

@@ -13,7 +13,7 @@ from authpipe.authority.v1 import authority_pb2_grpc, members_pb2_grpc
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
-from authpipe_consumer import RecordClient
+from authpipe_consumer import RecordClient, StoreCaller
 from authpipe_gateway_edge.config import Config
 from authpipe_gateway_edge.domain.containing import Containing
 from authpipe_gateway_edge.domain.importing import Importing
@@ -61,8 +61,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     worker: Peer[Any] = Peer(config.worker, files, worker_pb2_grpc.WorkerStub, one_replica=True)
     audit_peer: Peer[Any] = Peer(config.audit, files, audit_pb2_grpc.AuditStub)
     where = (config.deployment, config.region)
-    vault_client = RecordClient(vault, key, anchor, *where, "user-credentials", _now)
-    secrets_client = RecordClient(secrets, key, anchor, *where, "client-secrets", _now)
+    vault_client = RecordClient(StoreCaller(vault, key, anchor, *where, "user-credentials", _now))
+    secrets_client = RecordClient(StoreCaller(secrets, key, anchor, *where, "client-secrets", _now))
     authority = AuthorityPeer(authority_peer, key.public)
     coordinator = CoordinatorPeer(coordinator_peer)
     audit = AuditPeer(audit_peer)

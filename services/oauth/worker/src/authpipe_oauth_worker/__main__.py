@@ -14,7 +14,7 @@ from authpipe_rpc import Background, Health, Peer, RpcServer, run_process  # fir
 from authpipe.clientsecrets.v1 import clientsecrets_pb2_grpc
 from authpipe.oauth.v1 import coordinator_pb2_grpc, worker_pb2, worker_pb2_grpc
 from authpipe.vault.v1 import vault_pb2_grpc
-from authpipe_consumer import RecordClient
+from authpipe_consumer import RecordClient, StoreCaller
 from authpipe_grants import ConsumerKey, TrustAnchor
 from authpipe_oauth_worker.asking import ask
 from authpipe_oauth_worker.bodies import Bodies
@@ -58,8 +58,8 @@ async def serve(config: Config, stop: asyncio.Event) -> None:
     )
     bodies = Bodies()
     consumers = (
-        RecordClient(vault, key, anchor, *where, "user-credentials", _now),
-        RecordClient(client_secrets, key, anchor, *where, "client-secrets", _now),
+        RecordClient(StoreCaller(vault, key, anchor, *where, "user-credentials", _now)),
+        RecordClient(StoreCaller(client_secrets, key, anchor, *where, "client-secrets", _now)),
     )
     spool = Spool(config.spool)
     spool.open()
