@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import re
 import secrets
 import ssl
@@ -22,53 +21,42 @@ from authpipe_devstack.stack import Stack
 from authpipe_testing.customer import Customer
 
 SETTINGS = {"refreshes_per_provider": 100_000}
-# A token of the Provider lives so long, and is due when four to four and a half fifths of that are over: so many connections are
-# due again and again by themselves, as often as a million tokens that live an hour, and what has waited a moment.
-LIFE_SECONDS = 6
-CONNECTIONS = 1_700
-WANTED = 300.0
-_TURN_SECONDS = 0.85 * LIFE_SECONDS
-ASKED = CONNECTIONS / _TURN_SECONDS
+# Always within keyservice's last quarter of an hour: a token may be refreshed whenever it is said to be due.
+LIFE_SECONDS = 840
+CONNECTIONS = 1_500
 SECONDS = 60
+# A million tokens that live an hour, and what has waited a moment.
+ASKED, WANTED = 330.0, 300.0
 CALLERS = 1_000
 SLOW_SECONDS = 1.0
-_LONG_SECONDS = 840
-_LOOK_SECONDS = 0.5
 _IMPORTERS = 8
 # Rows are locked in the order in which coordinator does.
-_DUE_IN_TURN = """
-update connections c set refresh_due_at = now() + random() * make_interval(secs => %s)
+_DUE = """
+update connections c set refresh_due_at = now()
 from (select workspace_id, id from connections where id = any(%s) order by workspace_id, id for update) as w
-where c.workspace_id = w.workspace_id and c.id = w.id returning c.id, extract(epoch from c.refresh_due_at)
+where c.workspace_id = w.workspace_id and c.id = w.id
 """
 _NOT_DUE = """
 update connections c set refresh_due_at = '2100-01-01'
 from (select workspace_id, id from connections order by workspace_id, id for update) as w
 where c.workspace_id = w.workspace_id and c.id = w.id
 """
-# What is taken up is due later, if its process should die: when it was due is what stood there before.
-_REFRESHED = """
-select id, extract(epoch from refreshed_at), extract(epoch from refresh_due_at) from connections
-where refreshed_at > to_timestamp(%s)
-"""
 
 
 async def provider(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """A Provider that gives tokens at once, which live seconds; at /token/slow after a second, and for longer."""
+    """A Provider that gives tokens at once; at /token/slow after a second."""
     if scope["type"] != "http":
         return
     # A server ends the connection of a request that nobody reads to its end.
     while (await receive()).get("more_body"):
         pass
-    life = LIFE_SECONDS
     if scope["path"].endswith("/slow"):
         await asyncio.sleep(SLOW_SECONDS)
-        life = _LONG_SECONDS
     given = {
         "access_token": secrets.token_urlsafe(32),
         "refresh_token": secrets.token_urlsafe(32),
         "token_type": "Bearer",
-        "expires_in": life,
+        "expires_in": LIFE_SECONDS,
     }
     headers = [(b"content-type", b"application/json")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -85,11 +73,13 @@ class Scheduled:
     """What the schedule did.
 
     Args:
+        asked: How many refreshes a second it was asked for.
         rate: How many a second it carried out.
         late_p99: How many seconds after they were due, of a hundred the latest but one.
         bare: How many requests a second the Provider answers to a client that does nothing else.
     """
 
+    asked: float
     rate: float
     late_p99: float
     bare: float
@@ -104,7 +94,7 @@ def connect(customer: Customer, url: str, count: int) -> list[str]:
         "client_secret": "a-client-secret-of-the-bench-0123456789",
     }
     config = customer.post("/provider-configs", body).raise_for_status().json()["id"]
-    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + _LONG_SECONDS))
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + LIFE_SECONDS))
 
     def one(number: int) -> str:
         tokens = {
@@ -118,30 +108,38 @@ def connect(customer: Customer, url: str, count: int) -> list[str]:
         return list(pool.map(one, range(count)))
 
 
-def scheduled(stack: Stack, ids: list[str], url: str, seconds: float = SECONDS) -> Scheduled:
-    """Has connections be due, in turns, and from then on by themselves; looks when they were refreshed."""
+def scheduled(stack: Stack, ids: list[str], url: str, wanted: float = ASKED, seconds: float = SECONDS) -> Scheduled:
+    """Says of so many connections each second that they are due, in turns, and looks when they were refreshed."""
     bare = asyncio.run(_bare(stack, f"{url}/token"))
     late: list[float] = []
+    due: dict[str, float] = {}
+    asked = 0
     conninfo = stack.clusters["core"].conninfo("dba", "coordinator")
     with psycopg.connect(**conninfo, autocommit=True) as core:  # type: ignore[arg-type]
         core.execute(_NOT_DUE)
-        began = looked = time.time()
-        due = {each: float(at) for each, at in core.execute(_DUE_IN_TURN, (_TURN_SECONDS, ids)).fetchall()}
-        while time.time() < began + seconds:
-            time.sleep(_LOOK_SECONDS)
-            since, looked = looked, time.time()
-            for each, refreshed, again in core.execute(_REFRESHED, (since - 1,)).fetchall():
-                if refreshed > due.get(each, math.inf):
-                    late.append(float(refreshed) - due[each])
-                    due[each] = float(again)
+        began, looked = time.time(), time.time() - 5
+        while (now := time.time()) < began + seconds:
+            rows = core.execute(
+                "select id, extract(epoch from refreshed_at) from connections where refreshed_at > to_timestamp(%s)",
+                (looked - 1,),
+            )
+            for connection, refreshed in rows.fetchall():
+                if connection in due and refreshed >= due[connection]:
+                    late.append(float(refreshed) - due.pop(connection))
+            looked = now
+            room = int((now - began) * wanted) - asked
+            idle = [each for each in ids if each not in due][:room]
+            core.execute(_DUE, (idle,))
+            due |= dict.fromkeys(idle, time.time())
+            asked += len(idle)
+            ids = ids[len(idle) :] + ids[: len(idle)]
+            time.sleep(max(0.0, 0.2 - (time.time() - now)))
         took = time.time() - began
         # What was due and did not come is late too.
-        waiting = [time.time() - at for at in due.values()]
-        for _ in range(3):  # what is under way is due again by itself
-            core.execute(_NOT_DUE)
-            time.sleep(1)
+        waiting = [time.time() - each for each in due.values()]
+        core.execute(_NOT_DUE)
     ordered = sorted(late + [each for each in waiting if each > 1])
-    return Scheduled(len(late) / took, ordered[int(len(ordered) * 0.99) - 1], bare)
+    return Scheduled(asked / took, len(late) / took, ordered[int(len(ordered) * 0.99) - 1], bare)
 
 
 async def _bare(stack: Stack, url: str) -> float:
