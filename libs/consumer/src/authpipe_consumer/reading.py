@@ -55,7 +55,7 @@ class RecordReader:
         self._reusing: Coalescer[_Again, bool] = Coalescer(self._reuse)
 
     async def open_one(self, want: Want) -> Opened:
-        """Opens a record: all that are asked for in the moment share one rpc, one select, one event, one HPKE seal.
+        """Opens a record: all that are asked for in the moment share one rpc, one select, one insert of events, one HPKE seal.
 
         It is asked for again for five seconds while a customer's KMS is still being asked, which holds up nobody else.
         What was kept of it is opened with that, when its store allows it.
