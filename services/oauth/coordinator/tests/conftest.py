@@ -118,6 +118,17 @@ class FakeTables:
             )
         self.events.append(entry)
 
+    async def tell_rotations(self, _notice: dt.timedelta, _entry: Callable[[Connection], AuditEntry]) -> int:
+        return 0
+
+    async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
+        due = [name for name in self.connections if self.checks.get(name, self.now()) == self.now()][:most]
+        self.checks |= dict.fromkeys(due, self.now() + dt.timedelta(seconds=seconds))
+        return [self.connections[name] for name in due]
+
+    async def rest_checks(self, connections: Sequence[Connection]) -> None:
+        self.checks |= {(each.workspace, each.id): None for each in connections}
+
     async def note_health(
         self,
         checked: Connection,

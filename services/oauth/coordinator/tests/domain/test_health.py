@@ -129,6 +129,22 @@ async def test_it_is_tried_once_a_minute_and_only_what_can_be(key: Any) -> None:
         await check(key)
 
 
+@pytest.mark.promise("P36")
+async def test_what_nobody_can_try_is_no_check_that_failed_and_stands_before_nothing_that_can_be_tried(
+    key: Any,
+) -> None:
+    good = key.tables.connections.pop(("ws", "con"))
+    for number in range(50):
+        cannot = dataclasses.replace(good, id=f"cannot_{number}", entry=None)
+        key.tables.connections["ws", cannot.id] = cannot
+    key.tables.connections["ws", "con"] = good
+    key.now += MINUTE
+    await key.checks().run()
+    assert key.events()[-1] == "HEALTH_CHECK_PASSED", "in the same turn"
+    assert "HEALTH_CHECK_FAILED" not in key.events()
+    assert [key.tables.checks["ws", f"cannot_{number}"] for number in range(50)] == [None] * 50
+
+
 USERINFO = {"userinfo_endpoint": "https://as.example/u"}
 INTROSPECTION = {"introspection_endpoint": "https://as.example/i"}
 

@@ -418,6 +418,23 @@ async def test_of_a_provider_no_more_than_its_share_is_taken_up_with_what_is_und
     ]  # fmt: skip
 
 
+async def test_a_check_that_nobody_can_make_is_taken_up_once_and_again_when_it_is_connected_again(
+    postgresql: Any, database: Any, entry: Entry, connection: Callable[..., Connection]
+) -> None:
+    table = postgresql.connections
+    async with database.transaction() as sql:
+        await sql.execute(sa.text("update connections set health_due_at = null"))  # those of other tests
+    ids = {await _due(postgresql, connection, entry, "ws") for _ in range(3)}
+    claimed = await table.claim_checks(10, 0.2)
+    assert {each.id for each in claimed} == ids
+    anew = claimed[0]
+    await table.move("ws", anew.id, (State.ACTIVE,), State.NEEDS_REAUTH, "R", entry("REFRESH_FAILED"))
+    await table.move("ws", anew.id, (State.NEEDS_REAUTH,), State.ACTIVE, "", entry("CONNECTION_CREATED"))
+    await table.rest_checks(claimed)
+    await asyncio.sleep(0.3)
+    assert [each.id for each in await table.claim_checks(10, HOUR)] == [anew.id]
+
+
 async def test_what_is_not_due_not_active_or_not_refreshable_is_not_taken_up(
     postgresql: Any, entry: Entry, connection: Callable[..., Connection]
 ) -> None:

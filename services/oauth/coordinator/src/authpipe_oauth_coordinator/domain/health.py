@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -59,6 +59,9 @@ class CheckTable(Protocol):
 
     async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
         """Takes up connections whose check is due, fairly; they are not due again for some seconds."""
+
+    async def rest_checks(self, connections: Sequence[Connection]) -> None:
+        """Has connections not tried by themselves any more, but for those that became due anew since they were taken up."""
 
     async def tell_rotations(self, notice: timedelta, entry: Callable[[Connection], AuditEntry]) -> int:
         """Leaves an event for each API key that ends soon, once; gives how many."""
@@ -127,20 +130,30 @@ class HealthChecks:
         """Tries what is due, and tells of API keys that end soon."""
         system = Acting("", "service:oauth/coordinator", self._new_id("req"))
         await self._table.tell_rotations(ROTATION_NOTICE, lambda each: _entry("ROTATION_DUE", system, each, ""))
-        claimed = await self._table.claim_checks(self._most, 3 * _INTERVAL.total_seconds())
-        await asyncio.gather(*map(self._scheduled, claimed))
+        # What nobody can try stands in no one's way, however much of it there is.
+        while await self._turn():
+            pass
 
-    async def _scheduled(self, connection: Connection) -> None:
+    async def _turn(self) -> bool:
+        """Tries some of what is due; says whether nothing of it could be tried and there may be more."""
+        claimed = await self._table.claim_checks(self._most, 3 * _INTERVAL.total_seconds())
+        tried = await asyncio.gather(*map(self._scheduled, claimed))
+        # Their Providers' entries are pinned: they do not become checkable until they are connected again.
+        cannot = [each for each, could in zip(claimed, tried, strict=True) if not could]
+        if cannot:
+            await self._table.rest_checks(cannot)
+        return len(cannot) == self._most
+
+    async def _scheduled(self, connection: Connection) -> bool:
+        """Tries one; gives False where nobody can."""
         acting = Acting(connection.workspace, "service:oauth/coordinator", self._new_id("req"))
         try:
             await self._try(acting, connection)
         except NotCheckableError:
-            # Its Provider's entry is pinned: it will not become checkable.
-            kept = connection.health or Health("", "", self._clock())
-            entry = _entry("HEALTH_CHECK_FAILED", acting, connection, NotCheckableError.reason)
-            await self._connections.note_health(connection, kept, None, connection.rotate_at, entry)
+            return False
         except DomainError as error:
             get_log().info("a credential was not tried, it is tried again", error=error)
+        return True
 
     async def _try(self, acting: Acting, connection: Connection) -> None:
         record_class = _CLASSES.get(connection.kind)

@@ -70,6 +70,15 @@ from taken where c.workspace_id = taken.workspace_id and c.id = taken.id
 returning {", ".join(f"c.{each.strip()}" for each in CONNECTION.split(","))}
 """  # fixed columns
 
+# What was taken up is due later; what is due now was connected again meanwhile. Who is locked is taken up another time.
+_REST_CHECKS = """
+with resting as (
+    select c.workspace_id, c.id from connections c
+    join unnest(cast(:workspaces as text[]), cast(:ids as text[])) as w(workspace_id, id) using (workspace_id, id)
+    where c.health_due_at > now() for update of c skip locked)
+update connections c set health_due_at = null from resting r where c.workspace_id = r.workspace_id and c.id = r.id
+"""
+
 
 class ConnectionTable:
     """Connections in PostgreSQL.
@@ -230,6 +239,14 @@ class ConnectionTable:
         async with self._database.transaction() as connection:
             rows = await connection.execute(sa.text(_CLAIM_CHECKS), {"most": most, "seconds": seconds})
             return [read_connection(row) for row in rows]
+
+    async def rest_checks(self, connections: Sequence[Connection]) -> None:
+        """Has connections not tried by themselves any more, but for those that became due anew since they were taken up."""
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                sa.text(_REST_CHECKS),
+                {"workspaces": [each.workspace for each in connections], "ids": [each.id for each in connections]},
+            )
 
     async def note_health(
         self, checked: Connection, health: Health, due: datetime | None, rotate_at: datetime | None, entry: AuditEntry
