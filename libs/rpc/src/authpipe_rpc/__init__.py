@@ -1,10 +1,10 @@
 """The only thing between our processes: gRPC over mutual TLS 1.3.
 
 Chain of every call, outermost first: telemetry → identity → access → deadline → duty → errors → handler. Import this
-before anything that imports grpc: it sets the cipher list that grpc reads once (see `tls`).
+before anything that imports grpc: it sets what grpc reads once (see `tls` and `core`).
 """
 
-from authpipe_rpc import tls  # first: grpc reads its cipher list when it is imported
+from authpipe_rpc import core, tls  # first: grpc reads its environment when it is imported
 from authpipe_rpc.access import AccessError, MethodPolicy, policies_of
 from authpipe_rpc.batching import Coalescer
 from authpipe_rpc.channel import Peer
@@ -34,6 +34,7 @@ __all__ = [
     "Requests",
     "RpcServer",
     "ServerConfig",
+    "core",
     "current_actor",
     "current_caller",
     "current_request_deadline",

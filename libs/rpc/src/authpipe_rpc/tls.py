@@ -33,8 +33,6 @@ if os.environ.get(_VARIABLE) != _NONE_OF_TLS_1_2:
     if "grpc" in sys.modules:
         raise TlsError
     os.environ[_VARIABLE] = _NONE_OF_TLS_1_2
-# grpc's own lines are text that nobody has checked; what matters reaches us as errors.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 async def require_tls_1_3_only(host: str, port: int, ca: Path, certificate: Path, key: Path, server_name: str) -> None:
