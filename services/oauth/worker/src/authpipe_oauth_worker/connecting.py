@@ -14,6 +14,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import httpcore2
@@ -26,6 +27,19 @@ from authpipe_sensitive import Label
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _BUFFER = 64 * 1024
+
+
+class Sending:
+    """One request on its way. `began`: a byte of it was given to a connection."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = False
+
+
+# That of the task. The library sends in the task that asks; its own way of telling when costs twelve calls a request.
+SENDING: ContextVar[Sending] = ContextVar("SENDING")
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -162,6 +176,9 @@ class Connected(httpcore2.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the library's signature
         """Sends, and waits while more is under way than should be."""
+        if not buffer:
+            return  # the end of a body whose length was said
+        SENDING.get().began = True
         try:
             self._writer.write(buffer)
             async with asyncio.timeout(timeout):

@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore2
 from purgatory.domain.model import Context, OpenedState
 
-from authpipe_oauth_worker.connecting import Guarded, Resolve, resolve
+from authpipe_oauth_worker.connecting import SENDING, Guarded, Resolve, Sending, resolve
 from authpipe_oauth_worker.domain.answers import NONCE, Answer
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.domain.proxying import Answered, Outgoing
@@ -170,12 +170,7 @@ class Egress:
             url += ("&" if "?" in url else "?") + outgoing.query.expose().decode()
         headers = {name: bytes(v.expose()) if isinstance(v, Secret) else v for name, v in outgoing.headers.items()}
         headers = {"user-agent": b"Authpipe", "accept": b"*/*", "accept-encoding": b"identity"} | headers
-        sent = False
-
-        async def trace(event: str, _: Mapping[str, Any]) -> None:
-            nonlocal sent
-            sent = sent or event.endswith("send_request_headers.started")
-
+        SENDING.set(sending := Sending())
         pause = self._timeout
         async with AsyncExitStack() as stack:
             pool = await stack.enter_async_context(self._hosts.connections(url, frozenset(pins), _MOST_STREAMS))
@@ -184,10 +179,7 @@ class Egress:
                 url,
                 headers=[(name.encode(), value) for name, value in headers.items()],
                 content=body,
-                extensions={
-                    "trace": trace,
-                    "timeout": {"connect": pause, "read": pause, "write": pause, "pool": pause},
-                },
+                extensions={"timeout": {"connect": pause, "read": pause, "write": pause, "pool": pause}},
             )
             try:
                 with self._breaker(urlsplit(url).netloc.lower()):
@@ -198,9 +190,9 @@ class Egress:
                     except httpcore2.ConnectError as error:
                         raise EgressError(cause=_why(error)) from None
                     except (TimeoutError, httpcore2.TimeoutException):
-                        raise _failed(Label("TIMEOUT"), sent=sent) from None
+                        raise _failed(Label("TIMEOUT"), sent=sending.began) from None
                     except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
-                        raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
+                        raise _failed(Label("CONNECTION_FAILED"), sent=sending.began) from None
             except OpenedState:
                 raise EgressError(cause=Label("PROVIDER_CIRCUIT_OPEN")) from None
             if sum(len(name) + len(value) + 4 for name, value in response.headers) > _LONGEST_HEAD:
@@ -250,29 +242,22 @@ class Egress:
         pins: Iterable[str],
         certificate: Secret | None,
     ) -> Answer:
-        sent = False
-
-        async def trace(event: str, _: Mapping[str, Any]) -> None:
-            nonlocal sent
-            sent = sent or event.endswith("send_request_headers.started")
-
+        SENDING.set(sending := Sending())
         try:
             async with (
                 asyncio.timeout(self._timeout),
                 self._pool_of(url, frozenset(pins), certificate) as pool,
-                pool.stream(
-                    method, url, headers=list((_HEADERS | headers).items()), content=body, extensions={"trace": trace}
-                ) as response,
+                pool.stream(method, url, headers=list((_HEADERS | headers).items()), content=body) as response,
             ):
                 return await _read(response)
         except httpcore2.PoolTimeout:
             raise EgressError(cause=Label("TOO_MANY_AT_ONCE")) from None
         except (TimeoutError, httpcore2.TimeoutException):
-            raise _failed(Label("TIMEOUT"), sent=sent) from None
+            raise _failed(Label("TIMEOUT"), sent=sending.began) from None
         except httpcore2.ConnectError as error:
             raise EgressError(cause=_why(error)) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, ssl.SSLError, OSError):
-            raise _failed(Label("CONNECTION_FAILED"), sent=sent) from None
+            raise _failed(Label("CONNECTION_FAILED"), sent=sending.began) from None
 
     @asynccontextmanager
     async def _pool_of(

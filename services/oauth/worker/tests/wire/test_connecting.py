@@ -9,7 +9,7 @@ from typing import Self
 
 import httpcore2
 import pytest
-from authpipe_oauth_worker.connecting import Connected, Guarded, dial
+from authpipe_oauth_worker.connecting import SENDING, Connected, Guarded, Sending, dial
 from authpipe_oauth_worker.domain.ports import Client
 from authpipe_oauth_worker.egress import Egress
 from authpipe_oauth_worker.requests import token_request
@@ -116,9 +116,13 @@ async def test_who_reads_nothing_stops_the_writer_and_both_sides_give_up_in_time
     async with Server(tmp_path) as server:
         server.reads = False
         connected: Connected = await dial("127.0.0.1", server.port, server.context(), "localhost")
+        SENDING.set(sending := Sending())
+        await connected.write(b"")
+        assert not sending.began
         with pytest.raises(httpcore2.WriteTimeout):
             for _ in range(1_000):
                 await connected.write(bytes(1 << 20), timeout=0.2)
         with pytest.raises(httpcore2.ReadTimeout):
             await connected.read(10, timeout=0.05)
+        assert sending.began
         await connected.aclose()
