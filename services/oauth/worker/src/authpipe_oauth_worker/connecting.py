@@ -14,6 +14,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -27,6 +28,7 @@ from authpipe_sensitive import Label
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _BUFFER = 64 * 1024
+_UNLIMITED = nullcontext()
 
 
 class Sending:
@@ -127,6 +129,11 @@ class _Chosen(httpcore2.AsyncNetworkStream):
         """There is nothing to close."""
 
 
+def _within(seconds: float | None) -> AbstractAsyncContextManager[object]:
+    """Limits how long something takes; who has no limit does not pay for one."""
+    return asyncio.timeout(seconds) if seconds is not None else _UNLIMITED
+
+
 async def dial(address: str, port: int, context: ssl.SSLContext, name: str | None) -> Connected:
     """Connects, and gives the connection when the certificate was right."""
     loop = asyncio.get_running_loop()
@@ -165,7 +172,7 @@ class Connected(httpcore2.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the library's signature
         """Gives what came; nothing: the other side has closed."""
         try:
-            async with asyncio.timeout(timeout):
+            async with _within(timeout):
                 data = await self._reader.read(max_bytes)
         except TimeoutError as error:
             raise httpcore2.ReadTimeout from error
@@ -181,8 +188,10 @@ class Connected(httpcore2.AsyncNetworkStream):
         SENDING.get().began = True
         try:
             self._writer.write(buffer)
-            async with asyncio.timeout(timeout):
-                await self._writer.drain()
+            transport = self._writer.transport
+            if transport.get_write_buffer_size() or transport.is_closing():
+                async with _within(timeout):
+                    await self._writer.drain()
         except TimeoutError as error:
             raise httpcore2.WriteTimeout from error
         except (OSError, RuntimeError) as error:
