@@ -83,6 +83,14 @@ class RecordReader:
             PeerUnavailable: The store or what is behind it is away.
             GrantError: What came was not sealed by keyservice as the answer to that very call.
         """
+        if len(wants) == 1:
+            # The usual case does not pay for a task of its own.
+            try:
+                return [await self.open_one(wants[0])]
+            except _OF_THE_CALL:
+                raise
+            except DomainError as error:
+                return [error]
         answers = await asyncio.gather(*map(self.open_one, wants), return_exceptions=True)
         found: list[Opened | DomainError] = []
         failed: BaseException | None = None
