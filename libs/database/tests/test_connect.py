@@ -27,6 +27,11 @@ async def in_transaction(database: Database) -> int:
         return int((await connection.execute(sa.text("select 1"))).scalar_one())
 
 
+async def in_one_statement(database: Database) -> int:
+    async with database.statement() as connection:
+        return int((await connection.execute(sa.text("select 1"))).scalar_one())
+
+
 async def hot(database: Database) -> int:
     async with database.hot() as connection:
         row = await (await connection.execute("select 1")).fetchone()
@@ -44,15 +49,36 @@ async def test_a_database_that_was_restarted_costs_nobody_a_failed_request(
     await database.open()
     try:
         # As many connections as there are, of both kinds.
-        for ask in (in_transaction, hot):
+        for ask in (in_transaction, in_one_statement, hot):
             assert await asyncio.gather(*(ask(database) for _ in range(12))) == [1] * 12
         cluster.crash()
-        for ask in (in_transaction, hot) if asked_meanwhile else ():
+        for ask in (in_transaction, in_one_statement, hot) if asked_meanwhile else ():
             with pytest.raises(DatabaseUnavailableError):
                 await ask(database)
         cluster.start()
         await asyncio.sleep(0.6)
-        for ask in (in_transaction, hot):
+        for ask in (in_transaction, in_one_statement, hot):
             assert await asyncio.gather(*(ask(database) for _ in range(12))) == [1] * 12
+    finally:
+        await database.close()
+
+
+async def test_a_statement_is_a_transaction_of_its_own_and_those_after_it_on_its_connection_are_not(
+    server: tuple[DatabaseConfig, Cluster],
+) -> None:
+    config, _ = server
+    database = Database(config.model_copy(update={"pool_size": 1}))
+    write, count = (
+        sa.text("insert into audit_outbox (events) values ('{}')"),
+        sa.text("select count(*) from audit_outbox"),
+    )
+    try:
+        for door, stays in ((database.statement, 1), (database.transaction, 1), (database.statement, 2)):
+            with pytest.raises(RuntimeError):
+                async with door() as connection:
+                    await connection.execute(write)
+                    raise RuntimeError("The block failed.")
+            async with database.statement() as connection:
+                assert await connection.scalar(count) == stays
     finally:
         await database.close()

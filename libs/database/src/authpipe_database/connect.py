@@ -120,6 +120,7 @@ class Database:
             pool_use_lifo=True,  # who was just used need not be pinged
             hide_parameters=True,
         )
+        self._single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         sa.event.listen(self._engine.sync_engine, "checkout", self._ping)
         self.pool: AsyncConnectionPool[_HotConnection] = AsyncConnectionPool(
             kwargs={**config.conninfo(), "options": _HOT, "autocommit": True, "prepare_threshold": 1},
@@ -165,15 +166,18 @@ class Database:
         Raises:
             DatabaseUnavailableError: The database is not there, or went away.
         """
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except (OperationalError, InterfaceError, sa.exc.TimeoutError):
-            raise DatabaseUnavailableError from None
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise DatabaseUnavailableError from None
-            raise
+        async with self._translating(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[AsyncConnection]:
+        """Gives a connection for one statement, which is a transaction of its own: a third of the round trips of `transaction`.
+
+        Raises:
+            DatabaseUnavailableError: The database is not there, or went away.
+        """
+        async with self._translating(), self._single.connect() as connection:
+            yield connection
 
     async def check(self) -> None:
         """Asks the database for nothing.
@@ -206,6 +210,17 @@ class Database:
             except psycopg.OperationalError:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _RESTED_SECONDS)
+
+    @asynccontextmanager
+    async def _translating(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError, sa.exc.TimeoutError):
+            raise DatabaseUnavailableError from None
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailableError from None
+            raise
 
     def hot(self) -> _Hot:
         """Gives a pooled connection in autocommit, for the time of a block.

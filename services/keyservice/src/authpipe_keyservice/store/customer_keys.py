@@ -103,7 +103,7 @@ class CustomerKeyTable:
             "select distinct c.workspace_id from customer_keys c where c.state <> 'retired' and exists"
             f" (select from {_MOVING} and d.workspace_id = c.workspace_id) limit :limit"
         )
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.scalars(_text(found, primary_kek=primary_kek, limit=limit))
             return [str(each) for each in rows]
 

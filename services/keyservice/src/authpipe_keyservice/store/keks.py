@@ -33,7 +33,7 @@ class KekTable:
 
     async def versions(self) -> list[KekVersion]:
         """Gives all versions, oldest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = (await connection.execute(sa.text(f"select {_COLUMNS} from kek_versions order by version"))).all()
         return [_version(row) for row in rows]
 
@@ -56,13 +56,13 @@ class KekTable:
 
     async def prove(self, version: int, replica: str) -> None:
         """Notes that a replica has opened a version's canary."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             proved = sa.text("insert into kek_proofs values (:version, :replica) on conflict do nothing")
             await connection.execute(proved.bindparams(version=version, replica=replica))
 
     async def unproven(self, version: int) -> list[str]:
         """Gives the live replicas that have not opened a version's canary."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             found = await connection.scalars(
                 sa.text(
                     f"select replica_id from replicas r where {LIVE} and not exists (select from kek_proofs p"
@@ -135,7 +135,7 @@ class KekTable:
 
     async def counts(self) -> dict[int, int]:
         """Gives how many DEKs are on each version."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             counted = sa.text(
                 "select kek_version, count(*) as deks from deks where kek_version > 0 group by kek_version"
             )
@@ -143,7 +143,7 @@ class KekTable:
 
     async def is_drained(self, version: int) -> bool:
         """Says whether no DEK is on a version."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             return bool(await connection.scalar(sa.text(f"select {_DRAINED}").bindparams(version=version)))
 
     async def _change(self, statement: str, entries: Sequence[AuditEntry], **values: Any) -> bool:

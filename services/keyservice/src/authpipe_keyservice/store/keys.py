@@ -259,7 +259,7 @@ class KeyTable:
 
     async def outlived(self, most: int) -> list[tuple[str, str]]:
         """Gives workspaces and connections whose keys were kept long enough, whatever was said of them since."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.execute(
                 sa.text(
                     "select workspace_id, connection_id from connection_keys where kept_until <= now()"

@@ -38,7 +38,7 @@ class ReplicaTable:
         Returns:
             True: it was not among the living.
         """
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             return bool(await connection.scalar(sa.text(_BEAT).bindparams(replica=replica)))
 
     async def leave(self, replica: str) -> None:
@@ -50,12 +50,12 @@ class ReplicaTable:
 
     async def count(self) -> int:
         """Gives how many replicas are alive."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             return int(await connection.scalar(sa.text(f"select count(*) from replicas where {LIVE}")) or 0)
 
     async def orders(self, replica: str) -> list[Order]:
         """Gives the orders that a replica has not obeyed yet, oldest first."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.execute(
                 sa.text(
                     "select id, workspace_id, connection_id from cache_orders"
@@ -66,13 +66,13 @@ class ReplicaTable:
 
     async def obey(self, replica: str, order: int) -> None:
         """Notes that a replica has obeyed all orders up to one."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             obeyed = sa.text("update replicas set obeyed = greatest(obeyed, :order) where replica_id = :replica")
             await connection.execute(obeyed.bindparams(replica=replica, order=order))
 
     async def outstanding(self, order: int) -> int:
         """Gives how many live replicas have not obeyed an order."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             counted = sa.text(f"select count(*) from replicas where {LIVE} and obeyed < :order")
             return int(await connection.scalar(counted.bindparams(order=order)) or 0)
 

@@ -127,7 +127,7 @@ class WorkspaceTable:
 
     async def awaits(self, now: float, before: float) -> bool:
         """Says whether there is something to do; costs one statement in place of each step's own."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             return bool(await connection.scalar(_text(_AWAITS, now=now, before=before)))
 
     async def aged(self, before: float, limit: int) -> list[str]:

@@ -236,13 +236,13 @@ class ConnectionTable:
 
     async def claim_checks(self, most: int, seconds: float) -> list[Connection]:
         """Takes up connections whose check is due, one of each workspace before the second of any."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.execute(sa.text(_CLAIM_CHECKS), {"most": most, "seconds": seconds})
             return [read_connection(row) for row in rows]
 
     async def rest_checks(self, connections: Sequence[Connection]) -> None:
         """Has connections not tried by themselves any more, but for those that became due anew since they were taken up."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             await connection.execute(
                 sa.text(_REST_CHECKS),
                 {"workspaces": [each.workspace for each in connections], "ids": [each.id for each in connections]},

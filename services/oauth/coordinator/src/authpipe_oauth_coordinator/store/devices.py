@@ -54,7 +54,7 @@ class DeviceTable:
 
     async def claim_devices(self, most: int) -> list[DeviceFlow]:
         """Takes up flows that may be asked about now; they may not again before their interval is over."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.execute(
                 sa.text(
                     "with due as (select workspace_id, connection_id from device_flows where status = 'pending'"

@@ -62,7 +62,7 @@ class RotationTable:
 
     async def find(self, workspace: str | None, rotation_id: str) -> Rotation | None:
         """Says how far one is; None: there is none, or not of this workspace."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             found = await connection.execute(sa.text(_FIND), {"id": rotation_id, "workspace": workspace})
             row = found.one_or_none()
         return Rotation(*row) if row else None
@@ -70,18 +70,18 @@ class RotationTable:
     async def claim(self, most: int, per_provider: int, seconds: float) -> list[Item]:
         """Takes up what is to be refreshed; it is not taken up again for some seconds."""
         values = {"most": most, "per_provider": per_provider, "seconds": seconds, "many": _MANY}
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             rows = await connection.execute(sa.text(_CLAIM), values)
             return [Item(*row) for row in rows]
 
     async def settle(self, item: Item, outcome: str) -> None:
         """Says what came of one; what was said of it before stays."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             await connection.execute(sa.text(_SETTLE), _names(item) | {"outcome": outcome})
 
     async def postpone(self, item: Item, seconds: float, *, counts: bool) -> None:
         """Leaves one for later; whether this time counts as an attempt."""
-        async with self._database.transaction() as connection:
+        async with self._database.statement() as connection:
             values = _names(item) | {"seconds": seconds, "back": 0 if counts else 1}
             await connection.execute(sa.text(_POSTPONE), values)
 
