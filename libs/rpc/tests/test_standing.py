@@ -183,8 +183,13 @@ async def test_a_peer_that_does_not_answer_in_time_is_unavailable(standing: Any)
     await peer.close()
 
 
-async def test_no_call_is_lost_while_streams_and_connections_come_to_their_end(stage: Any) -> None:
-    """Every stream stands for a second here, as its connection does; each call is made once."""
+async def test_no_call_is_lost_while_streams_and_connections_come_to_their_end(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stream stands for a second here, as its connection does, and is left after half of that; each call is made once."""
+    # As it is with ten seconds and five: a connection whose last stream its server ends is closed at once, and then nobody
+    # can tell whether what was sent meanwhile came before that.
+    monkeypatch.setattr("authpipe_rpc.standing._LEFT_AFTER_SECONDS", 0.5)
     peer = stage.peer(stage.files(EDGE))
     ends = time.monotonic() + 4
     calls = [0] * 8
@@ -198,6 +203,28 @@ async def test_no_call_is_lost_while_streams_and_connections_come_to_their_end(s
     assert len(stage.contexts) == sum(calls), "none was carried out twice either"
     assert len(set(map(id, stage.contexts))) >= 16, "streams have ended meanwhile"
     await peer.close()
+
+
+async def test_a_turn_that_comes_when_its_server_has_ended_the_stream_is_made_once_on_another(
+    stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authpipe_rpc.server.STANDING_SECONDS", 0.1)
+    other = stage.beside()
+    await other.start()
+    peer = other.peer(other.files(EDGE))
+    ends = time.monotonic() + 2
+    calls = [0] * 8
+
+    async def call(number: int) -> None:
+        while time.monotonic() < ends:
+            await get(peer)
+            calls[number] += 1
+
+    await asyncio.gather(*(call(number) for number in range(8)))
+    assert len(other.contexts) == sum(calls), "none was carried out twice either"
+    assert len(set(map(id, other.contexts))) >= 16, "streams have ended meanwhile"
+    await peer.close()
+    await other.stop()
 
 
 async def test_a_server_that_stops_answers_what_it_has_begun_and_waits_for_no_stream_at_rest(
