@@ -35,6 +35,20 @@ async def get(peer: Peer[Any]) -> None:
     await peer.call(lambda stub: stub.GetRecords, records_pb2.GetRecordsRequest())
 
 
+async def calls_of_eight(peer: Any, seconds: float) -> int:
+    """Lets eight callers call, one call after another, for so long; gives how many calls they made."""
+    ends = time.monotonic() + seconds
+
+    async def call() -> int:
+        made = 0
+        while time.monotonic() < ends:
+            await get(peer)
+            made += 1
+        return made
+
+    return sum(await asyncio.gather(*(call() for _ in range(8))))
+
+
 @asynccontextmanager
 async def stream(stage: Any, caller: str) -> AsyncIterator[Any]:
     """Opens a stream without our own caller's side."""
@@ -191,16 +205,8 @@ async def test_no_call_is_lost_while_streams_and_connections_come_to_their_end(
     # can tell whether what was sent meanwhile came before that.
     monkeypatch.setattr("authpipe_rpc.standing._LEFT_AFTER_SECONDS", 0.5)
     peer = stage.peer(stage.files(EDGE))
-    ends = time.monotonic() + 4
-    calls = [0] * 8
-
-    async def call(number: int) -> None:
-        while time.monotonic() < ends:
-            await get(peer)
-            calls[number] += 1
-
-    await asyncio.gather(*(call(number) for number in range(8)))
-    assert len(stage.contexts) == sum(calls), "none was carried out twice either"
+    made = await calls_of_eight(peer, 4)
+    assert len(stage.contexts) == made, "none was carried out twice either"
     assert len(set(map(id, stage.contexts))) >= 16, "streams have ended meanwhile"
     await peer.close()
 
@@ -212,16 +218,8 @@ async def test_a_turn_that_comes_when_its_server_has_ended_the_stream_is_made_on
     other = stage.beside()
     await other.start()
     peer = other.peer(other.files(EDGE))
-    ends = time.monotonic() + 2
-    calls = [0] * 8
-
-    async def call(number: int) -> None:
-        while time.monotonic() < ends:
-            await get(peer)
-            calls[number] += 1
-
-    await asyncio.gather(*(call(number) for number in range(8)))
-    assert len(other.contexts) == sum(calls), "none was carried out twice either"
+    made = await calls_of_eight(peer, 2)
+    assert len(other.contexts) == made, "none was carried out twice either"
     assert len(set(map(id, other.contexts))) >= 16, "streams have ended meanwhile"
     await peer.close()
     await other.stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from authpipe_envelope import RecordClass
-from authpipe_oauth_coordinator.domain.words import Acting, HealthOutcome, Kind, Renewal, State
+from authpipe_oauth_coordinator.domain.words import Acting, Connection, HealthOutcome, Kind, Renewal, State
 from authpipe_oauth_coordinator.errors import CheckTooSoonError, DisconnectedError, NotCheckableError
 from authpipe_providers import Api, Entry, HealthCheck, Placement, RotationCheck
 
@@ -134,15 +134,29 @@ async def test_what_nobody_can_try_is_no_check_that_failed_and_stands_before_not
     key: Any,
 ) -> None:
     good = key.tables.connections.pop(("ws", "con"))
-    for number in range(50):
-        cannot = dataclasses.replace(good, id=f"cannot_{number}", entry=None)
-        key.tables.connections["ws", cannot.id] = cannot
+    add_untriable(key, good, 50)
     key.tables.connections["ws", "con"] = good
     key.now += MINUTE
     await key.checks().run()
     assert key.events()[-1] == "HEALTH_CHECK_PASSED", "in the same turn"
     assert "HEALTH_CHECK_FAILED" not in key.events()
     assert [key.tables.checks["ws", f"cannot_{number}"] for number in range(50)] == [None] * 50
+
+
+async def test_a_million_that_nobody_can_try_are_no_one_turn_that_a_process_has_to_end_first(key: Any) -> None:
+    add_untriable(key, key.tables.connections.pop(("ws", "con")), 1_500)
+    key.now += MINUTE
+    await key.checks().run()
+    assert len(key.tables.checks) == 1_000
+    await key.checks().run()
+    assert len(key.tables.checks) == 1_500
+
+
+def add_untriable(key: Any, like: Connection, count: int) -> None:
+    """Adds connections whose Providers have no harmless request."""
+    for number in range(count):
+        cannot = dataclasses.replace(like, id=f"cannot_{number}", entry=None)
+        key.tables.connections["ws", cannot.id] = cannot
 
 
 USERINFO = {"userinfo_endpoint": "https://as.example/u"}

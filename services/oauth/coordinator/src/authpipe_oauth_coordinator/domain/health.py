@@ -43,6 +43,7 @@ _CLASSES = {
 }
 # So long before an API key ends it is time to replace it.
 ROTATION_NOTICE = timedelta(days=14)
+_MOST_TURNS = 50
 _NOWHERE = Endpoints("", "", "", "", "none", iss_required=False)
 
 
@@ -130,9 +131,10 @@ class HealthChecks:
         """Tries what is due, and tells of API keys that end soon."""
         system = Acting("", "service:oauth/coordinator", self._new_id("req"))
         await self._table.tell_rotations(ROTATION_NOTICE, lambda each: _entry("ROTATION_DUE", system, each, ""))
-        # What nobody can try stands in no one's way, however much of it there is.
-        while await self._turn():
-            pass
+        # What nobody can try stands in no one's way. However much of it there is, a process that ends is not held up by it.
+        for _ in range(_MOST_TURNS):
+            if not await self._turn():
+                return
 
     async def _turn(self) -> bool:
         """Tries some of what is due; says whether nothing of it could be tried and there may be more."""
